@@ -1,0 +1,1 @@
+"""Running effects once: ledger, retries, dead letters. Pure, over ports."""

@@ -1,0 +1,1 @@
+"""What a gateway obeys: decisions in Redis, one Lua check, Guard."""

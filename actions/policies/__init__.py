@@ -1,0 +1,1 @@
+"""Findings and budget state in, actions out. Pure."""

@@ -1,0 +1,1 @@
+"""Online detectors behind one contract; river lives here and nowhere else."""

@@ -1,0 +1,57 @@
+"""Control messages: versions of policy and owners, and what is fixed about topics. Read whole by every worker."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+ControlKind: TypeAlias = Literal["policy", "owners", "topic"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyVersion:
+    """One policy file in force from `valid_from` (the log's clock) on; key `policy/<version>`.
+
+    Attributes:
+        digest: sha256 of the canonical JSON, hex.
+        document: The policy file as JSON-ready data (schemas/policy.py reads it).
+    """
+
+    version: int
+    valid_from: float
+    published_at: float
+    digest: str
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Who owns an API key. `node` is the deepest node it belongs to, if the tree has one."""
+
+    key: str
+    team: str
+    project: str | None = None
+    environment: str | None = None
+    node: str | None = None
+    cost_center: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnersVersion:
+    """A set of key owners, looked up by EVENT time; key `owners/<version>`. Later versions win key by key."""
+
+    version: int
+    valid_from: float
+    published_at: float
+    owners: tuple[Owner, ...] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicRegistration:
+    """What is fixed for life about a topic; key `topic/<name>`. A new topic id is a new epoch."""
+
+    name: str
+    topic_id: str
+    epoch: int
+    partitions: int
+
+
+ControlMessage: TypeAlias = PolicyVersion | OwnersVersion | TopicRegistration

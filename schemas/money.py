@@ -1,0 +1,65 @@
+"""Money is an int of nano-USD (1e-9 USD); rates are ints of pico-USD (1e-12 USD) a token. Never a float."""
+
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from typing import TypeAlias
+
+NanoUsd: TypeAlias = int
+PicoUsd: TypeAlias = int
+
+NANO = 10**9
+PICO = 10**12
+PICO_PER_NANO = 1_000
+MAX_NANO = 2**62
+"""Largest amount of one event or limit, nano-USD: two of them still add without overflow in int64."""
+
+
+def to_nano(usd: Decimal | int | str | float) -> NanoUsd:
+    """Return `usd` as nano-USD, rounded half to even.
+
+    A float is read by its shortest decimal form, so `0.1` is one tenth.
+
+    Raises:
+        ValueError: not a finite number, or past `MAX_NANO`.
+
+    Examples:
+        >>> to_nano("0.166250")
+        166250000
+        >>> to_nano(0.1)
+        100000000
+    """
+    try:
+        amount = Decimal(repr(usd) if isinstance(usd, float) else usd)
+        nano = int((amount * NANO).to_integral_value(rounding=ROUND_HALF_EVEN))
+    except (InvalidOperation, ValueError, OverflowError, TypeError) as error:
+        raise ValueError(f"not an amount of USD: {usd!r}") from error
+    if abs(nano) > MAX_NANO:
+        raise ValueError(f"amount out of range: {usd!r} USD")
+    return nano
+
+
+def pico_to_nano(pico: int) -> NanoUsd:
+    """Return pico-USD as nano-USD, rounded half to even.
+
+    Examples:
+        >>> [pico_to_nano(x) for x in (499, 500, 501, 1500, -500, -1500)]
+        [0, 0, 1, 2, 0, -2]
+    """
+    whole, rest = divmod(pico, PICO_PER_NANO)
+    half = PICO_PER_NANO // 2
+    return whole + (rest > half or (rest == half and whole & 1 == 1))
+
+
+def to_usd(nano: NanoUsd) -> Decimal:
+    """Return nano-USD as an exact Decimal of USD."""
+    return Decimal(nano).scaleb(-9)
+
+
+def usd_text(nano: NanoUsd, places: int = 2) -> str:
+    """Return an amount for people; the exact figure belongs in `to_usd`.
+
+    Examples:
+        >>> usd_text(1_234_567_890_123), usd_text(-4_200_000, 4)
+        ('$1,234.57', '-$0.0042')
+    """
+    sign = "-" if nano < 0 else ""
+    return f"{sign}${abs(to_usd(nano)):,.{places}f}"

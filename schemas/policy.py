@@ -1,0 +1,231 @@
+"""The policy file: the tree, its budgets, what follows from a finding, prices and destinations. YAML in, models out.
+
+References between parts (a parent that does not exist, two homes on a path) are checked by `budgets.tree`.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from spendbrake.schemas.decision import OnUnavailable, Verdict
+from spendbrake.schemas.finding import Severity
+
+Basis = Literal["daily_forecast", "monthly_budget", "monthly_allocation", "month_over_month"]
+Name = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\s\x00-\x1f|@]+$")]
+Usd = Annotated[Decimal, Field(ge=0, le=Decimal(10) ** 9, allow_inf_nan=False)]
+
+
+class Part(BaseModel):
+    """Every part of the file refuses names it does not know: a misspelt cap is no cap."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Calendar(Part):
+    """When days and months begin."""
+
+    timezone: str = "UTC"
+    month_starts_on: int = Field(1, ge=1, le=28, description="Day of the month on which the fiscal month begins.")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, zone: str) -> str:
+        if zone != "UTC" and zone not in available_timezones():
+            raise ValueError(f"unknown IANA time zone {zone!r}")
+        ZoneInfo(zone)
+        return zone
+
+
+class Tier(Part):
+    """A threshold on a named basis. Fires once per node, period of the basis and arming."""
+
+    name: Name
+    basis: Basis
+    at: Annotated[Decimal, Field(gt=0, le=100)] = Field(description="Fraction of the basis: 0.9 is 90 %.")
+    severity: Severity
+    floor_usd: Usd = Field(Decimal(0), description="Below this spend in the basis' period the tier keeps silent.")
+
+
+DEFAULT_TIERS: tuple[Tier, ...] = (
+    Tier(name="half-day", basis="daily_forecast", at=Decimal("0.5"), severity="info", floor_usd=Decimal(5)),
+    Tier(name="soft", basis="monthly_budget", at=Decimal("0.7"), severity="warning"),
+    Tier(name="critical", basis="monthly_budget", at=Decimal("0.9"), severity="critical"),
+    Tier(
+        name="month-over-month",
+        basis="month_over_month",
+        at=Decimal("1.2"),
+        severity="critical",
+        floor_usd=Decimal(50),
+    ),
+    Tier(name="hard-cap", basis="monthly_allocation", at=Decimal(1), severity="critical"),
+)
+
+
+class Limits(Part):
+    """What a node may spend, and who is told. All optional: what is absent is inherited or unlimited."""
+
+    monthly_budget_usd: Usd | None = None
+    monthly_allocation_usd: Usd | None = Field(None, description="The hard cap; the budget when absent.")
+    tiers: tuple[Name, ...] | None = Field(None, description="Names of the tiers that apply; all when absent.")
+    approved_models: tuple[str, ...] | None = Field(None, description="fnmatch patterns; others are findings.")
+    on_unavailable: OnUnavailable | None = None
+    calendar: Calendar | None = None
+    owner: str | None = None
+    contacts: tuple[str, ...] = ()
+    cost_center: str | None = None
+
+
+class Node(Limits):
+    """One node of the tree. Its id is immutable; its name is a label."""
+
+    id: Name
+    level: Name
+    parent: Name | None = Field(None, description="Node id; only the root has none.")
+    name: str = ""
+    match: tuple[str, ...] = Field(
+        (), description="Names that events use for it (team, project or key), besides its id and name."
+    )
+
+
+class NodeDefault(Limits):
+    """What holds for a node of a level that events name and the file does not list."""
+
+    parent: Name | None = Field(None, description="Where an unlisted home node hangs; the root when absent.")
+
+
+class ScopeRule(Part):
+    """Which calls of the node a limit is about; all when empty."""
+
+    environment: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
+
+
+class Limit(Part):
+    """A decision to put before the gateways."""
+
+    verdict: Verdict
+    scope: ScopeRule = ScopeRule()
+    max_rps: float | None = Field(None, gt=0, le=1_000_000)
+    burst: int | None = Field(None, ge=1, le=1_000_000)
+    model: str | None = Field(None, description="The model to use, under `downgrade`.")
+    ttl_s: float | None = Field(
+        None, gt=0, le=32 * 86_400, description="Life of the limit; a budget's own period end when absent."
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.verdict == "throttle" and self.max_rps is None:
+            raise ValueError("throttle needs max_rps")
+        if self.verdict == "downgrade" and self.model is None:
+            raise ValueError("downgrade needs the model to use")
+        return self
+
+
+class Rung(Part):
+    """One step of the ladder."""
+
+    name: Name
+    after_s: float = Field(0, ge=0, description="Dwell on the rung below before this one is climbed, seconds.")
+    limit: Limit | None = None
+    notify: tuple[Name, ...] = Field((), description="Names of destinations.")
+
+
+class When(Part):
+    """Which findings a policy answers. Every given field must match."""
+
+    tiers: tuple[Name, ...] | None = None
+    detectors: tuple[Name, ...] | None = Field(None, description="Names in the detector catalog; `*` = any of them.")
+    severities: tuple[Severity, ...] | None = None
+    levels: tuple[Name, ...] | None = None
+    environments: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.tiers is None and self.detectors is None:
+            raise ValueError("name the tiers or the detectors the policy answers")
+        return self
+
+
+class Policy(Part):
+    """What follows from a finding: a ladder of rungs."""
+
+    name: Name
+    when: When
+    mode: Literal["enforce", "shadow"] = "enforce"
+    target: Literal["finding", "key"] = Field(
+        "finding",
+        description="Whom a limit binds: the node of the finding, or the key that carries the excess if one does.",
+    )
+    rungs: Annotated[tuple[Rung, ...], Field(min_length=1)]
+    hold_s: float = Field(900, gt=0, le=7 * 86_400, description="Quiet time after which an incident's limits lift.")
+
+
+class SlackDestination(Part):
+    type: Literal["slack"]
+    channel: str
+    token_env: str = Field("SLACK_BOT_TOKEN", description="Environment variable that holds the bot token.")
+    base_url: str = "https://slack.com/api/"
+
+
+class WebhookDestination(Part):
+    type: Literal["webhook"]
+    url: str
+    secret_env: str = Field("SPENDBRAKE_WEBHOOK_SECRET", description="Environment variable with the `whsec_` secret.")
+
+
+Destination = Annotated[SlackDestination | WebhookDestination, Field(discriminator="type")]
+
+
+class PriceOverride(Part):
+    """A price of one's own, USD per million tokens, from a moment of event time on."""
+
+    provider: str
+    model: str
+    valid_from: datetime | None = None
+    input_usd_per_mtok: Usd
+    output_usd_per_mtok: Usd
+    cache_read_usd_per_mtok: Usd | None = Field(None, description="The input price when absent.")
+    cache_write_usd_per_mtok: Usd | None = Field(None, description="The input price when absent.")
+
+
+class Prices(Part):
+    """Overrides of the price book, and what an unknown model is taken to cost."""
+
+    overrides: tuple[PriceOverride, ...] = ()
+    unpriced_input_usd_per_mtok: Usd = Decimal(15)
+    unpriced_output_usd_per_mtok: Usd = Decimal(75)
+
+
+class Detection(Part):
+    """How detectors are tuned for everyone: one configuration."""
+
+    enabled: bool = True
+    false_alarms_per_team_week: float = Field(0.25, gt=0, le=100)
+    floor_usd_h: Usd = Field(Decimal("0.5"), description="Excess below this burn is noise for the smallest team.")
+    learn_anomalies: bool = False
+    params: Mapping[str, Mapping[str, Any]] = Field(
+        default_factory=dict, description="Parameters by detector name; `enabled: false` switches one off."
+    )
+
+
+class PolicyFile(Part):
+    """The whole file."""
+
+    version: Literal[1] = 1
+    levels: tuple[Name, ...] = ("organization", "billing_group", "team", "project", "key")
+    home: Name = Field("team", description="The level whose nodes own partitions; crossed once on every path.")
+    calendar: Calendar = Calendar()
+    tiers: tuple[Tier, ...] = DEFAULT_TIERS
+    nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
+    defaults: Mapping[Name, NodeDefault] = Field(default_factory=dict, description="By level.")
+    untagged: Limits = Field(Limits(), description="The team of calls that nobody owns.")
+    policies: tuple[Policy, ...] = ()
+    destinations: Mapping[Name, Destination] = Field(default_factory=dict)
+    prices: Prices = Prices()
+    detection: Detection = Detection()
+    on_unavailable: OnUnavailable = "open"
+    non_production: tuple[str, ...] = ("dev", "development", "staging", "test", "sandbox")

@@ -1,0 +1,1 @@
+"""The service: engine, budgets, transport, workers, API, CLI."""

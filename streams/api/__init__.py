@@ -1,0 +1,1 @@
+"""HTTP: ingest, check, burn, health."""

@@ -1,0 +1,1 @@
+"""The tree, its calendars and its tiers. Pure."""

@@ -1,0 +1,1 @@
+"""The burn engine: a pure function of the log."""

@@ -1,0 +1,1 @@
+"""Traffic to play: a small company, adapters for real traces, the player."""

@@ -1,0 +1,1 @@
+"""Chunks of records in and out of Kafka or the embedded log, exactly joined."""

@@ -1,0 +1,1 @@
+"""Faust agents that feed the engine and keep its rows."""
