@@ -12,6 +12,9 @@ PICO_PER_NANO = 1_000
 MAX_NANO = 2**62
 """Largest amount of one event or limit, nano-USD: two of them still add without overflow in int64."""
 
+MAX_RATE: PicoUsd = 3 * 10**9
+"""Largest rate, pico-USD a token (3,000 USD a million): three token counts of 1e9 at it still fit in int64."""
+
 
 def to_nano(usd: Decimal | int | str | float) -> NanoUsd:
     """Return `usd` as nano-USD, rounded half to even.

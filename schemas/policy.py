@@ -17,6 +17,8 @@ from spendbrake.schemas.finding import Severity
 Basis = Literal["daily_forecast", "monthly_budget", "monthly_allocation", "month_over_month"]
 Name = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\s\x00-\x1f|@]+$")]
 Usd = Annotated[Decimal, Field(ge=0, le=Decimal(10) ** 9, allow_inf_nan=False)]
+UsdPerMtok = Annotated[Decimal, Field(ge=0, le=3_000, allow_inf_nan=False)]
+"""At most `money.MAX_RATE`. A price per token or per thousand given by mistake is refused with it."""
 
 
 class Part(BaseModel):
@@ -186,18 +188,18 @@ class PriceOverride(Part):
     provider: str
     model: str
     valid_from: datetime | None = None
-    input_usd_per_mtok: Usd
-    output_usd_per_mtok: Usd
-    cache_read_usd_per_mtok: Usd | None = Field(None, description="The input price when absent.")
-    cache_write_usd_per_mtok: Usd | None = Field(None, description="The input price when absent.")
+    input_usd_per_mtok: UsdPerMtok
+    output_usd_per_mtok: UsdPerMtok
+    cache_read_usd_per_mtok: UsdPerMtok | None = Field(None, description="The input price when absent.")
+    cache_write_usd_per_mtok: UsdPerMtok | None = Field(None, description="The input price when absent.")
 
 
 class Prices(Part):
     """Overrides of the price book, and what an unknown model is taken to cost."""
 
     overrides: tuple[PriceOverride, ...] = ()
-    unpriced_input_usd_per_mtok: Usd = Decimal(15)
-    unpriced_output_usd_per_mtok: Usd = Decimal(75)
+    unpriced_input_usd_per_mtok: UsdPerMtok = Decimal(15)
+    unpriced_output_usd_per_mtok: UsdPerMtok = Decimal(75)
 
 
 class Detection(Part):
