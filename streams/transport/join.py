@@ -1,0 +1,85 @@
+"""Joined delivery: hand out of a partition only what continues where the last hand-out ended. It fetches nothing."""
+
+from bisect import bisect_left
+from collections.abc import Iterable
+
+from spendbrake.streams.transport.port import TP, Log, Run
+
+
+class RecordsLostError(RuntimeError):
+    """The log begins later than what the group has yet to read: retention removed records nobody has counted."""
+
+
+class JoinedDelivery:
+    """What may be delivered next, a partition at a time, within one generation of the group.
+
+    Clients seek, pause, resume and clear queues around a rebalance, and records fetched in between are handed out
+    all the same. None of that is trusted: a partition starts at its commit, and after that every run must reach back
+    to the expected offset. Since a run holds all the log has from its position on, a first record past the expected
+    offset is a true gap (transaction marker, compaction) exactly when the position is not past it; otherwise it
+    is a hole, and the log is sought back.
+
+    Attributes:
+        holes: Runs refused because they began past the expected offset.
+        gaps: Offsets passed over because the log holds no record there.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._generation: int | None = None
+        self._next: dict[TP, int] = {}
+        self.holes = 0
+        self.gaps = 0
+
+    async def admit(self, run: Run, generation: int) -> int | None:
+        """Return the index of the first record of a run to deliver; None when none of it may be delivered.
+
+        The caller delivers from there in order, and reports each hand-out by `delivered`.
+
+        Raises:
+            RecordsLostError: The log begins past the expected offset.
+        """
+        if generation != self._generation:
+            self._next.clear()
+            self._generation = generation
+        expected = self._next.get(run.tp)
+        if expected is None:
+            expected = await self._first_offset(run.tp)
+            if generation != self._generation:
+                return None
+            self._next[run.tp] = expected
+        if run.position > expected:
+            await self._seek_back(run.tp, expected)
+            return None
+        start = bisect_left(run.offsets, expected)
+        return start if start < len(run.offsets) else None
+
+    def delivered(self, tp: TP, first: int, last: int) -> int:
+        """Note that all records from `first` to `last` were handed out; return the offset they continued from."""
+        joins = self._next[tp]
+        self.gaps += first - joins
+        self._next[tp] = last + 1
+        return joins
+
+    def expected(self, tp: TP) -> int | None:
+        """Return the offset that must come next; None before the partition's first run of this generation."""
+        return self._next.get(tp)
+
+    def forget(self, tps: Iterable[TP]) -> None:
+        """Drop partitions that were given up."""
+        for tp in tps:
+            self._next.pop(tp, None)
+
+    async def _first_offset(self, tp: TP) -> int:
+        committed = await self._log.committed(tp)
+        return await self._log.log_start(tp) if committed is None else committed
+
+    async def _seek_back(self, tp: TP, expected: int) -> None:
+        self.holes += 1
+        start = await self._log.log_start(tp)
+        if start > expected:
+            raise RecordsLostError(
+                f"{tp[0]}/{tp[1]}: offset {expected} is next to be read, but the log begins at {start}: "
+                f"{start - expected} offsets were removed by retention before anybody counted them"
+            )
+        await self._log.seek(tp, expected)
