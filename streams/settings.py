@@ -1,0 +1,296 @@
+"""Settings: the environment read once into frozen values. The only place that looks at it, and it decides nothing."""
+
+import os
+import secrets as random_source
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as SourceError
+
+from spendbrake.schemas.topics import DAY_S, PARTITIONS_EMBEDDED, PARTITIONS_KAFKA
+
+ENV_PREFIX = "SPENDBRAKE_"
+EMBEDDED = "embedded"
+MIN_SECRET = 16
+"""Shortest secret accepted, in characters."""
+MASK = "**********"
+
+
+class SettingsError(ValueError):
+    """The environment does not describe a deployment; `problems` holds a line for each thing that is wrong."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        raise ValueError("must be a power of two")
+    return value
+
+
+class Section(BaseModel):
+    """A group of settings; `SPENDBRAKE_HTTP__PORT` is `port` of `http`. A name it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Http(Section):
+    """Where the API listens."""
+
+    host: str = Field("127.0.0.1", description="Address the API listens on.")
+    port: int = Field(8080, ge=0, le=65_535, description="Port of the API; 0 takes a free one.")
+
+
+class Metrics(Section):
+    """Where every worker answers /metrics and /healthz."""
+
+    host: str = Field("127.0.0.1", description="Address that /metrics and /healthz listen on.")
+    port: int | None = Field(None, ge=0, le=65_535, description="Their port; absent = not served, 0 takes a free one.")
+
+
+class Burn(Section):
+    """The engine's workers."""
+
+    chunk_max: int = Field(4_000, ge=1, le=8_192, description="Most records a step takes at once.")
+    snapshot_interval_s: float = Field(10, gt=0, le=300, description="Seconds over which every row is written once.")
+    dedupe_blocks: Annotated[int, AfterValidator(_power_of_two)] = Field(
+        256, ge=4, le=65_536, description="Blocks of 4,096 offsets a partition remembers; 24 bytes an offset."
+    )
+    max_pending_offsets: int = Field(2_000_000, ge=1, description="Unacknowledged offsets at which reading pauses.")
+    max_pending_s: float = Field(60, gt=0, le=3_600, description="Age of unacknowledged offsets at which it pauses.")
+    control_silence_s: float = Field(
+        30, gt=0, le=600, description="Without a read of control.v1 for so long a worker pauses."
+    )
+
+
+class Group(Section):
+    """Membership in Kafka consumer groups."""
+
+    session_timeout_s: float = Field(10, ge=6, le=300, description="Silence after which a worker counts as dead.")
+    heartbeat_interval_s: float = Field(3, gt=0, le=100, description="At most a third of the session timeout.")
+
+    @field_validator("heartbeat_interval_s")
+    @classmethod
+    def _thrice_a_session(cls, value: float, info: ValidationInfo) -> float:
+        session_s = info.data.get("session_timeout_s", value * 3)
+        if value * 3 > session_s:
+            raise ValueError(f"must be at most a third of the session timeout of {session_s:g} s")
+        return value
+
+
+class Retention(Section):
+    """How long logs are kept."""
+
+    usage_s: float = Field(
+        69 * DAY_S, ge=DAY_S, description="usage.v1; two months and a week, as far as a price fix reaches back."
+    )
+
+
+class Log(Section):
+    """What is logged, and how."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["console", "json"] = "console"
+
+
+class Settings(BaseSettings):
+    """A deployment as the environment describes it. `load()` makes it."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    broker: str = Field(
+        f"{EMBEDDED}://", description="kafka://host:port[,host:port], or embedded:///folder; no folder = data_dir/log."
+    )
+    redis: str = Field(f"{EMBEDDED}://", description="redis://, rediss:// or unix:// URL; embedded:// starts a Valkey.")
+    registry: str | None = Field(None, description="URL of a Confluent Schema Registry; absent = bundled schemas.")
+    prefix: str = Field("", pattern=r"^[a-zA-Z0-9._-]{0,100}$", description="Put before every topic and group name.")
+    partitions: int | None = Field(
+        None, ge=1, le=10_000, description="Fixed when topics are created; absent = 32 on Kafka, 4 embedded."
+    )
+    secret: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        validate_default=True,
+        description="Sign the service's own records; several by comma: the first signs, all verify.",
+    )
+    data_dir: Path = Field(Path(".spendbrake"), description="Everything embedded lives here.")
+    policy: Path | None = Field(None, description="Policy file that `up` applies at its start.")
+    republish_s: float = Field(30, gt=0, le=600, description="Every standing decision is written again so often.")
+    http: Http = Http()
+    metrics: Metrics = Metrics()
+    burn: Burn = Burn()
+    group: Group = Group()
+    retention: Retention = Retention()
+    log: Log = Log()
+
+    @field_validator("broker")
+    @classmethod
+    def _broker_url(cls, value: str) -> str:
+        return _url_of(value, ("kafka", EMBEDDED))
+
+    @field_validator("redis")
+    @classmethod
+    def _redis_url(cls, value: str) -> str:
+        return _url_of(value, ("redis", "rediss", "unix", EMBEDDED))
+
+    @field_validator("registry")
+    @classmethod
+    def _registry_url(cls, value: str | None) -> str | None:
+        return value if value is None else _url_of(value, ("http", "https"))
+
+    @field_validator("secret", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("secret")
+    @classmethod
+    def _strong(cls, value: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
+        if not value and str(info.data.get("broker", EMBEDDED)).startswith("kafka:"):
+            raise ValueError("a Kafka deployment needs a secret, the same in all its processes")
+        if any(len(secret.get_secret_value()) < MIN_SECRET for secret in value):
+            raise ValueError(f"a secret is at least {MIN_SECRET} characters long")
+        return value
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the broker is the embedded one."""
+        return self.broker.startswith(f"{EMBEDDED}:")
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """`host:port[,host:port]` of the Kafka cluster.
+
+        Raises:
+            ValueError: the broker is the embedded one.
+        """
+        if self.embedded:
+            raise ValueError("the embedded broker has no bootstrap servers")
+        return urlsplit(self.broker).netloc
+
+    @property
+    def log_dir(self) -> Path:
+        """Folder of the embedded broker."""
+        path = urlsplit(self.broker).path
+        return Path(path) if self.embedded and path.strip("/") else self.data_dir / "log"
+
+    @property
+    def n_partitions(self) -> int:
+        """Partitions to create topics with."""
+        return self.partitions or (PARTITIONS_EMBEDDED if self.embedded else PARTITIONS_KAFKA)
+
+    def signing_secrets(self) -> tuple[bytes, ...]:
+        """Return the secrets of internal records, the signing one first.
+
+        An embedded deployment without one makes its own and keeps it in `data_dir/secret` (mode 0600).
+        """
+        if self.secret:
+            return tuple(secret.get_secret_value().encode() for secret in self.secret)
+        return (_kept_secret(self.data_dir / "secret"),)
+
+    def shown(self) -> dict[str, Any]:
+        """Return the settings in force for people and JSON, with secrets and passwords masked."""
+        shown = self.model_dump(mode="json")
+        shown["secret"] = [MASK] * len(self.secret)
+        for name in ("broker", "redis", "registry"):
+            shown[name] = None if shown[name] is None else masked_url(shown[name])
+        return shown
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment.
+
+        Raises:
+            SettingsError: with every problem, each naming its variable.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            raise SettingsError(tuple(_problem(dict(one)) for one in error.errors())) from None
+        except SourceError as error:
+            raise SettingsError((f"{error}: sections are set by their fields, as {ENV_PREFIX}HTTP__PORT",)) from None
+
+
+def unknown_names() -> tuple[str, ...]:
+    """Return variables that begin like ours and mean nothing: a misspelt one is silently the default.
+
+    Secrets of destinations are the policy file's to name (`..._SECRET`, `..._TOKEN`). Kubernetes adds variables
+    for a service called spendbrake, so these are for a warning, not an error.
+    """
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    return tuple(
+        name
+        for name in sorted(os.environ)
+        if name.upper().startswith(ENV_PREFIX)
+        and name.upper().split("__", 1)[0] not in known
+        and not name.upper().endswith(("_SECRET", "_TOKEN"))
+    )
+
+
+def named_secret(name: str) -> SecretStr | None:
+    """Return the secret of a destination from the variable the policy file names; None when it is absent or empty."""
+    value = os.environ.get(name)
+    return SecretStr(value) if value else None
+
+
+def masked_url(url: str) -> str:
+    """Return `url` with its password masked.
+
+    Examples:
+        >>> masked_url("redis://default:hunter2@cache:6379/0")
+        'redis://default:**********@cache:6379/0'
+    """
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:{MASK}@{parts.netloc.rpartition('@')[2]}"))
+
+
+def _url_of(value: str, schemes: tuple[str, ...]) -> str:
+    parts = urlsplit(value)
+    expected = " or ".join(f"{scheme}://" for scheme in schemes)
+    if parts.scheme not in schemes or "://" not in value:
+        raise ValueError(f"expected a URL with {expected}")
+    if parts.scheme not in (EMBEDDED, "unix") and not parts.netloc.rpartition("@")[2]:
+        raise ValueError("names no host")
+    if parts.scheme == EMBEDDED and parts.netloc:
+        raise ValueError(f"a folder has three slashes: {EMBEDDED}:///{parts.netloc}{parts.path}")
+    return value
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    """Return one line for a person; a value that may be secret is not quoted."""
+    place = [str(part) for part in error["loc"]]
+    problem = f"{ENV_PREFIX}{'__'.join(place).upper()}: {str(error['msg']).removeprefix('Value error, ')}"
+    value = error["input"]
+    return f"{problem}, got {masked_url(value)!r}" if isinstance(value, str) and place != ["secret"] else problem
+
+
+def _kept_secret(path: Path) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.with_name(f"{path.name}.{os.getpid()}.{random_source.token_hex(4)}")
+    with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(random_source.token_urlsafe(32))
+    try:
+        os.link(made, path)  # of two processes that start together, one wins
+    except FileExistsError:
+        pass
+    finally:
+        made.unlink()
+    return path.read_bytes().strip()
