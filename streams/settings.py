@@ -27,6 +27,7 @@ EMBEDDED = "embedded"
 MIN_SECRET = 16
 """Shortest secret accepted, in characters."""
 MASK = "**********"
+SECTION_HINT = f"a section is set by its fields, as {ENV_PREFIX}HTTP__PORT"
 
 
 class SettingsError(ValueError):
@@ -224,7 +225,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise SettingsError(tuple(_problem(dict(one)) for one in error.errors())) from None
         except SourceError as error:
-            raise SettingsError((f"{error}: sections are set by their fields, as {ENV_PREFIX}HTTP__PORT",)) from None
+            raise SettingsError((f"{error}: {SECTION_HINT}",)) from None
 
 
 def unknown_names() -> tuple[str, ...]:
@@ -277,7 +278,8 @@ def _url_of(value: str, schemes: tuple[str, ...]) -> str:
 def _problem(error: Mapping[str, Any]) -> str:
     """Return one line for a person; a value that may be secret is not quoted."""
     place = [str(part) for part in error["loc"]]
-    problem = f"{ENV_PREFIX}{'__'.join(place).upper()}: {str(error['msg']).removeprefix('Value error, ')}"
+    message = SECTION_HINT if error["type"] == "model_type" else str(error["msg"]).removeprefix("Value error, ")
+    problem = f"{ENV_PREFIX}{'__'.join(place).upper()}: {message}"
     value = error["input"]
     return f"{problem}, got {masked_url(value)!r}" if isinstance(value, str) and place != ["secret"] else problem
 
