@@ -1,6 +1,6 @@
 """Money is an int of nano-USD (1e-9 USD); rates are ints of pico-USD (1e-12 USD) a token. Never a float."""
 
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TypeAlias
 
 NanoUsd: TypeAlias = int
@@ -32,10 +32,12 @@ def to_nano(usd: Decimal | int | str | float) -> NanoUsd:
     """
     try:
         amount = Decimal(repr(usd) if isinstance(usd, float) else usd)
-        nano = int((amount * NANO).to_integral_value(rounding=ROUND_HALF_EVEN))
-    except (InvalidOperation, ValueError, OverflowError, TypeError) as error:
+        # Before any arithmetic: "1e999990" would take minutes to become an int.
+        absurd = amount.is_finite() and amount.adjusted() > len(str(MAX_NANO // NANO))
+        nano = 0 if absurd else int((amount * NANO).to_integral_value(rounding=ROUND_HALF_EVEN))
+    except (ArithmeticError, ValueError, TypeError) as error:
         raise ValueError(f"not an amount of USD: {usd!r}") from error
-    if abs(nano) > MAX_NANO:
+    if absurd or abs(nano) > MAX_NANO:
         raise ValueError(f"amount out of range: {usd!r} USD")
     return nano
 

@@ -1,0 +1,1 @@
+"""Bytes to message and back, one record at a time. No broker, no registry client, no policy."""
