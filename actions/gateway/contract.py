@@ -1,0 +1,296 @@
+"""The gateway contract: what lies in Redis for gateways and what a check answers. Pure: no client, no clock.
+
+`README.md` beside this file states the contract for readers in other languages.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from spendbrake.schemas.decision import STATUS, VERDICTS, Decision, OnUnavailable, Stamp, Verdict
+
+VERSION = 1
+"""Of the contract. A change that an old reader would misread takes a new number; fields are only ever added."""
+MAX_EXACT = 2**53
+"""Lua counts in doubles: stamps past this could not be told apart."""
+CHAIN_LIFE_S = 7 * 86_400
+"""Garbage collection of chains that nobody republishes any more, seconds."""
+
+Known: TypeAlias = Literal["key", "untagged", "none"]
+Marks: TypeAlias = Literal["fresh", "stale", "missing", "unread"]
+Source: TypeAlias = Literal["redis", "memory", "unavailable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One ancestor of a key: the node, the log that owns it, and what holds when its limits cannot be known."""
+
+    node: str
+    log: str
+    partition: int
+    on_unavailable: OnUnavailable = "open"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """The nodes whose decisions bind a key's calls.
+
+    Attributes:
+        links: From the key (or project) up to the organization.
+        stamp: Orders the chains of one name across partitions: `epoch` is control.v1's version of owners and tree,
+            `offset` the log's clock in milliseconds when the name was first seen there.
+        project: The project the key is registered to; None lets the caller name one.
+        environment: As registered; it wins over what the caller says.
+        partitions: Only in the untagged chain: partitions of the home log, all of which must be marked before a
+            key without a chain counts as unknown.
+    """
+
+    links: tuple[Link, ...]
+    stamp: Stamp
+    team: str
+    project: str | None = None
+    environment: str | None = None
+    partitions: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A republish pass over one partition is complete: all that stands there is in Redis.
+
+    Attributes:
+        at: The log's clock at the end of the pass, epoch seconds.
+        stamp: Place in the log up to which decisions were made.
+    """
+
+    log: str
+    partition: int
+    at: float
+    stamp: Stamp
+
+
+class Entry(NamedTuple):
+    """One field of one hash in Redis.
+
+    Attributes:
+        ends_at: When the value is of no more use, epoch seconds; the key is collected a day later or after.
+    """
+
+    key: bytes
+    field: bytes
+    stamp: Stamp
+    ends_at: float
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Names of the keys in Redis, all under the hash tag `{prefix}`: one slot of a cluster.
+
+    Examples:
+        >>> Layout().decisions("team-a"), Layout("sim").chain("key-1")
+        ('{sb}:d:team-a', '{sim}:k:key-1')
+    """
+
+    prefix: str = "sb"
+
+    def __post_init__(self) -> None:
+        if not self.prefix or set(self.prefix) & set("{}"):
+            raise ValueError(f"prefix of the Redis keys: not empty and without braces, got {self.prefix!r}")
+
+    @property
+    def tag(self) -> str:
+        """Return the hash tag every key begins with."""
+        return "{" + self.prefix + "}"
+
+    def decisions(self, node: str, key: str | None = None) -> str:
+        """Return the hash of a node's decisions; with `key`, of those about this key's calls only."""
+        return f"{self.tag}:d:{node}" if key is None else f"{self.tag}:d:{node}@{key}"
+
+    def chain(self, key: str) -> str:
+        """Return the hash that holds an API key's chain."""
+        return f"{self.tag}:k:{key}"
+
+    def project(self, team: str, project: str) -> str:
+        """Return the hash that holds the chain of a team's project."""
+        return f"{self.tag}:p:{team}|{project}"
+
+    @property
+    def untagged(self) -> str:
+        """Return the hash that holds the chain of unknown keys."""
+        return f"{self.tag}:u"
+
+    @property
+    def marks(self) -> str:
+        """Return the hash of republish marks, a field a log and partition."""
+        return f"{self.tag}:m"
+
+    def decision_entries(self, decision: Decision) -> tuple[Entry, ...]:
+        """Return where a decision is kept: once, or once for each API key of its scope.
+
+        Raises:
+            ValueError: a field a gateway could not use, by name.
+        """
+        payload = _decision_payload(decision)
+        field = encoded(f"{decision.scope.text()}|{decision.policy}")
+        keys: tuple[str | None, ...] = (None,) if decision.scope.keys is None else decision.scope.keys
+        return tuple(
+            Entry(encoded(self.decisions(decision.node, key)), field, decision.stamp, decision.expires_at, payload)
+            for key in keys
+        )
+
+    def chain_entry(self, name: str, chain: Chain, now: float) -> Entry:
+        """Return where the chain of `name` (one of this layout's keys) is kept."""
+        _stamp("chain.stamp", chain.stamp)
+        links = [[link.node, link.log, link.partition, link.on_unavailable] for link in chain.links]
+        value = {
+            "v": VERSION,
+            "stamp": [chain.stamp.epoch, chain.stamp.offset],
+            "team": chain.team,
+            "project": chain.project,
+            "environment": chain.environment,
+            "partitions": chain.partitions or None,
+            "nodes": links,
+        }
+        return Entry(encoded(name), b"chain", chain.stamp, now + CHAIN_LIFE_S, _json(value))
+
+    def mark_entry(self, mark: Mark) -> Entry:
+        """Return where a mark is kept."""
+        _stamp("mark.stamp", mark.stamp)
+        value = {"at": _finite("mark.at", mark.at), "stamp": [mark.stamp.epoch, mark.stamp.offset]}
+        field = encoded(f"{mark.log}/{mark.partition}")
+        return Entry(encoded(self.marks), field, mark.stamp, mark.at + CHAIN_LIFE_S, _json(value))
+
+
+def encoded(text: str) -> bytes:
+    """Return `text` in UTF-8; what UTF-8 cannot hold (lone surrogates) becomes `?`."""
+    return text.encode("utf-8", "replace")
+
+
+def _decision_payload(decision: Decision) -> bytes:
+    if decision.verdict not in VERDICTS:
+        raise ValueError(f"decision.verdict: unknown verdict {decision.verdict!r}")
+    if decision.verdict == "throttle" and not (decision.max_rps and decision.max_rps > 0):
+        raise ValueError(f"decision.max_rps: throttle needs a rate above 0, got {decision.max_rps!r}")
+    if decision.burst is not None and decision.burst < 1:
+        raise ValueError(f"decision.burst: at least one call, got {decision.burst!r}")
+    if decision.verdict == "downgrade" and not decision.model:
+        raise ValueError(f"decision.model: downgrade needs the model to use, got {decision.model!r}")
+    _stamp("decision.stamp", decision.stamp)
+    scope = decision.scope
+    return _json(
+        {
+            "verdict": decision.verdict,
+            "status": STATUS[decision.verdict],
+            "code": decision.code,
+            "reason": decision.reason,
+            "action_id": decision.action_id,
+            "policy": decision.policy,
+            "partition": decision.partition,
+            "stamp": [decision.stamp.epoch, decision.stamp.offset],
+            "expires_at": _finite("decision.expires_at", decision.expires_at),
+            "reset_at": _finite("decision.reset_at", decision.reset_at),
+            "max_rps": _finite("decision.max_rps", decision.max_rps),
+            "burst": decision.burst,
+            "model": decision.model,
+            "environment": scope.environment,
+            "models": scope.models,
+            "keys": scope.keys,
+        }
+    )
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    kept = {name: item for name, item in value.items() if item is not None}
+    return encoded(json.dumps(kept, ensure_ascii=False, separators=(",", ":")))
+
+
+def _finite(name: str, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"{name}: not a finite number: {value!r}")
+    return value
+
+
+def _stamp(name: str, stamp: Stamp) -> None:
+    if not (0 <= stamp.epoch < MAX_EXACT and -1 <= stamp.offset < MAX_EXACT):
+        raise ValueError(f"{name}: out of range: {stamp!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """What to do with one call.
+
+    Attributes:
+        verdict: `allow` also when a token was taken from a throttle's bucket; `throttle` means the bucket is empty.
+        status: HTTP status for the caller; 503 when refused only because limits could not be known.
+        model: The model to use: the requested one, or under `downgrade` the one that replaces it.
+        code: Machine code, such as `budget_exceeded`; empty under a plain allow.
+        retry_after: Seconds until a retry can pass; only rates refill, budgets do not.
+        reset_at: When the budget's period ends, epoch seconds.
+        expires_at: When the decision behind this ends, epoch seconds.
+        remaining: Calls left in the tightest bucket.
+        known: Whether the key has a chain, got the untagged node's, or there was none at all.
+        marks: Whether the republish marks of the key's ancestors are fresh; `unread` when Redis did not answer.
+        source: `memory` = the last decision this process saw; `unavailable` = nothing but `on_unavailable`.
+    """
+
+    verdict: Verdict
+    status: int
+    model: str
+    code: str = ""
+    reason: str = ""
+    action_id: str = ""
+    node: str = ""
+    policy: str = ""
+    retry_after: float | None = None
+    reset_at: float | None = None
+    expires_at: float | None = None
+    max_rps: float | None = None
+    burst: int | None = None
+    remaining: int | None = None
+    known: Known = "key"
+    marks: Marks = "fresh"
+    source: Source = "redis"
+
+    @property
+    def allowed(self) -> bool:
+        """Tell whether the call may go ahead, with `model`."""
+        return self.verdict in ("allow", "downgrade")
+
+    def raise_for_verdict(self) -> "CheckResult":
+        """Return self if the call may go ahead.
+
+        Raises:
+            Refused: it may not.
+        """
+        if not self.allowed:
+            raise Refused(self)
+        return self
+
+    def headers(self) -> dict[str, str]:
+        """Return HTTP headers that announce the verdict; none under a plain allow.
+
+        Examples:
+            >>> CheckResult(verdict="throttle", status=429, model="m", code="rate_limited", retry_after=0.2).headers()
+            {'x-spendbrake-verdict': 'throttle', 'x-spendbrake-code': 'rate_limited', 'retry-after': '1'}
+        """
+        if not self.code and self.verdict == "allow":
+            return {}
+        named = {
+            "x-spendbrake-verdict": self.verdict,
+            "x-spendbrake-code": self.code,
+            "x-spendbrake-action": self.action_id,
+            "x-spendbrake-model": self.model if self.verdict == "downgrade" else "",
+            "x-spendbrake-reset-at": f"{self.reset_at:.0f}" if self.reset_at is not None else "",
+            "retry-after": str(math.ceil(self.retry_after)) if self.retry_after is not None else "",
+        }
+        return {name: value for name, value in named.items() if value}
+
+
+class Refused(Exception):
+    """The call may not go ahead; `result` says why."""
+
+    def __init__(self, result: CheckResult) -> None:
+        super().__init__(f"{result.verdict}: {result.reason or result.code}")
+        self.result = result
