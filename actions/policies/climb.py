@@ -1,0 +1,265 @@
+"""One policy's answer on one target at one moment: opens, climbs, ends and settles. It sends nothing."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from spendbrake.actions.policies.base import LIFT, NOTICE
+from spendbrake.actions.policies.notice import Clerk, Want
+from spendbrake.actions.policies.state import Group, Slot, Track
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.decision import VERDICTS, Scope, Stamp
+from spendbrake.schemas.finding import Finding
+from spendbrake.schemas.policy import Limit, Policy, Rung
+from spendbrake.schemas.standing import Standing
+
+RENEWALS = 4
+"""A life that findings renew is published in steps of a quarter, so that not every finding is an action."""
+
+
+class Climb:
+    """A group in the hands of its policy; `actions` collects what follows.
+
+    Args:
+        policy: None when the file has it no longer.
+        now: The log's clock; `stamp` the place of the record at hand.
+    """
+
+    def __init__(
+        self, policy: Policy | None, target: str, group: Group, clerk: Clerk, now: float, stamp: Stamp
+    ) -> None:
+        self.actions: list[Action] = []
+        self._policy = policy
+        self._target = target
+        self._group = group
+        self._clerk = clerk
+        self._now = now
+        self._stamp = stamp
+        self._ended: dict[str, Track] = {}
+        self._lift_told: set[str] = set()
+        self._waits = False
+
+    def see(self, key: str, finding: Finding, standing: Standing, evidence: Mapping[str, Any]) -> None:
+        """Open the track of a finding, or confirm it and climb what is due."""
+        track = self._group.tracks.get(key)
+        if track is None or (track.tier is not None and track.turn != finding.turn):
+            track = self._group.tracks[key] = _opened(finding, standing, evidence)
+            if finding.evidence.get("notify", True):
+                self._announce(key, track)
+        elif finding.current or not track.bound:
+            track.confirm(finding, self._now, evidence)
+            if finding.current and not track.bound:
+                track.bound, track.climbed = True, [self._now]
+                self._announce(key, track)
+        self._climb(key, track)
+
+    def advance(self, standing_of: Callable[[str], Standing]) -> None:
+        """End tracks whose time has passed, and climb rungs whose dwell has."""
+        for key, track in sorted(self._group.tracks.items()):
+            if self._policy is None or _track_end(self._policy, track) <= self._now:
+                self._end(key)
+            elif _due_or_never(_climb_at(self._policy, track)) <= self._now:
+                track.evidence = {**track.evidence, **self._clerk.money(standing_of(track.node))}
+                self._climb(key, track)
+
+    def resolve(self, key: str) -> None:
+        """End a tier at once; an incident climbs no further and ends after its quiet time."""
+        track = self._group.tracks[key]
+        track.resolved = True
+        if track.tier is not None or self._policy is None or _track_end(self._policy, track) <= self._now:
+            self._end(key)
+
+    def end_node(self, node: str) -> None:
+        """End all tracks of a node."""
+        for key in sorted(key for key, track in self._group.tracks.items() if track.node == node):
+            self._end(key)
+
+    def settle(self, why: str) -> list[Action]:
+        """Bring the standing decisions in line with what the tracks want now; return all that follows.
+
+        Args:
+            why: Reason given for decisions that end.
+        """
+        wants = self._wants()
+        for key in sorted({*wants, *self._group.slots}):
+            want, slot = wants.get(key), self._group.slots.get(key)
+            if want is not None:
+                self._enforce(key, want, slot)
+            elif slot is not None:
+                self._release(key, slot, why)
+        self._group.due = self._due()
+        return self.actions
+
+    def _end(self, key: str) -> None:
+        self._ended[key] = self._group.tracks.pop(key)
+
+    def _climb(self, key: str, track: Track) -> None:
+        while self._policy is not None and _due_or_never(_climb_at(self._policy, track)) <= self._now:
+            track.climbed.append(self._now)
+            self._announce(key, track)
+
+    def _announce(self, key: str, track: Track) -> None:
+        """Notify of the rung a track stands on; of a track that binds nobody, of the finding only."""
+        if self._policy is None:
+            return
+        rung = self._policy.rungs[len(track.climbed) - 1]
+        want = self._want(self._policy, key, track, rung, track.climbed[-1])
+        if not track.bound:
+            want = replace(want, rung=NOTICE, limit=None, scope=Scope())
+        notices = self._clerk.notices(want, rung.notify, self._now, self._stamp)
+        track.told += [name for name in rung.notify if name not in track.told]
+        self.actions += notices
+
+    def _want(self, policy: Policy, key: str, track: Track, rung: Rung, climbed_at: float) -> Want:
+        return Want(
+            policy=policy,
+            target=self._target,
+            key=key,
+            track=track,
+            rung=rung.name,
+            limit=rung.limit,
+            scope=self._clerk.scope(rung.limit),
+            ends_at=_limit_end(policy, track, rung.limit, climbed_at),
+        )
+
+    def _wants(self) -> dict[str, Want]:
+        """Return what each slot should hold: of each track its highest living rung, of all tracks the strictest."""
+        wanted: dict[str, list[Want]] = {}
+        for key, track in sorted(self._group.tracks.items()):
+            for want in self._wants_of(key, track):
+                wanted.setdefault(f"{want.policy.mode}|{want.scope.text()}", []).append(want)
+        leaders = {key: slot.leader for key, slot in self._group.slots.items()}
+        return {key: _strictest(wants, leaders.get(key, "")) for key, wants in wanted.items()}
+
+    def _wants_of(self, key: str, track: Track) -> Iterator[Want]:
+        if self._policy is None or not track.bound:
+            return
+        highest: dict[str, Want] = {}
+        for rung, climbed_at in zip(self._policy.rungs, track.climbed, strict=False):
+            want = self._want(self._policy, key, track, rung, climbed_at)
+            if want.limit is not None and want.ends_at > self._now:
+                highest[want.scope.text()] = want
+        yield from highest.values()
+
+    def _enforce(self, key: str, want: Want, slot: Slot | None) -> None:
+        action = self._clerk.decision(want, self._now, self._stamp)
+        if slot is not None and _content(slot.action) == _content(action):
+            return
+        if self._is_too_early(slot):
+            return
+        until = max(action.expires_at, slot.until if slot is not None else 0.0)
+        self._group.slots[key] = Slot(action=action, leader=want.key, until=until)
+        self.actions.append(replace(action, evidence=want.track.evidence))
+
+    def _release(self, key: str, slot: Slot, why: str) -> None:
+        if slot.action.rung == LIFT:
+            if slot.action.expires_at <= self._now:
+                del self._group.slots[key]
+            return
+        if self._is_too_early(slot):
+            return
+        slot.action = self._clerk.lift(slot, why, self._now, self._stamp)
+        self.actions.append(slot.action)
+        track = self._ended.get(slot.leader) or self._group.tracks.get(slot.leader)
+        if track is not None and slot.leader not in self._lift_told:
+            self._lift_told.add(slot.leader)
+            self.actions += self._clerk.lift_notices(slot.action, track)
+
+    def _is_too_early(self, slot: Slot | None) -> bool:
+        """Say whether a change must wait: a reader takes only later stamps."""
+        if slot is None:
+            return False
+        last, stamp = slot.action.stamp, self._stamp
+        early = (stamp.epoch, stamp.offset) <= (last.epoch, last.offset)
+        self._waits = self._waits or early
+        return early
+
+    def _due(self) -> float | None:
+        times = [slot.action.expires_at for slot in self._group.slots.values()]
+        if self._policy is not None:
+            for track in self._group.tracks.values():
+                times += [_track_end(self._policy, track), _due_or_never(_climb_at(self._policy, track))]
+        if self._waits:
+            times.append(self._now)
+        return min((at for at in times if at < math.inf), default=None)
+
+
+def _opened(finding: Finding, standing: Standing, evidence: Mapping[str, Any]) -> Track:
+    ends_at = float(finding.evidence.get("period_ends_at", standing.period_ends_at))
+    return Track(
+        node=finding.node,
+        team=finding.team,
+        partition=standing.partition,
+        tier=finding.tier,
+        incident="" if finding.tier is not None else finding.incident or finding.id,
+        period=finding.period,
+        turn=finding.turn,
+        severity=finding.severity,
+        reason=finding.reason,
+        finding=finding.id,
+        climbed=[standing.now],
+        seen=standing.now,
+        ends_at=ends_at if finding.tier is not None else None,
+        bound=finding.current,
+        evidence=evidence,
+    )
+
+
+def _climb_at(policy: Policy, track: Track) -> float | None:
+    """Return when the next rung is due; None when there is none, or an incident waits to be confirmed."""
+    reached = len(track.climbed)
+    if not track.bound or track.resolved or reached >= len(policy.rungs):
+        return None
+    if track.tier is None and track.seen <= track.climbed[-1]:
+        return None
+    return track.climbed[-1] + policy.rungs[reached].after_s
+
+
+def _due_or_never(at: float | None) -> float:
+    return math.inf if at is None else at
+
+
+def _track_end(policy: Policy, track: Track) -> float:
+    """Return when a track ends by itself: a tier with its period, all else after quiet."""
+    if track.ends_at is not None and track.bound:
+        return track.ends_at
+    return _renewed(track.climbed[0], track.seen, policy.hold_s)
+
+
+def _limit_end(policy: Policy, track: Track, limit: Limit | None, climbed_at: float) -> float:
+    end = _track_end(policy, track)
+    if limit is None or limit.ttl_s is None:
+        return end
+    life = _renewed(climbed_at, track.seen, limit.ttl_s)
+    return min(life, end) if track.tier is not None else life
+
+
+def _renewed(since: float, seen: float, life_s: float) -> float:
+    """Return the end of a life that began at `since` and was renewed at `seen`, on a grid of quarter lives.
+
+    Never earlier than `seen + life_s` and less than a quarter of a life later.
+
+    Examples:
+        >>> [_renewed(1000.0, seen, 400.0) for seen in (900.0, 1000.0, 1001.0, 1100.0, 1101.0)]
+        [1400.0, 1400.0, 1500.0, 1500.0, 1600.0]
+    """
+    step = life_s / RENEWALS
+    return since + life_s + max(0, math.ceil((seen - since) / step)) * step
+
+
+def _strictest(wants: list[Want], leader: str) -> Want:
+    """Return the strictest want, the leader's among equals, with the latest end of its equals."""
+    top = max(wants, key=lambda want: (*_strictness(want.limit), want.key == leader))
+    equals = [want.ends_at for want in wants if want.limit == top.limit]
+    return replace(top, ends_at=max(equals))
+
+
+def _strictness(limit: Limit | None) -> tuple[int, float]:
+    if limit is None:
+        return -1, 0.0
+    return VERDICTS.index(limit.verdict), -(limit.max_rps or 0.0)
+
+
+def _content(action: Action) -> tuple[object, ...]:
+    return action.id, action.verdict, action.params, action.expires_at, action.mode
