@@ -52,6 +52,11 @@ class NodeView:
     contacts: tuple[str, ...]
     cost_center: str | None
 
+    @property
+    def budgeted(self) -> bool:
+        """Whether it has a limit of its own."""
+        return self.allocation is not None
+
 
 class Tree:
     """The nodes of one policy file.

@@ -1,0 +1,53 @@
+"""What tiers are measured against: thresholds of limits, and the history that stands in for a limit. No state."""
+
+from collections.abc import Sequence
+
+from spendbrake.schemas.money import NanoUsd, to_nano
+from spendbrake.schemas.policy import Tier
+
+NEVER: NanoUsd = 2**63 - 1
+"""A threshold that no amount in int64 passes."""
+ARMED_AFTER_DAYS = 3
+FORECAST_DAYS = 14
+
+
+def threshold_of(tier: Tier, base: NanoUsd | None) -> NanoUsd:
+    """Return the least amount at which a tier stands, exactly; `NEVER` when there is nothing to measure against.
+
+    A base of zero stands from the first nano-USD on.
+
+    Examples:
+        >>> critical = Tier(name="critical", basis="monthly_budget", at="0.9", severity="critical")
+        >>> threshold_of(critical, 500_000), threshold_of(critical, 7), threshold_of(critical, None) == NEVER
+        (450000, 7, True)
+    """
+    if base is None:
+        return NEVER
+    numerator, denominator = tier.at.as_integer_ratio()
+    return max(-(-base * numerator // denominator), to_nano(tier.floor_usd), 1)
+
+
+def daily_forecast(days: Sequence[NanoUsd]) -> NanoUsd | None:
+    """Return the mean of the last 14 whole local days; None before the third, or when nothing was spent.
+
+    Args:
+        days: Spend of each whole local day since the first with any, oldest first, empty days as 0.
+    """
+    recent = days[-FORECAST_DAYS:]
+    if len(recent) < ARMED_AFTER_DAYS:
+        return None
+    return sum(recent) // len(recent) or None
+
+
+def month_over_month_base(previous: Sequence[NanoUsd], elapsed: int) -> NanoUsd | None:
+    """Return what the month before had spent by the end of the day that is now running; None when not armed.
+
+    Today is taken as whole: the running total is compared with one that cannot be smaller by a missing day.
+
+    Args:
+        previous: Spend of each local day of the month before, in order; empty when history began later than it did.
+        elapsed: Whole local days of this month that have passed.
+    """
+    if elapsed < ARMED_AFTER_DAYS or not previous:
+        return None
+    return sum(previous[: elapsed + 1]) or None
