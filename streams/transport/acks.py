@@ -32,6 +32,7 @@ class _Span:
 class _Partition:
     spans: deque[_Span] = field(default_factory=deque)
     offsets: int = 0
+    end: int | None = None
 
 
 class InFlight:
@@ -75,19 +76,23 @@ class InFlight:
         return True
 
     def committable(self, tp: TP) -> int | None:
-        """Remove the acknowledged prefix; return the offset after it, None when nothing new is acknowledged."""
+        """Return the offset after the acknowledged prefix; None while nothing of the partition is acknowledged.
+
+        It stays until a later one takes its place, so that a commit that failed is made good by the next.
+        """
         partition = self._partitions.get(tp)
-        offset = None
-        while partition and partition.spans and partition.spans[0].acked:
+        if partition is None:
+            return None
+        while partition.spans and partition.spans[0].acked:
             span = partition.spans.popleft()
             partition.offsets -= span.last + 1 - span.first
             self._offsets -= span.last + 1 - span.first
-            offset = span.last + 1
-        return offset
+            partition.end = span.last + 1
+        return partition.end
 
     def partitions(self) -> list[TP]:
-        """Return the partitions with chunks in flight."""
-        return [tp for tp, partition in self._partitions.items() if partition.spans]
+        """Return the partitions that had chunks in this generation."""
+        return list(self._partitions)
 
     def offsets(self) -> int:
         """Return the number of offsets in flight, of all partitions."""
@@ -96,7 +101,7 @@ class InFlight:
     def paused(self, now: float) -> set[TP]:
         """Return the partitions that must not be read from now: all of them past the limit of offsets."""
         if self._offsets >= self._limits.offsets:
-            return set(self.partitions())
+            return set(self._partitions)
         oldest = now - self._limits.age_s
         return {tp for tp, partition in self._partitions.items() if partition.spans and partition.spans[0].at <= oldest}
 

@@ -1,8 +1,8 @@
-"""What delivery needs of a log, one method a port. Kafka and the embedded broker both fit; nothing here knows either."""
+"""What delivery needs of a log, one method a port. Kafka and the embedded broker fit; nothing here knows either."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 Headers: TypeAlias = Sequence[tuple[str, bytes]]
 TP: TypeAlias = tuple[str, int]
@@ -46,3 +46,30 @@ class Seek(Protocol):
 
 class Log(Committed, LogStart, Seek, Protocol):
     """All that joined delivery asks for."""
+
+
+class Outgoing(NamedTuple):
+    """One record to send.
+
+    Attributes:
+        timestamp_ms: For CreateTime topics; None = the producer's wall clock.
+    """
+
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int | None = None
+    headers: Headers = ()
+
+
+class SendRun(Protocol):
+    """Sends records, many at once."""
+
+    async def send_run(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Awaitable[Any]:
+        """Hand records over in order; the result completes once all are acknowledged, and raises if one is not."""
+
+
+class PartitionFor(Protocol):
+    """Knows where a key belongs."""
+
+    async def partition_for(self, topic: str, key: bytes | None) -> int:
+        """Return the murmur2 partition of the key."""

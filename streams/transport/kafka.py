@@ -1,0 +1,131 @@
+"""Chunk delivery on Apache Kafka: a thin layer over Faust's aiokafka driver. It decodes nothing."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Sequence
+from typing import Any, cast
+
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from spendbrake.streams.transport.app import ChunkApp
+from spendbrake.streams.transport.delivery import ChunkDelivery, Fetched
+from spendbrake.streams.transport.port import TP as Place
+from spendbrake.streams.transport.port import Outgoing
+
+
+class ChunkThread(driver.AIOKafkaConsumerThread):
+    """The thread that talks to Kafka; it also says at which offset each read began."""
+
+    app: ChunkApp
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust fixes 1,500 ms, and aiokafka keeps one fetch in flight a broker: an idle partition would hold up the
+        # busy ones.
+        consumer._fetch_max_wait_ms = self.app.delivery.fetch_wait_ms
+        return consumer
+
+    async def _fetch_records(
+        self, consumer: Any, active_partitions: set[TP], timeout: float | None = None, max_records: int | None = None
+    ) -> Fetched:
+        if not self.consumer.flow_active:
+            return Fetched({}, {})
+        fetcher = consumer._fetcher
+        if consumer._closed or fetcher._closed:
+            raise ConsumerStoppedError
+        with fetcher._subscriptions.fetch_context():
+            found = await _read(fetcher, active_partitions, max_records)
+            if not found:
+                waiter = fetcher._create_fetch_waiter()
+                await asyncio.wait([waiter], timeout=timeout or 0)
+                if not waiter.done():
+                    waiter.cancel()
+                elif not fetcher._closed:
+                    waiter.result()
+                    found = await _read(fetcher, active_partitions, max_records)
+        return found
+
+    async def committed(self, tp: Place) -> int | None:
+        """Return the group's commit as the broker has it."""
+        consumer = self._ensure_consumer()
+        offset: int | None = await self.call_thread(consumer.committed, driver.ensure_aiokafka_TP(TP(*tp)))
+        return offset
+
+    async def log_start(self, tp: Place) -> int:
+        """Return the lowest readable offset as the broker has it."""
+        place = driver.ensure_aiokafka_TP(TP(*tp))
+        return int((await self.earliest_offsets(place))[place])
+
+
+async def _read(fetcher: Any, active: set[TP], max_records: int | None) -> Fetched:
+    # Nothing is awaited between the look at the positions and the read that moves them.
+    if fetcher._subscriptions.reassignment_in_progress:
+        return Fetched({}, {})
+    positions = {
+        TP(*tp): result._partition_records.next_fetch_offset
+        for tp, result in fetcher._records.items()
+        if getattr(result, "_partition_records", None) is not None
+    }
+    found = await fetcher.fetched_records(active, timeout=0, max_records=max_records)
+    return Fetched({TP(*tp): records for tp, records in found.items()}, positions)
+
+
+class KafkaConsumer(ChunkDelivery, driver.Consumer):
+    """Faust's aiokafka consumer with chunk delivery."""
+
+    _thread: ChunkThread
+
+    def _new_consumer_thread(self) -> ChunkThread:
+        return ChunkThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def committed(self, tp: Place) -> int | None:
+        """Return the group's committed offset."""
+        return await self._thread.committed(tp)
+
+    async def log_start(self, tp: Place) -> int:
+        """Return the lowest readable offset."""
+        return await self._thread.log_start(tp)
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        # Faust calls aiokafka from the wrong thread here, where it may pull records away under a read.
+        with contextlib.suppress(IllegalStateError):  # no longer assigned
+            await self._thread.seek_wait({driver.ensure_aiokafka_TP(TP(*partition)): offset})
+
+
+class KafkaProducer(driver.Producer):
+    """Faust's aiokafka producer, which can also send a run of records for one partition in whole batches."""
+
+    async def send_run(self, topic: str, partition: int, records: Sequence[Outgoing]) -> Awaitable[Any]:
+        """Hand records over in order; the result completes once all are acknowledged, and raises if one is not."""
+        producer = self._ensure_producer()
+        sent: list[Awaitable[Any]] = []
+        batch = producer.create_batch()
+        for record in records:
+            if not _append(batch, record):
+                sent.append(await producer.send_batch(batch, topic, partition=partition))
+                batch = producer.create_batch()
+                if not _append(batch, record):
+                    raise ValueError(f"{topic}/{partition}: a record of key {record.key!r} fits no batch")
+        if batch.record_count():
+            batch.close()
+            sent.append(await producer.send_batch(batch, topic, partition=partition))
+        return asyncio.gather(*sent)
+
+    async def partition_for(self, topic: str, key: bytes | None) -> int:
+        """Return the murmur2 partition of the key."""
+        await self._ensure_producer().client._wait_on_metadata(topic)
+        return int(self.key_partition(topic, cast(bytes, key)).partition)
+
+
+def _append(batch: Any, record: Outgoing) -> bool:
+    key, value, timestamp_ms, headers = record
+    return batch.append(key=key, value=value, timestamp=timestamp_ms, headers=list(headers)) is not None
+
+
+class KafkaTransport(driver.Transport):
+    """Set as `app.transport`: chunks for `app.delivery.topics`, Faust's own path for the rest."""
+
+    Consumer = KafkaConsumer
+    Producer = KafkaProducer

@@ -1,0 +1,171 @@
+"""The state table: recovered rows go straight to their loader, and only the keys of other writers are kept here.
+
+A changelog key is `row@writer`, the writer being one start of one process: nobody overwrites a key of another. A worker
+that was frozen and wakes up writes under its own key, where it can neither replace its successor's row nor be what
+compaction keeps. The loader takes the highest stamp of a row; its owner then removes the other writers' keys.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, cast
+
+import faust
+from faust.stores import memory
+from faust.tables.manager import TableManager
+from faust.types import TP, EventT
+
+from spendbrake.streams.transport.app import ChunkApp
+from spendbrake.streams.transport.port import Outgoing, SendRun
+
+
+class Row(Protocol):
+    """One row of state, without its writer."""
+
+    @property
+    def key(self) -> str:
+        """Name of the row, unique within its partition."""
+
+    @property
+    def value(self) -> bytes:
+        """The row itself, its stamp inside."""
+
+
+class Rows(Protocol):
+    """What takes recovered rows in."""
+
+    def load(self, partition: int, key: str, writer: str, value: bytes) -> None:
+        """Take a row in, unless one of a higher stamp is there; rows come in the order they were written."""
+
+    def forget(self, partition: int) -> None:
+        """Drop all state of a partition: it went to another process, or is about to be read from its start."""
+
+    def recovered(self, partitions: frozenset[int]) -> None:
+        """Hear that all rows of these partitions, the ones now owned, have been loaded."""
+
+
+def changelog_name(group: str, table: str) -> str:
+    """Return the name of the topic that Faust keeps a table's rows in."""
+    return f"{group}-{table}-changelog"
+
+
+def split_key(key: bytes) -> tuple[str, str]:
+    """Return row and writer of a changelog key.
+
+    Examples:
+        >>> split_key(b"head/ops@eu@w-7")
+        ('head/ops@eu', 'w-7')
+    """
+    row, _, writer = key.decode().rpartition("@")
+    return row, writer
+
+
+class RowStore(memory.Store[bytes, bytes]):
+    """Faust's store of a state table."""
+
+    app: ChunkApp
+    table: "RowTable"
+    rows: Rows
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._owned: frozenset[int] = frozenset()
+        self._writers: dict[int, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+
+    def apply_changelog_batch(
+        self, batch: Iterable[EventT[Any]], to_key: Callable[[Any], Any], to_value: Callable[[Any], Any]
+    ) -> None:
+        """Hand recovered rows to the loader. An error ends the process: Faust would log it and go on without them."""
+        try:
+            for event in batch:
+                self._apply(event.message.partition, event.message.key or b"", event.message.value)
+        except Exception as exc:
+            self.app.fail(exc)
+            raise
+
+    async def on_rebalance(
+        self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
+    ) -> None:
+        """Forget partitions that went, and have new ones read from their start.
+
+        Faust skips its own note of what was revoked when one rebalance overtakes another, and would then go on
+        reading a partition that came back from where it once stopped.
+        """
+        topic = self.table.changelog_topic_name
+        owned = frozenset(tp.partition for tp in assigned if tp.topic == topic)
+        recovery = cast(TableManager, self.app.tables).recovery
+        for partition in owned ^ self._owned:
+            self._writers.pop(partition, None)
+            self.rows.forget(partition)
+            recovery.active_offsets.pop(TP(topic, partition), None)
+        self._owned = owned
+
+    async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
+        """Tell the loader; Faust waits for this, but swallows what it raises."""
+        try:
+            self.rows.recovered(self._owned)
+        except Exception as exc:
+            self.app.fail(exc)
+
+    def take_writers(self, partition: int, key: str) -> set[str]:
+        """Return, and forget, which writers have a key of this row in the changelog."""
+        return self._writers[partition].pop(key, set())
+
+    def _apply(self, partition: int, key: bytes, value: bytes | None) -> None:
+        if partition not in self._owned:
+            return
+        row, writer = split_key(key)
+        if value is None:
+            self._writers[partition][row].discard(writer)
+            return
+        self._writers[partition][row].add(writer)
+        self.rows.load(partition, row, writer, value)
+
+
+class RowTable(faust.Table[bytes, bytes]):
+    """A Faust table used for its changelog and recovery alone; nothing is ever put into it."""
+
+    rows: Rows
+
+    def _new_store(self) -> RowStore:
+        store = RowStore("memory://", self.app, self, table_name=self.name)
+        store.rows = self.rows
+        return store
+
+
+def declare_table(app: ChunkApp, name: str, *, partitions: int, rows: Rows) -> RowTable:
+    """Add the state table of an app; its changelog (`changelog_name`) must exist with as many partitions."""
+    table = RowTable(app, name=name, partitions=partitions, key_type=bytes, value_type=bytes, beacon=app.beacon)
+    table.rows = rows
+    app.tables.add(table)
+    return table
+
+
+class RowLog:
+    """Writes rows of one writer into the changelog."""
+
+    def __init__(self, table: RowTable, sender: SendRun, writer: str) -> None:
+        if "@" in writer or not writer:
+            raise ValueError(f"writer {writer!r}: must be a name without @")
+        self._table = table
+        self._sender = sender
+        self._writer = writer
+
+    async def write(self, partition: int, rows: Sequence[Row]) -> None:
+        """Write rows and wait until the broker has them; then remove the keys other writers had of these rows.
+
+        Raises:
+            KafkaError: A row was not acknowledged; nothing may be acknowledged on its account.
+        """
+        if not rows:
+            return
+        topic = self._table.changelog_topic_name
+        mine = [Outgoing(f"{row.key}@{self._writer}".encode(), row.value) for row in rows]
+        await (await self._sender.send_run(topic, partition, mine))
+        store = cast(RowStore, self._table.data)
+        dead = [
+            Outgoing(f"{row.key}@{writer}".encode(), None)
+            for row in rows
+            for writer in sorted(store.take_writers(partition, row.key) - {self._writer})
+        ]
+        if dead:
+            await (await self._sender.send_run(topic, partition, dead))
