@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import TypeAlias
 
 from spendbrake.streams.transport.embedded.log import Log
@@ -44,35 +44,36 @@ class Writer:
         self._log = log
         self._written = written
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._lock = Lock()
         self.error: BaseException | None = None
         self._thread = Thread(target=self._run, name="embedded-log-writer", daemon=True)
         self._thread.start()
 
     def submit(self, operation: Operation) -> "asyncio.Future[Result]":
         """Queue an operation; the future belongs to the running event loop."""
-        self._check()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._jobs.put(_Job(operation, future, loop))
+        self._put(_Job(operation, future, loop))
         return future
 
     def submit_from_thread(self, operation: Operation) -> "Future[Result]":
         """Queue an operation from where no event loop runs."""
-        self._check()
         future: Future[Result] = Future()
-        self._jobs.put(_Job(operation, future))
+        self._put(_Job(operation, future))
         return future
 
     def close(self) -> None:
         """Write what is queued and end the thread."""
-        self.error = self.error or LogClosedError("the embedded log is closed")
-        if self._thread.is_alive():
+        with self._lock:
+            self.error = self.error or LogClosedError("the embedded log is closed")
             self._jobs.put(None)
-            self._thread.join()
+        self._thread.join()
 
-    def _check(self) -> None:
-        if self.error is not None:
-            raise LogClosedError(f"the embedded log takes no more writes: {self.error}") from self.error
+    def _put(self, job: _Job) -> None:
+        with self._lock:
+            if self.error is not None:
+                raise LogClosedError(f"the embedded log takes no more writes: {self.error}") from self.error
+            self._jobs.put(job)
 
     def _run(self) -> None:
         failure: BaseException | None = None
