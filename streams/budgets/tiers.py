@@ -89,13 +89,14 @@ class _Line:
 
     def roll(self, period: str, amount: NanoUsd) -> Iterator[Crossing]:
         """Begin a period; `amount` is what the old one came to."""
-        for name, mark in self.marks.items():
-            mark.spent = mark.stands
-            if mark.stands:
-                yield self._close(name, mark, amount)
-        for tier, base, threshold in self.measures:
-            if tier.name not in self.marks and threshold < NEVER:
-                self._mark(tier, base, threshold)
+        stood = {name: mark for name, mark in self.marks.items() if mark.stands}
+        for name, mark in stood.items():
+            yield self._close(name, mark, amount)
+        for mark in self.marks.values():
+            mark.spent = True
+        for tier, base, threshold in self.measures if self.period else ():
+            if tier.name not in stood and threshold < NEVER:
+                self._mark(tier, base, threshold).spent = False
         self.ended_period, self.ended = self.period, self.marks
         self.period, self.marks = period, {}
 

@@ -140,6 +140,18 @@ def test_late_money_crosses_a_tier_of_the_ended_month_once_and_binds_nobody() ->
     assert one.advance_ended("2026-10", 10**6) == []
 
 
+def test_late_money_is_measured_by_the_limits_in_force_at_the_end() -> None:
+    one = node()
+    one.advance(100, 0)
+    one.set_limits(SMALL, 100, 200)
+    one.advance(100, 0)
+    one.set_limits((*SMALL[:1], SMALL[2]), 100, 200)
+    one.advance(100, 0)
+    one.roll("2026-12", "2026-12-01", forecast=None, previous=None, month_total=100)
+    assert one.advance_ended("2026-11", 199) == []
+    assert brief(one.advance_ended("2026-11", 200)) == [("hard-cap", "open", 3, True)]
+
+
 def test_the_daily_forecast_is_frozen_for_its_day_and_fires_once_in_it() -> None:
     half_day = (tier("0.5", "daily_forecast", floor=5),)
     one = node(half_day, None, None, forecast=to_nano(20))
