@@ -5,6 +5,8 @@ from typing import Literal, TypeAlias
 
 from spendbrake.schemas.money import NanoUsd
 
+SeriesKind: TypeAlias = Literal["project", "key", "model", "environment"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketReading:
@@ -16,6 +18,8 @@ class BucketReading:
         cost: nano-USD.
         sessions: Distinct sessions seen in the bucket, as far as the bounded session set tells.
         empty_before: Empty buckets between the previous closed non-empty one and this.
+        kind: Set when the bucket is of one of the team's heaviest series rather than of the team itself.
+        name: Name of that series.
     """
 
     team: str
@@ -32,9 +36,8 @@ class BucketReading:
     output_tokens: int
     sessions: int = 0
     empty_before: int = 0
-
-
-SeriesKind: TypeAlias = Literal["project", "key", "model", "environment"]
+    kind: SeriesKind | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

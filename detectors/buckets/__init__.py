@@ -1,0 +1,1 @@
+"""Detectors that read closed buckets of spend: one a file."""

@@ -1,0 +1,141 @@
+"""Burn against its own past: the Gaussian tail of the team's rates over minutes to hours. It knows no season."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from pydantic import Field, field_validator
+from river import proba
+
+from spendbrake.detectors.base import BucketDetector, Evidence, Params, State
+from spendbrake.detectors.causes import rate_text, span_text
+from spendbrake.detectors.features import SPANS_S, Features, Gap, empty_rate_sums
+from spendbrake.schemas.money import NANO, usd_text
+
+MAX_SIGMAS = 1e4
+"""Past it the logarithm tells nothing new; keeps scores finite on constant series."""
+
+
+class GaussianTailParams(Params):
+    """Parameters.
+
+    Attributes:
+        spans: Places in `features.SPANS_S`: a ten-second bucket is spiky, a minute's or an hour's burn is not.
+        grace: Buckets learned before anything scores (river's `grace_period`).
+        memory: Buckets after which the oldest fade: the weight of the past is cut to this, so habits may change.
+        least_spread: Smallest standard deviation believed, as a part of the mean.
+    """
+
+    spans: tuple[int, ...] = (0, 1, 2)
+    grace: int = Field(100, ge=2)
+    memory: float = Field(200_000.0, ge=1_000)
+    least_spread: float = Field(0.05, ge=0)
+
+    @field_validator("spans")
+    @classmethod
+    def _known(cls, spans: tuple[int, ...]) -> tuple[int, ...]:
+        if not spans or not set(spans) <= set(range(len(SPANS_S))):
+            raise ValueError(f"places in {SPANS_S}, at least one")
+        return spans
+
+
+class GaussianTail(BucketDetector[GaussianTailParams]):
+    """River's `GaussianScorer` on the logarithm of the upper tail.
+
+    The score of a bucket is the largest, over the spans, of -log10 P(Z >= (rate - mean) / deviation). River's own
+    score, 2 |CDF - 1/2|, is exactly 1.0 from 8 deviations on, so that all extremes tie. Only a rise counts.
+    Mean and deviation are river's, over all buckets, empty ones included.
+
+    Examples:
+        >>> log10_tail(0.0), round(log10_tail(3.0), 3), round(log10_tail(50.0), 1)
+        (0.3010299956639812, 2.87, 545.0)
+    """
+
+    name: ClassVar[str] = "gaussian_tail"
+    family: ClassVar[str] = "rate"
+    parameters = GaussianTailParams
+    shaped_by: ClassVar[tuple[str, ...]] = ("spans",)
+    on_series: ClassVar[bool] = True
+
+    def __init__(self, params: GaussianTailParams) -> None:
+        super().__init__(params)
+        self._gaussians = [proba.Gaussian() for _ in params.spans]
+
+    def score_one(self, x: Features) -> float:
+        """Return -log10 of the upper tail of the span that stands out most; 0.0 below the mean."""
+        return max(self._score(i, x) for i in range(len(self._gaussians)))
+
+    def learn_one(self, x: Features) -> None:
+        """Take the rates of `x` for usual."""
+        for span, gaussian in zip(self.params.spans, self._gaussians, strict=True):
+            gaussian.update(x.rates[span])
+        if self._gaussians[0].n_samples > 2 * self.params.memory:
+            self._fade()
+
+    def learn_empty(self, gap: Gap) -> None:
+        """Learn the rates as they decayed through the gap.
+
+        Two weighted points at mean +- deviation have the very moments of the whole path.
+        """
+        for span, gaussian in zip(self.params.spans, self._gaussians, strict=True):
+            mean, deviation = empty_rate_sums(gap, span)
+            gaussian.update(mean - deviation, gap.n / 2)
+            gaussian.update(mean + deviation, gap.n / 2)
+
+    def explain(self, x: Features) -> Evidence:
+        """Return the excess over the span that stands out most."""
+        i = max(range(len(self._gaussians)), key=lambda i: self._score(i, x))
+        span, usual = self.params.spans[i], max(self._gaussians[i].mu, 0.0)
+        rate, span_s = x.rates[span], SPANS_S[span]
+        excess = int((rate - usual) * span_s / 3_600.0 * NANO)
+        return Evidence(
+            excess=max(excess, 0),
+            step=int((x.usd - usual * x.width_s / 3_600.0) * NANO),
+            span_s=span_s,
+            text=(
+                f"Burning {rate_text(rate)} over the last {span_text(span_s)} where {rate_text(usual)} is usual: "
+                f"{usd_text(max(excess, 0))} too much so far"
+            ),
+            details={"span_s": span_s, "span_rate_usd_h": round(rate, 6), "expected_usd_h": round(usual, 6)},
+        )
+
+    def to_state(self) -> State:
+        """Return river's sums: weight, mean and squared deviations of each span."""
+        return {"moments": [[g._var.mean.n, g._var.mean._mean, g._var._S] for g in self._gaussians]}  # noqa: SLF001
+
+    @classmethod
+    def from_state(cls, params: GaussianTailParams, state: Mapping[str, Any]) -> Self:
+        """Return the detector that `state` describes.
+
+        River restores a Gaussian from its variance, which costs the last bit; the sums themselves do not.
+        """
+        detector = cls(params)
+        for gaussian, (n, mean, squares) in zip(detector._gaussians, state["moments"], strict=True):
+            var = gaussian._var  # noqa: SLF001
+            var.mean.n, var.mean._mean, var._S = n, mean, squares  # noqa: SLF001
+        return detector
+
+    def _score(self, i: int, x: Features) -> float:
+        gaussian = self._gaussians[i]
+        if gaussian.n_samples < self.params.grace:
+            return 0.0
+        mean = gaussian.mu
+        above = x.rates[self.params.spans[i]] - mean
+        if above <= 0.0:
+            return 0.0
+        deviation = max(gaussian.sigma, self.params.least_spread * mean)
+        return log10_tail(min(above / deviation, MAX_SIGMAS) if deviation > 0.0 else MAX_SIGMAS)
+
+    def _fade(self) -> None:
+        for gaussian in self._gaussians:
+            var = gaussian._var  # noqa: SLF001
+            var.mean.n, var._S = var.mean.n / 2, var._S / 2  # noqa: SLF001
+
+
+def log10_tail(z: float) -> float:
+    """Return -log10 P(Z >= z) of a standard Gaussian, also where the probability itself underflows."""
+    if z < 20.0:
+        return -math.log10(0.5 * math.erfc(z / math.sqrt(2.0)))
+    # Mills' ratio to the third term: relative error below 1e-6 from 20 deviations on.
+    series = math.log1p(-1.0 / z**2 + 3.0 / z**4)
+    return (z * z / 2.0 + math.log(z * math.sqrt(2.0 * math.pi)) - series) / math.log(10)

@@ -1,0 +1,119 @@
+"""From raw scores to tail probabilities of a series' own history: -log10 p, online and bounded. No thresholds here."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from spendbrake.detectors.base import State, frozen32
+from spendbrake.schemas.policy import Part
+
+MAX_SCORE = 300.0
+"""Largest -log10 p told: past it the figure means nothing."""
+
+
+class TailParams(Part):
+    """How the tail is estimated.
+
+    Attributes:
+        size: Scores kept, float32: 4 bytes each.
+        quantile: Where the tail begins.
+        burn_in: Scores seen before any is judged.
+        max_stride: Every so many scores one is kept at most; then the older half is forgotten. With `size`
+            it sets the memory: 512 x 64 is four days of ten-second buckets without a pause.
+        clip: Excesses count up to so many times their mean: one extreme does not hide the next.
+    """
+
+    size: int = Field(512, ge=32, le=8192)
+    quantile: float = Field(0.95, ge=0.5, lt=1)
+    burn_in: int = Field(100, ge=16)
+    max_stride: int = Field(64, ge=1)
+    clip: float = Field(5.0, gt=1)
+
+
+class Tail:
+    """Upper tail of one series' scores: empirical quantile, exponential beyond it.
+
+    -ln p(a) = -ln(1 - q) + (a - Q) / m for a above the q-quantile Q, where m is the mean excess over Q; 0 below.
+    Quantile and excess are taken anew on a geometric schedule from a thinned buffer of the whole history, so the
+    cost is amortised O(1) a score, and the answer depends on the scores alone.
+    """
+
+    __slots__ = ("buffer", "filled", "inverse", "n", "next_fit", "params", "start", "stride")
+
+    shaped_by: ClassVar[tuple[str, ...]] = ("size", "quantile", "burn_in", "max_stride", "clip")
+
+    def __init__(self, params: TailParams) -> None:
+        self.params = params
+        self.buffer = np.zeros(params.size, dtype=np.float32)
+        self.filled = 0
+        self.stride = 1
+        self.n = 0
+        self.next_fit = params.burn_in
+        self.start = math.inf
+        self.inverse = 0.0
+
+    def score(self, raw: float) -> float:
+        """Return -log10 of the probability of a score of `raw` or more; 0.0 in the bulk and while burning in."""
+        if raw <= self.start:
+            return 0.0
+        nats = -math.log1p(-self.params.quantile) + (raw - self.start) * self.inverse
+        return min(nats / math.log(10), MAX_SCORE)
+
+    def learn(self, raw: float) -> None:
+        """Add a score to the history."""
+        if self.n % self.stride == 0:
+            if self.filled == self.params.size:
+                self._thin()
+            if self.n % self.stride == 0:
+                self.buffer[self.filled] = raw
+                self.filled += 1
+        self.n += 1
+        if self.n >= self.next_fit:
+            self._fit()
+            self.next_fit = self.n + max(8, min(self.n >> 5, self.params.size * self.stride >> 3))
+
+    def to_state(self) -> State:
+        """Return the buffer and what was taken from it."""
+        return {
+            "buffer": self.buffer[: self.filled],
+            "stride": self.stride,
+            "n": self.n,
+            "next_fit": self.next_fit,
+            "start": None if math.isinf(self.start) else self.start,
+            "inverse": self.inverse,
+        }
+
+    @classmethod
+    def from_state(cls, params: TailParams, state: Mapping[str, Any]) -> "Tail":
+        """Return the tail that `state` describes."""
+        tail = cls(params)
+        kept = frozen32(state["buffer"])
+        tail.filled = len(kept)
+        tail.buffer[: tail.filled] = kept
+        tail.stride, tail.n, tail.next_fit = state["stride"], state["n"], state["next_fit"]
+        tail.start = math.inf if state["start"] is None else state["start"]
+        tail.inverse = state["inverse"]
+        return tail
+
+    def _thin(self) -> None:
+        half = self.params.size // 2
+        if self.stride < self.params.max_stride:
+            self.buffer[:half] = self.buffer[: 2 * half : 2].copy()
+            self.stride *= 2
+        else:
+            self.buffer[:half] = self.buffer[half : 2 * half].copy()
+        self.filled = half
+
+    def _fit(self) -> None:
+        scores = self.buffer[: self.filled]
+        at = min(int(self.params.quantile * self.filled), self.filled - 2)
+        middle = self.filled // 2
+        parts = np.partition(scores, (middle, at))
+        start = float(parts[at])
+        excess = parts[at + 1 :].astype(np.float64) - start
+        mean = float(np.minimum(excess, self.params.clip * float(excess.mean())).mean())
+        mean = max(mean, 0.05 * (start - float(parts[middle])), 0.02 * abs(start), 1e-9)
+        self.start, self.inverse = start, 1.0 / mean

@@ -1,0 +1,1 @@
+"""Detectors that read single facts (a new model, a session's cost): one a file."""

@@ -1,0 +1,74 @@
+"""Money on something the team has not used before: a model nobody approved, a new key, a new project."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from pydantic import Field
+
+from spendbrake.detectors.base import Evidence, FactDetector, Params, State, Usual
+from spendbrake.detectors.causes import span_text
+from spendbrake.schemas.money import usd_text
+from spendbrake.schemas.reading import NewSeries, SeriesKind, SessionReading
+
+HOUR_S, DAY_S = 3_600.0, 86_400.0
+
+
+class NewModelParams(Params):
+    """Parameters.
+
+    Attributes:
+        kinds: What is worth telling when it is new and dear; a model off the approved list always is.
+        settled_s: Age of the team from which on new things are news, seconds: all is new to a new team.
+    """
+
+    kinds: tuple[SeriesKind, ...] = ("model", "key", "project")
+    settled_s: float = Field(DAY_S, ge=0)
+
+
+class NewModel(FactDetector[NewModelParams]):
+    """New to the team and dear, or not approved at all. The engine tells again as the amount grows."""
+
+    name: ClassVar[str] = "new_model"
+    family: ClassVar[str] = "new"
+    parameters = NewModelParams
+
+    def read(self, reading: NewSeries | SessionReading, usual: Usual) -> Evidence | None:
+        """Return evidence for a series that is news: its cost so far is all excess."""
+        if not isinstance(reading, NewSeries):
+            return None
+        refused = reading.approved is False
+        if not refused and not self._news(reading):
+            return None
+        age = span_text(reading.age_s)
+        head = f"Model {reading.name} is not on the approved list" if refused else f"New {reading.kind} {reading.name}"
+        return Evidence(
+            excess=reading.cost,
+            subject=f"{reading.kind}/{reading.name}",
+            key=reading.name if reading.kind == "key" else None,
+            holds_s=min(max(reading.age_s, HOUR_S), DAY_S),
+            known=refused,
+            text=(
+                f"{head}: {usd_text(reading.cost)} in {reading.calls} calls since its first {age} ago; "
+                f"the team spent {usd_text(reading.team_cost_24h)} in the last 24 h"
+            ),
+            details={
+                "kind": reading.kind,
+                "name": reading.name,
+                "approved": reading.approved,
+                "cost_nano": reading.cost,
+                "age_s": reading.age_s,
+            },
+        )
+
+    def _news(self, reading: NewSeries) -> bool:
+        older_by = reading.team_age_s - reading.age_s
+        return reading.kind in self.params.kinds and reading.approved is None and older_by >= self.params.settled_s
+
+    def to_state(self) -> State:
+        """Return nothing: the engine remembers what the team has used."""
+        return {}
+
+    @classmethod
+    def from_state(cls, params: NewModelParams, state: Mapping[str, Any]) -> Self:
+        """Return a detector."""
+        return cls(params)

@@ -1,0 +1,203 @@
+"""From bucket readings to what detectors read: burn over several spans, the shape of a minute. No judgement."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from spendbrake.schemas.money import NANO
+from spendbrake.schemas.reading import BucketReading
+
+SPANS_S = (60.0, 600.0, 3_600.0, 21_600.0, 86_400.0)
+"""Time constants of the rolling burn rates, seconds."""
+USUAL_S = 3 * 86_400.0
+"""Time constant of the usual burn."""
+HOUR_S = 3_600.0
+RECENT = 30
+"""Closed buckets kept as they were, so that late money can be put where it belongs."""
+MINUTE_S = 60.0
+
+_ALL_S = (*SPANS_S, USUAL_S)
+
+
+class Minute(NamedTuple):
+    """Totals of one minute with calls in it."""
+
+    at: float
+    usd: float
+    calls: float
+    errors: float
+    input_tokens: float
+    cached_tokens: float
+    output_tokens: float
+    sessions: float
+
+    def shape(self) -> tuple[float, float, float, float, float]:
+        """Return what kind of calls these were, free of how many: see `SHAPE`."""
+        calls = max(self.calls, 1.0)
+        return (
+            math.log10((self.input_tokens + 1.0) / (self.output_tokens + 1.0)),
+            self.cached_tokens / max(self.input_tokens, 1.0),
+            math.log10(max(self.usd, 0.0) / calls + 1e-6),
+            self.errors / calls,
+            math.log10(calls / max(self.sessions, 1.0)),
+        )
+
+
+SHAPE = ("input:output ratio", "cached share", "cost per call", "error share", "calls per session")
+"""Names of `Minute.shape`; ratios and costs are log10."""
+
+
+class Gap(NamedTuple):
+    """Empty buckets between two readings; the rates are those before the first of them."""
+
+    n: int
+    width_s: float
+    rates: tuple[float, ...]
+
+
+class Features(NamedTuple):
+    """One closed bucket as detectors see it.
+
+    Attributes:
+        usd: Spend in the bucket.
+        rates: Burn over `SPANS_S`, USD an hour: exponentially weighted, this bucket included.
+        usual_usd_h: Burn over `USUAL_S`, this bucket included.
+        age_s: Seconds since the series' first bucket.
+        n: Buckets with calls so far, this one included.
+        minute: The last whole minute, when this bucket is the first after it.
+    """
+
+    at: float
+    width_s: float
+    usd: float
+    calls: int
+    rates: tuple[float, ...]
+    usual_usd_h: float
+    age_s: float
+    n: int
+    minute: Minute | None
+
+
+def empty_rate_sums(gap: Gap, span: int) -> tuple[float, float]:
+    """Return mean and standard deviation of a rate while it decays through the gap, closed form, O(1)."""
+    d = math.exp(-gap.width_s / SPANS_S[span])
+    rate = gap.rates[span]
+    total = rate * d * -math.expm1(gap.n * math.log(d)) / (1.0 - d)
+    squares = rate * rate * d * d * -math.expm1(2 * gap.n * math.log(d)) / (1.0 - d * d)
+    mean = total / gap.n
+    return mean, math.sqrt(max(squares / gap.n - mean * mean, 0.0))
+
+
+class Rolling:
+    """Rolling sums of one series, O(1) a bucket; the state behind `Features`."""
+
+    __slots__ = ("first_at", "last_at", "minute", "minute_at", "n", "recent", "sums", "width_s")
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.first_at = 0.0
+        self.last_at = -math.inf
+        self.width_s = 10.0
+        self.sums = [0.0] * len(_ALL_S)
+        self.recent: list[tuple[float, float]] = []
+        self.minute_at = 0.0
+        self.minute = [0.0] * 7
+
+    def gap(self, reading: BucketReading) -> Gap:
+        """Return the empty buckets before `reading`."""
+        n = reading.empty_before if self.n else 0
+        return Gap(n, reading.width_s, self._rates(self.sums))
+
+    def advance(self, reading: BucketReading) -> Features:
+        """Add a bucket later than all before it; negative money (a correction) counts as none."""
+        usd = max(reading.cost, 0) / NANO
+        if not self.n:
+            self.first_at = reading.at
+        steps = reading.empty_before + 1 if self.n else 1
+        self._decay(steps * reading.width_s)
+        for i in range(len(_ALL_S)):
+            self.sums[i] += usd
+        self.n += 1
+        self.last_at, self.width_s = reading.at, reading.width_s
+        self.recent.append((reading.at, usd))
+        if len(self.recent) > RECENT:
+            del self.recent[0]
+        return self._features(reading, usd, self._close_minute(reading, usd))
+
+    def rescore(self, reading: BucketReading) -> Features | None:
+        """Put late money into a closed bucket; None when that is too long ago or the money is not more."""
+        for i, (at, before) in enumerate(self.recent):
+            if at == reading.at:
+                usd = max(reading.cost, 0) / NANO
+                age = self.last_at - at
+                for j, span in enumerate(_ALL_S):
+                    self.sums[j] = max(self.sums[j] + (usd - before) * math.exp(-age / span), 0.0)
+                self.recent[i] = (at, usd)
+                return self._features(reading, usd - before, None) if usd > before else None
+        return None
+
+    def usual_usd_h(self) -> float:
+        """Return the mean burn over `USUAL_S`, USD an hour, as of the last bucket."""
+        if not self.n:
+            return 0.0
+        age = self.last_at - self.first_at + self.width_s
+        return self.sums[-1] / (USUAL_S * -math.expm1(-age / USUAL_S)) * HOUR_S
+
+    def to_state(self) -> dict[str, Any]:
+        """Return the sums, JSON-able."""
+        return {
+            "n": self.n,
+            "first_at": self.first_at,
+            "last_at": self.last_at if self.n else 0.0,
+            "width_s": self.width_s,
+            "sums": list(self.sums),
+            "recent": [list(pair) for pair in self.recent],
+            "minute_at": self.minute_at,
+            "minute": list(self.minute),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "Rolling":
+        """Return the sums that `state` describes."""
+        rolling = cls()
+        rolling.n, rolling.first_at, rolling.width_s = state["n"], state["first_at"], state["width_s"]
+        rolling.last_at = state["last_at"] if rolling.n else -math.inf
+        rolling.sums = [float(x) for x in state["sums"]]
+        rolling.recent = [(float(at), float(usd)) for at, usd in state["recent"]]
+        rolling.minute_at, rolling.minute = state["minute_at"], [float(x) for x in state["minute"]]
+        return rolling
+
+    def _features(self, reading: BucketReading, usd: float, minute: Minute | None) -> Features:
+        return Features(
+            at=reading.at,
+            width_s=reading.width_s,
+            usd=usd,
+            calls=reading.calls,
+            rates=self._rates(self.sums),
+            usual_usd_h=self.usual_usd_h(),
+            age_s=reading.at - self.first_at,
+            n=self.n,
+            minute=minute,
+        )
+
+    def _decay(self, seconds: float) -> None:
+        for i, span in enumerate(_ALL_S):
+            self.sums[i] *= math.exp(-seconds / span)
+
+    @staticmethod
+    def _rates(sums: list[float]) -> tuple[float, ...]:
+        return tuple(total / span * HOUR_S for total, span in zip(sums, SPANS_S, strict=False))
+
+    def _close_minute(self, reading: BucketReading, usd: float) -> Minute | None:
+        minute_at = reading.at // MINUTE_S * MINUTE_S
+        closed = None
+        if minute_at != self.minute_at:
+            if self.minute[1] > 0:
+                closed = Minute(self.minute_at, *self.minute)
+            self.minute_at, self.minute = minute_at, [0.0] * 7
+        cached = reading.cache_read_tokens
+        for i, value in enumerate(
+            (usd, reading.calls, reading.errors, reading.input_tokens, cached, reading.output_tokens, reading.sessions)
+        ):
+            self.minute[i] += max(value, 0)
+        return closed

@@ -1,0 +1,110 @@
+"""One gate for every series: which evidence is worth telling a person. Pure arithmetic over the team's own habits."""
+
+import math
+
+from pydantic import Field
+
+from spendbrake.detectors.base import Evidence, Usual
+from spendbrake.schemas.finding import Severity
+from spendbrake.schemas.money import NANO, NanoUsd
+from spendbrake.schemas.policy import Detection, Part
+
+WEEK_S = 7 * 86_400.0
+HOUR_S = 3_600.0
+
+
+class GateParams(Part):
+    """How evidence is weighed.
+
+    Attributes:
+        warm_buckets: Buckets with calls before bucket detectors of a series are heard.
+        warm_s: Age of a series before they are heard, seconds.
+        usual_fraction: The money floor is this part of the team's usual burn, or `floor_usd_h` if that is more.
+        release: An incident under way continues at this part of the threshold that opened it.
+        alarm_memory_s: Time constant with which the team's own recent alarms are forgotten.
+        alarm_score: Each recent alarm raises the threshold by so many powers of ten.
+        alarm_money: Each recent alarm raises the money floor by this part.
+        critical_factor: Critical from so many money floors of excess on.
+    """
+
+    warm_buckets: int = Field(300, ge=1)
+    warm_s: float = Field(86_400.0, ge=0)
+    usual_fraction: float = Field(0.5, ge=0)
+    release: float = Field(0.5, gt=0, le=1)
+    alarm_memory_s: float = Field(WEEK_S, gt=0)
+    alarm_score: float = Field(1.0, ge=0)
+    alarm_money: float = Field(0.5, ge=0)
+    critical_factor: float = Field(10.0, gt=1)
+
+
+class Gate:
+    """Thresholds of one configuration; it keeps no state but the arithmetic.
+
+    A bucket detector that reads a series every `every_s` seconds passes by chance `false_alarms_per_team_week`
+    times a week if it is heard from -log10 p >= log10(readings a week / false alarms a week) on.
+    """
+
+    def __init__(self, detection: Detection, params: GateParams) -> None:
+        self.params = params
+        self.floor_usd_h = float(detection.floor_usd_h)
+        self.rate = detection.false_alarms_per_team_week
+        self.lowest = params.release * self.threshold(60.0)
+        """No score up to this is ever heard."""
+
+    def threshold(self, every_s: float) -> float:
+        """Return the -log10 p from which readings each `every_s` seconds are heard, without recent alarms."""
+        return max(math.log10(WEEK_S / every_s / self.rate), 1.0)
+
+    def warm(self, n: int, age_s: float) -> bool:
+        """Say whether a series is old enough to be judged by its buckets."""
+        return n >= self.params.warm_buckets and age_s >= self.params.warm_s
+
+    def unusual(self, score: float, every_s: float, usual: Usual, *, under_way: bool) -> bool:
+        """Say whether a calibrated score passes; less is asked of an incident that is under way."""
+        if under_way:
+            return score >= self.params.release * self.threshold(every_s)
+        return score >= self.threshold(every_s) + self.params.alarm_score * usual.alarms
+
+    def floor(self, usual: Usual) -> NanoUsd:
+        """Return the least excess worth telling, nano-USD: an hour at the floor rate."""
+        return int(max(self.floor_usd_h, self.params.usual_fraction * usual.usd_h) * NANO)
+
+    def material(self, evidence: Evidence, usual: Usual) -> bool:
+        """Say whether the money is worth a page: past the floor in all, and per hour where it took longer."""
+        hours = max(evidence.span_s / HOUR_S, 1.0)
+        return evidence.excess >= self.floor(usual) * hours * (1.0 + self.params.alarm_money * usual.alarms)
+
+    def severity(self, excess: NanoUsd, usual: Usual) -> Severity:
+        """Return how bad an excess is for this team."""
+        floor = self.floor(usual)
+        if excess >= self.params.critical_factor * floor:
+            return "critical"
+        return "warning" if excess >= floor else "info"
+
+
+class Alarms:
+    """A team's own recent alarms: a count that decays."""
+
+    __slots__ = ("at", "count", "memory_s")
+
+    def __init__(self, memory_s: float) -> None:
+        self.memory_s = memory_s
+        self.count = 0.0
+        self.at = 0.0
+
+    def recent(self, now: float) -> float:
+        """Return the decayed count at `now`."""
+        return self.count * math.exp(-max(now - self.at, 0.0) / self.memory_s)
+
+    def add(self, now: float) -> None:
+        """Count an alarm."""
+        self.count = self.recent(now) + 1.0
+        self.at = max(now, self.at)
+
+    def to_state(self) -> list[float]:
+        """Return count and its moment."""
+        return [self.count, self.at]
+
+    def restore(self, state: list[float]) -> None:
+        """Take up a kept count."""
+        self.count, self.at = state

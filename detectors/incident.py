@@ -1,0 +1,192 @@
+"""Incidents: what is going on, from first evidence to quiet. They decide when to speak again, not whether to begin."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from pydantic import Field
+
+from spendbrake.detectors.base import Evidence
+from spendbrake.schemas.finding import SEVERITIES, Severity
+from spendbrake.schemas.money import NanoUsd
+from spendbrake.schemas.policy import Part
+
+MAX_INCIDENTS = 24
+"""Of a team, those in dwell included; past it new ones fold into the team's own."""
+MAX_SUBJECTS = 16
+"""Subjects (sessions, series) told apart in one incident."""
+OTHERS = "*"
+
+
+class IncidentParams(Part):
+    """The clock of an incident.
+
+    Attributes:
+        quiet_s: Without new evidence for so long it is resolved, unless the evidence itself holds longer.
+        dwell_s: After its resolution the same trouble opens the same incident again, under the same id.
+        update_s: While it goes on it is told again this often, and at once when it gets worse.
+        adopt_s: What goes on for longer is the new usual and is learned.
+    """
+
+    quiet_s: float = Field(900.0, gt=0)
+    dwell_s: float = Field(1_800.0, ge=0)
+    update_s: float = Field(300.0, gt=0)
+    adopt_s: float = Field(86_400.0, gt=0)
+
+
+@dataclass(slots=True, kw_only=True)
+class Incident:
+    """One trouble of one node.
+
+    Attributes:
+        where: The series its evidence comes from: "" is the team itself.
+        parts: Excess by subject, nano-USD.
+        turn: Transitions so far: 1 opened, 2 resolved, 3 opened again ...
+        told: Findings issued.
+        until: When it is over, without further evidence: resolution while open, oblivion in dwell.
+    """
+
+    id: str
+    node: str
+    family: str
+    detector: str
+    where: str
+    opened_at: float
+    until: float
+    state: Literal["open", "dwell"] = "open"
+    severity: Severity = "info"
+    score: float | None = None
+    key: str | None = None
+    turn: int = 1
+    told: int = 0
+    told_at: float = 0.0
+    told_excess: NanoUsd = 0
+    last_at: float = 0.0
+    parts: dict[str, NanoUsd] = field(default_factory=dict)
+
+    @property
+    def excess(self) -> NanoUsd:
+        """Money above what was expected since it opened, nano-USD."""
+        return sum(self.parts.values())
+
+    def add(self, evidence: Evidence, score: float | None, now: float, quiet_s: float) -> None:
+        """Take in evidence."""
+        subject = evidence.subject
+        if subject not in self.parts and len(self.parts) >= MAX_SUBJECTS:
+            subject = OTHERS
+        before = self.parts.get(subject)
+        if before is None:
+            self.parts[subject] = evidence.excess
+        elif evidence.step is not None:
+            self.parts[subject] = before + evidence.step
+        else:
+            self.parts[subject] = max(before, evidence.excess)
+        self.last_at = now
+        self.until = max(self.until, now + (quiet_s if evidence.holds_s is None else evidence.holds_s))
+        if score is not None:
+            self.score = max(score, self.score or 0.0)
+        if evidence.key != self.key:
+            self.key = None
+
+    def worse(self, severity: Severity) -> bool:
+        """Raise the severity to `severity`; say whether that was a rise. It never falls while open."""
+        if SEVERITIES.index(severity) <= SEVERITIES.index(self.severity):
+            return False
+        self.severity = severity
+        return True
+
+    def spoke(self, now: float) -> None:
+        """Note that the state of things was told."""
+        self.told, self.told_at, self.told_excess = self.told + 1, now, self.excess
+
+    def finding_id(self) -> str:
+        """Return the id of the next finding: its number makes it unique within the incident."""
+        return digest(self.id, str(self.told))
+
+
+class Incidents:
+    """The incidents of one team, open or in dwell."""
+
+    def __init__(self, team: str, params: IncidentParams) -> None:
+        self.team = team
+        self.params = params
+        self._items: list[Incident] = []
+
+    def __iter__(self) -> Iterator[Incident]:
+        return iter(self._items)
+
+    def of_series(self, where: str, family: str) -> Incident | None:
+        """Return the incident of this family that evidence from series `where` belongs to."""
+        return next((i for i in self._items if i.where == where and i.family == family), None)
+
+    def of_node(self, node: str, family: str) -> Incident | None:
+        """Return the incident of this family at `node`."""
+        return next((i for i in self._items if i.node == node and i.family == family), None)
+
+    def full(self) -> bool:
+        """Say whether the team has as many incidents as are told apart."""
+        return len(self._items) >= MAX_INCIDENTS
+
+    def open(
+        self, node: str, where: str, key: str | None, detector: tuple[str, str], at: tuple[float, int]
+    ) -> Incident:
+        """Open an incident of `detector` (name, family) at `at` (now, offset); the offset makes its id."""
+        (name, family), (now, offset) = detector, at
+        incident = Incident(
+            id=digest(self.team, node, family, str(offset)),
+            node=node,
+            family=family,
+            detector=name,
+            where=where,
+            opened_at=now,
+            until=now,
+            key=key,
+        )
+        self._items.append(incident)
+        return incident
+
+    def reopen(self, incident: Incident, key: str | None, now: float) -> None:
+        """Open an incident in dwell again: the same id, the next turn, money counted anew."""
+        incident.state, incident.turn = "open", incident.turn + 1
+        incident.opened_at = incident.until = now
+        incident.parts, incident.told_excess, incident.severity, incident.score = {}, 0, "info", None
+        incident.key = key
+
+    def due(self, now: float) -> list[Incident]:
+        """Resolve what has been quiet long enough, forget what has dwelt, and return the resolved."""
+        self._items = [i for i in self._items if i.state == "open" or i.until > now]
+        resolved = [i for i in self._items if i.state == "open" and i.until <= now]
+        for incident in resolved:
+            incident.state, incident.turn = "dwell", incident.turn + 1
+            incident.until = now + self.params.dwell_s
+        return resolved
+
+    def next_due(self) -> float | None:
+        """Return when the next open incident resolves, epoch seconds, if nothing more is seen."""
+        return min((i.until for i in self._items if i.state == "open"), default=None)
+
+    def news(self, incident: Incident, severity: Severity, now: float) -> bool:
+        """Say whether an open incident has something new to tell: worse, doubled, or long not heard of."""
+        rose = incident.worse(severity)
+        doubled = incident.excess >= 2 * max(incident.told_excess, 1)
+        return rose or doubled or now - incident.told_at >= self.params.update_s
+
+    def adopted(self, where: str, now: float) -> bool:
+        """Say whether a trouble of series `where` has gone on for so long that it is the new usual."""
+        return any(
+            i.where == where and i.state == "open" and now - i.opened_at > self.params.adopt_s for i in self._items
+        )
+
+    def to_state(self) -> list[dict[str, Any]]:
+        """Return the incidents, JSON-able."""
+        return [asdict(incident) for incident in self._items]
+
+    def restore(self, state: list[Mapping[str, Any]]) -> None:
+        """Take up kept incidents."""
+        self._items = [Incident(**fields) for fields in state]
+
+
+def digest(*parts: str) -> str:
+    """Return a 128-bit id of the parts, hex; equal parts give equal ids on every machine."""
+    return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=16).hexdigest()

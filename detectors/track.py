@@ -1,0 +1,100 @@
+"""One series under watch: rolling sums, and each bucket detector with its calibrated tail. It decides nothing."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spendbrake.detectors.base import BucketDetector, State
+from spendbrake.detectors.calibration import Tail, TailParams
+from spendbrake.detectors.features import Features, Rolling
+from spendbrake.schemas.reading import BucketReading
+
+Build = tuple[type[BucketDetector[Any]], Any]
+"""A detector's class and its parameters."""
+
+
+@dataclass(slots=True)
+class Scored:
+    """A detector's opinion of one bucket: raw, and -log10 of its tail probability."""
+
+    detector: BucketDetector[Any]
+    raw: float
+    score: float
+
+
+class Track:
+    """One series: a team, or one of its heaviest projects, keys and models."""
+
+    __slots__ = ("_tail_params", "rolling", "slots")
+
+    def __init__(self, builds: Sequence[Build], tail_params: TailParams) -> None:
+        self._tail_params = tail_params
+        self.rolling = Rolling()
+        self.slots = [(build(params), Tail(tail_params)) for build, params in builds]
+
+    def advance(self, reading: BucketReading) -> Features:
+        """Learn the empty buckets before `reading` and return its features."""
+        gap = self.rolling.gap(reading)
+        if gap.n > 0:
+            for detector, _ in self.slots:
+                detector.learn_empty(gap)
+        return self.rolling.advance(reading)
+
+    def score(self, x: Features) -> list[Scored]:
+        """Return what each detector that reads such a bucket makes of `x`; nothing is learned."""
+        scored = []
+        for detector, tail in self.slots:
+            if detector.every_s == 10 or x.minute is not None:
+                raw = detector.score_one(x)
+                scored.append(Scored(detector, raw, tail.score(raw)))
+        return scored
+
+    def learn(self, x: Features, scored: Sequence[Scored]) -> None:
+        """Take the bucket for usual: detectors learn `x`, tails the scores it had before."""
+        raws = {one.detector.name: one.raw for one in scored}
+        for detector, tail in self.slots:
+            if detector.name in raws:
+                detector.learn_one(x)
+                tail.learn(raws[detector.name])
+
+    def to_state(self) -> State:
+        """Return all that was learned, by detector."""
+        return {
+            "rolling": self.rolling.to_state(),
+            "slots": {
+                d.name: {"shape": shape(d.params, d.shaped_by), "detector": d.to_state(), "tail": tail.to_state()}
+                for d, tail in self.slots
+            },
+            "tail_shape": shape(self._tail_params, Tail.shaped_by),
+        }
+
+    @classmethod
+    def from_state(cls, builds: Sequence[Build], tail_params: TailParams, state: Mapping[str, Any]) -> "Track":
+        """Return the track that `state` describes; what was learned under other parameters begins anew."""
+        track = cls((), tail_params)
+        track.rolling = Rolling.from_state(state["rolling"])
+        same_tail = state["tail_shape"] == shape(tail_params, Tail.shaped_by)
+        for build, params in builds:
+            kept = state["slots"].get(build.name)
+            if kept is None or kept["shape"] != shape(params, build.shaped_by):
+                track.slots.append((build(params), Tail(tail_params)))
+                continue
+            tail = Tail.from_state(tail_params, kept["tail"]) if same_tail else Tail(tail_params)
+            track.slots.append((build.from_state(params, kept["detector"]), tail))
+        return track
+
+
+def families(scored: Sequence[Scored]) -> Iterator[Scored]:
+    """Return the strongest opinion of each family, in order of families."""
+    best: dict[str, Scored] = {}
+    for one in scored:
+        family = one.detector.family
+        if family not in best or one.score > best[family].score:
+            best[family] = one
+    return (best[family] for family in sorted(best))
+
+
+def shape(params: Any, names: Sequence[str]) -> list[Any]:
+    """Return the values of those parameters that a state depends on, JSON-able."""
+    values = (getattr(params, name) for name in names)
+    return [list(v) if isinstance(v, tuple) else v for v in values]
