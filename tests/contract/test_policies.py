@@ -5,13 +5,13 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.policies.cases import BRAKE, CAP, Team, anomaly, budget, decisions, policy_file
 
 from spendbrake.actions.policies.base import action_id
 from spendbrake.actions.policies.decision import decision_of
 from spendbrake.actions.policies.state import LadderState
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.decision import Decision, Scope
+from unit.policies.cases import BRAKE, CAP, Team, anomaly, budget, decisions, policy_file
 
 KEYED = {
     "name": "keys",

@@ -4,12 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
-from unit.policies.cases import BRAKE, CAP, PERIOD_END, Team, anomaly, budget, decisions, notices, policy_file, standing
 
 from spendbrake.actions.policies.decision import decision_of
 from spendbrake.actions.policies.ladder import Ladder
 from spendbrake.actions.policies.state import LadderState
 from spendbrake.schemas.decision import Stamp
+from unit.policies.cases import BRAKE, CAP, PERIOD_END, Team, anomaly, budget, decisions, notices, policy_file, standing
 
 DEV = "environment=dev,development,sandbox,staging,test"
 
