@@ -1,0 +1,106 @@
+"""What gateways must know of keys: which nodes bind a key's calls, and which log owns each of them."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.decision import Stamp
+from spendbrake.schemas.topics import ROLLUPS, USAGE
+from spendbrake.schemas.usage import UNTAGGED
+from spendbrake.schemas.wire.murmur import partition_of
+from spendbrake.streams.budgets.tree import NodeView
+from spendbrake.streams.engine.emit import Emitter
+from spendbrake.streams.engine.rules import Rules
+from spendbrake.streams.engine.state.partition import KeyChain, PartitionState
+
+CHAIN, MARK = "chain", "mark"
+"""Effects beside `limits` that the workers of gateways carry out."""
+LIFE_S = 7 * 86_400.0
+
+
+def publish_chains(state: PartitionState, rules: Rules, emit: Emitter, now: float) -> None:
+    """Publish the keys that events have named for the first time."""
+    for team, key in state.new_keys:
+        chain = state.heads[team].keys[key]
+        emit.action(chain_action(state, rules, state.teams.names[team], key, chain, now), state.number)
+        state.dirty_heads.add(team)
+    state.new_keys = []
+
+
+def chains(state: PartitionState, rules: Rules, now: float, share: int = 0, of: int = 1) -> Iterator[Action]:
+    """Yield the chains of a share of all keys known here, and of the node that unknown keys get."""
+    for team, head in sorted(state.heads.items()):
+        if team % of == share:
+            name = state.teams.names[team]
+            for key, chain in head.keys.items():
+                yield chain_action(state, rules, name, key, chain, now)
+    if partition_of(UNTAGGED.encode(), rules.partitions) == state.number:
+        yield _action(state, rules, UNTAGGED, "", (UNTAGGED,), None, None, 0.0, now)
+
+
+def chain_action(state: PartitionState, rules: Rules, team: str, key: str, chain: KeyChain, now: float) -> Action:
+    """Return the order to publish a key's chain."""
+    return _action(state, rules, team, key, chain.nodes, chain.project, chain.environment, chain.seen_at, now)
+
+
+def _action(
+    state: PartitionState,
+    rules: Rules,
+    team: str,
+    key: str,
+    nodes: Iterable[str],
+    project: str | None,
+    environment: str | None,
+    seen_at: float,
+    now: float,
+) -> Action:
+    view = rules.tree.resolve_team(team)
+    links = [[node, USAGE.name, state.number, _unavailable(rules, node, view)] for node in nodes]
+    links += [
+        [node, ROLLUPS.name, partition_of(node.encode(), rules.partitions), _unavailable(rules, node, view)]
+        for node in view.ancestors
+    ]
+    text = f"{key}\0{rules.version}\0{links!r}"
+    return Action(
+        id=hashlib.sha256(text.encode()).hexdigest()[:32],
+        time=now,
+        team=team,
+        node=key or UNTAGGED,
+        effect=CHAIN,
+        policy="",
+        rung="",
+        severity="info",
+        verdict="allow",
+        reason="",
+        finding="",
+        stamp=Stamp(epoch=rules.version, offset=int(seen_at * 1_000)),
+        partition=state.number,
+        expires_at=now + LIFE_S,
+        params={"key": key, "team": view.id, "project": project, "environment": environment, "links": links},
+    )
+
+
+def mark_action(state: PartitionState) -> Action:
+    """Return the order that ends a republish pass of the partition."""
+    return Action(
+        id=f"mark-{state.number}-{state.applied}",
+        time=state.now,
+        team="",
+        node=f"{USAGE.name}/{state.number}",
+        effect=MARK,
+        policy="",
+        rung="",
+        severity="info",
+        verdict="allow",
+        reason="",
+        finding="",
+        stamp=Stamp(epoch=state.epoch, offset=state.applied),
+        partition=state.number,
+        expires_at=state.now + LIFE_S,
+        params={"log": USAGE.name, "partition": state.number, "partitions": 0},
+    )
+
+
+def _unavailable(rules: Rules, node: str, team: NodeView) -> str:
+    view = rules.tree.view(node)
+    return (view or team).on_unavailable

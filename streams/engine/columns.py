@@ -1,0 +1,238 @@
+"""Usage events as columns: Avro bodies through Arrow, single events through lists. Owners and prices come later."""
+
+import json
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyruhvro
+from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
+
+from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS, UsageEvent
+from spendbrake.schemas.wire.avro import BUNDLED
+from spendbrake.schemas.wire.rules import MAX_TIME
+
+I64 = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+SCHEMA = json.dumps(json.loads(files("spendbrake.schemas").joinpath("avro/usage.avsc").read_text()))
+BUNDLED_USAGE_ID = struct.pack(">I", BUNDLED[UsageEvent][0])
+FRAME = 5
+
+SEP = "\x1f"
+"""Between the parts of an owner text; a name that holds it is taken apart by hand."""
+OWNER_PARTS = 6
+TOKENS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+NAMES = ("request_id", "api_key_id", "provider", "model")
+OPTIONAL = ("source", "team", "project", "environment", "session_id", "trace_id", "requested_model", "unit")
+NO_COST = -1
+
+
+@dataclass(slots=True)
+class Part:
+    """Events in columns, one entry an event, in order of their place in the batch.
+
+    Attributes:
+        place: Index in the batch.
+        at: Event time, epoch seconds.
+        fingerprint: xxh3 of source and request id; never 0.
+        owner: Index into `owners`.
+        cost: As billed by the producer, nano-USD; NO_COST lets the price book decide.
+        session: xxh3 of the session id; 0 = none.
+        units: True where something other than tokens is billed.
+        owners: Distinct (key, team, project, environment, provider, model) as texts joined by SEP, behind them the
+            resolved team of a forwarded event or nothing.
+    """
+
+    place: I64
+    at: NDArray[np.float64]
+    fingerprint: NDArray[np.uint64]
+    owner: I64
+    input_tokens: I64
+    cache_read_tokens: I64
+    cache_write_tokens: I64
+    output_tokens: I64
+    cost: I64
+    error: Mask
+    session: NDArray[np.uint64]
+    units: Mask
+    owners: list[str]
+
+    @classmethod
+    def empty(cls) -> "Part":
+        """Return a part without events."""
+        return from_events([])
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def take(self, rows: NDArray[Any]) -> "Part":
+        """Return the rows that a mask or an index selects."""
+        columns = {name: getattr(self, name)[rows] for name in ARRAYS}
+        return Part(**columns, owners=self.owners)
+
+
+ARRAYS = tuple(f.name for f in fields(Part) if f.name != "owners")
+
+
+def concat(parts: Sequence[Part]) -> Part:
+    """Return one part with the events of all, in order of place."""
+    full = [part for part in parts if len(part)]
+    if len(full) == 1:
+        return full[0]
+    if not full:
+        return Part.empty()
+    columns = {name: np.concatenate([getattr(part, name) for part in full]) for name in ARRAYS if name != "owner"}
+    shift = np.cumsum([0] + [len(part.owners) for part in full])
+    owner = np.concatenate([part.owner + n for part, n in zip(full, shift, strict=False)])
+    joined = Part(**columns, owner=owner, owners=[text for part in full for text in part.owners])
+    return joined.take(np.argsort(joined.place, kind="stable"))
+
+
+def owner_text(event: UsageEvent, forwarded_to: str | None = None) -> str:
+    """Return the owner text of one event."""
+    parts = (event.api_key_id, event.team, event.project, event.environment, event.provider, event.model, forwarded_to)
+    return SEP.join((part or "").replace(SEP, "\ufffd") for part in parts)
+
+
+def fingerprint_of(source: str, request_id: str) -> int:
+    """Return the fingerprint of an event, in [1, 2**64)."""
+    return xxh3_64_intdigest(f"{source}\0{request_id}".encode()) or 1
+
+
+def from_events(events: Sequence[tuple[int, UsageEvent, str | None]]) -> Part:
+    """Return (place, event, resolved team of a forward or None) as columns."""
+    texts: dict[str, int] = {}
+    owner = [texts.setdefault(owner_text(event, to), len(texts)) for _, event, to in events]
+
+    def column(dtype: Any, of: Callable[[UsageEvent], Any]) -> Any:
+        return np.fromiter((of(event) for _, event, _ in events), dtype, len(events))
+
+    return Part(
+        place=np.fromiter((place for place, _, _ in events), np.int64, len(events)),
+        at=column(np.float64, lambda e: e.time),
+        fingerprint=column(np.uint64, lambda e: fingerprint_of(e.source, e.request_id)),
+        owner=np.array(owner, np.int64),
+        **{name: column(np.int64, lambda e, n=name: getattr(e, n)) for name in TOKENS},
+        cost=column(np.int64, lambda e: NO_COST if e.cost is None else e.cost),
+        error=column(np.bool_, lambda e: e.error_code is not None),
+        session=column(np.uint64, lambda e: xxh3_64_intdigest(e.session_id.encode()) if e.session_id else 0),
+        units=column(np.bool_, lambda e: bool(e.units)),
+        owners=list(texts),
+    )
+
+
+# --- Arrow ---------------------------------------------------------------------------------------
+
+
+def from_bodies(places: list[int], values: list[bytes]) -> tuple[Part, list[int]]:
+    """Return framed Avro events as columns, and the places of those that must be looked at singly.
+
+    A body that cannot be read, a value out of its range, a correction: all are left to the row decoder, which
+    knows what to say about them.
+    """
+    good, tables, suspects = _decode(places, [value[FRAME:] for value in values])
+    if not tables:
+        return Part.empty(), suspects
+    table = tables[0] if len(tables) == 1 else pa.concat_batches(tables)
+    owner = _owner_column(table)
+    doubtful = _doubtful(table, owner)
+    place = np.array(good, np.int64)
+    if doubtful.any():
+        suspects += place[doubtful].tolist()
+        keep = pa.array(~doubtful)
+        table, owner, place = table.filter(keep), owner.filter(keep), place[~doubtful]
+    return _columns(place, table, owner), suspects
+
+
+def _decode(places: list[int], bodies: list[bytes]) -> tuple[list[int], list[pa.RecordBatch], list[int]]:
+    """Decode bodies; one bad one spoils its batch, so halve until the bad ones stand alone."""
+    try:
+        return places, [pyruhvro.deserialize_array(bodies, SCHEMA)], []
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # the decoder's panics are no Exception
+        if len(bodies) == 1:
+            return [], [], places
+    half = len(bodies) // 2
+    good, tables, suspects = _decode(places[:half], bodies[:half])
+    more, others, bad = _decode(places[half:], bodies[half:])
+    return good + more, tables + others, suspects + bad
+
+
+def _owner_column(table: pa.RecordBatch) -> pa.StringArray:
+    parts = [table.column(name) for name in ("api_key_id", "team", "project", "environment", "provider", "model")]
+    nothing = pa.scalar("")
+    return pc.binary_join_element_wise(*parts, nothing, SEP, null_handling="replace", null_replacement="")
+
+
+def _doubtful(table: pa.RecordBatch, owner: pa.StringArray) -> Mask:
+    """Tell which rows the row decoder must judge: anything out of the ordinary."""
+    tokens = {name: table.column(name).to_numpy() for name in TOKENS}
+    read, write = tokens["cache_read_tokens"], tokens["cache_write_tokens"]
+    doubtful: Mask = _numbers(pc.count_substring(owner, SEP)) != OWNER_PARTS
+    for count in tokens.values():
+        doubtful |= (count < 0) | (count > MAX_TOKENS)
+    doubtful |= read + write > tokens["input_tokens"]
+    at = _micros(table)
+    doubtful |= (at < 0) | (at >= MAX_TIME * 1_000_000)
+    for name in NAMES:
+        length = _numbers(pc.binary_length(table.column(name)))
+        doubtful |= (length == 0) | (length > MAX_NAME)
+    for name in OPTIONAL:
+        column = table.column(name)
+        if column.null_count < len(column):
+            doubtful |= _numbers(pc.fill_null(pc.binary_length(column), 0)) > MAX_NAME
+    for name in ("cost_nano_usd", "latency_ms", "units"):
+        column = table.column(name)
+        if column.null_count < len(column):
+            doubtful |= ~(_numbers(pc.fill_null(column, 0)) >= 0)
+    for name in ("kind", "replaces"):  # a plain event names neither; one that says "final" may be read singly too
+        column = table.column(name)
+        if column.null_count < len(column):
+            doubtful |= pc.is_valid(column).to_numpy(zero_copy_only=False)
+    return doubtful
+
+
+def _columns(place: I64, table: pa.RecordBatch, owner: pa.StringArray) -> Part:
+    coded = owner.dictionary_encode()
+    source = pc.fill_null(table.column("source"), "default")
+    identity = pc.binary_join_element_wise(source, table.column("request_id"), "\0").cast(pa.binary()).to_pylist()
+    hashed = np.fromiter(map(xxh3_64_intdigest, identity), np.uint64, len(identity))
+    cost = pc.fill_null(table.column("cost_nano_usd"), NO_COST)
+    return Part(
+        place=place,
+        at=_micros(table) / 1_000_000,
+        fingerprint=np.maximum(hashed, np.uint64(1)),
+        owner=_numbers(coded.indices).astype(np.int64),
+        **{name: table.column(name).to_numpy() for name in TOKENS},
+        cost=_numbers(cost).astype(np.int64),
+        error=pc.fill_null(pc.not_equal(table.column("error_code"), ""), False).to_numpy(zero_copy_only=False),
+        session=_sessions(table),
+        units=_numbers(pc.fill_null(table.column("units"), 0.0)) > 0,
+        owners=coded.dictionary.to_pylist(),
+    )
+
+
+def _sessions(table: pa.RecordBatch) -> NDArray[np.uint64]:
+    named = table.column("session_id")
+    traced = table.column("trace_id")
+    if named.null_count == len(named) == traced.null_count:
+        return np.zeros(len(named), np.uint64)
+    named = pc.if_else(pc.equal(named, ""), pa.scalar(None, pa.string()), named)
+    names = pc.coalesce(named, traced).cast(pa.binary()).to_pylist()
+    return np.fromiter((xxh3_64_intdigest(name) if name else 0 for name in names), np.uint64, len(names))
+
+
+def _micros(table: pa.RecordBatch) -> I64:
+    return _numbers(table.column("time").cast(pa.int64()))
+
+
+def _numbers(column: pa.Array) -> NDArray[Any]:
+    return column.to_numpy(zero_copy_only=False)

@@ -1,0 +1,120 @@
+"""Records to columns: which of a batch are usage events, which are the service's own, which are no good."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spendbrake.schemas.usage import UsageEvent
+from spendbrake.schemas.wire.avro import MAGIC, schema_id_of
+from spendbrake.schemas.wire.envelope import decode_usage, kind_of, open_internal
+from spendbrake.schemas.wire.errors import BadRecord
+from spendbrake.streams.engine.columns import BUNDLED_USAGE_ID, Part, concat, from_bodies, from_events
+from spendbrake.streams.engine.outcome import Batch, Headers
+
+
+@dataclass(slots=True)
+class Intake:
+    """A batch, sorted.
+
+    Attributes:
+        events: Usage events in offset order, corrections apart.
+        corrections: (place in the batch, event) of events that replace another.
+        internal: (place, kind) of genuine records of the service other than forwards.
+        bad: (place, what is wrong).
+    """
+
+    events: Part
+    corrections: list[tuple[int, UsageEvent]] = field(default_factory=list)
+    internal: list[tuple[int, str]] = field(default_factory=list)
+    bad: list[tuple[int, BadRecord]] = field(default_factory=list)
+
+
+class Sorter:
+    """Sorts batches of one topic.
+
+    Args:
+        topic: Logical name, part of what signatures cover.
+        secrets: Keys of internal records' signatures; the first one signs, all verify.
+    """
+
+    def __init__(self, topic: str, secrets: Sequence[bytes]) -> None:
+        self.topic, self.secrets = topic, tuple(secrets)
+
+    def sort(self, batch: Batch, schemas: Mapping[int, Any] | None = None) -> Intake:
+        """Return the batch sorted; `schemas` are foreign Avro schemas by id, beside the bundled ones."""
+        intake = Intake(events=Part.empty())
+        columnar: list[int] = []
+        single: list[int] = []
+        forwards: list[int] = []
+        for i, (value, headers) in enumerate(zip(batch.values, batch.headers, strict=True)):
+            if headers and not self._is_plain(headers):
+                self._internal(i, batch, intake, single, forwards)
+            elif value is not None and len(value) > 5 and value[0] == MAGIC and value[1:5] == BUNDLED_USAGE_ID:
+                columnar.append(i)
+            else:
+                single.append(i)
+        parts = []
+        if columnar:
+            part, suspects = from_bodies(columnar, [batch.values[i] for i in columnar])  # type: ignore[misc]
+            parts.append(part)
+            single += suspects
+        if single:
+            parts.append(self._singly(single, frozenset(forwards), batch, schemas, intake))
+        intake.events = concat(parts)
+        return intake
+
+    def _is_plain(self, headers: Headers) -> bool:
+        return not any(name[:3] in ("sb-", "ce_") or name.lower() == "content-type" for name, _ in headers)
+
+    def _internal(self, i: int, batch: Batch, intake: Intake, single: list[int], forwards: list[int]) -> None:
+        kind = kind_of(batch.headers[i])
+        if kind is None:
+            single.append(i)
+            return
+        try:
+            open_internal(kind, self.topic, batch.keys[i], batch.values[i], batch.headers[i], self.secrets)
+        except BadRecord as bad:
+            intake.bad.append((i, bad))
+            return
+        if kind == "forward":
+            single.append(i)
+            forwards.append(i)
+        else:
+            intake.internal.append((i, kind))
+
+    def _singly(
+        self,
+        places: list[int],
+        forwards: frozenset[int],
+        batch: Batch,
+        schemas: Mapping[int, Any] | None,
+        intake: Intake,
+    ) -> Part:
+        events: list[tuple[int, UsageEvent, str | None]] = []
+        for i in sorted(places):
+            value = batch.values[i]
+            try:
+                event = decode_usage(value, batch.headers[i], self._known(value, schemas))
+            except BadRecord as bad:
+                intake.bad.append((i, bad))
+                continue
+            if event.replaces is not None:
+                intake.corrections.append((i, event))
+                continue
+            owner = (batch.keys[i] or b"").decode() if i in forwards else None
+            events.append((i, event, owner))
+        return from_events(events)
+
+    @staticmethod
+    def _known(value: bytes | None, schemas: Mapping[int, Any] | None) -> Mapping[int, Any] | None:
+        if schemas and value and value[0] == MAGIC and len(value) >= 5 and schema_id_of(value) in schemas:
+            return schemas
+        return None
+
+
+def places(batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return offsets and record timestamps (epoch seconds) of a batch."""
+    return np.asarray(batch.offsets, np.int64), np.asarray(batch.timestamps_ms, np.float64) / 1_000

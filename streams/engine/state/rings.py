@@ -1,0 +1,78 @@
+"""Rings of time buckets, one row a series, all rows in a few arrays. Buckets are `[b * width, (b + 1) * width)`."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+I64 = NDArray[np.int64]
+NEVER = -(2**31)
+"""Head of a row that has no bucket yet."""
+
+
+class Rings:
+    """Rows of `cells` buckets in several fields; a row spans the `cells` buckets up to its newest, its head.
+
+    Args:
+        cells: Buckets a row spans.
+        fields: Type of each field.
+        rows: Rows to make room for.
+    """
+
+    def __init__(self, cells: int, fields: Mapping[str, DTypeLike], rows: int) -> None:
+        self.cells = cells
+        self.head = np.full(rows, NEVER, np.int64)
+        self.fields = {name: np.zeros((rows, cells), dtype) for name, dtype in fields.items()}
+
+    def grow(self, rows: int) -> None:
+        """Make room for `rows` rows in all."""
+        more = rows - len(self.head)
+        self.head = np.concatenate([self.head, np.full(more, NEVER, np.int64)])
+        for name, field in self.fields.items():
+            self.fields[name] = np.concatenate([field, np.zeros((more, self.cells), field.dtype)])
+
+    def advance(self, row: I64, bucket: I64) -> None:
+        """Move heads on to the newest bucket named for them, emptying the cells in between."""
+        newer = bucket > self.head[row]
+        if not newer.any():
+            return
+        row, bucket = row[newer], bucket[newer]
+        touched = np.unique(row)
+        before = self.head[touched]
+        np.maximum.at(self.head, row, bucket)
+        head = self.head[touched]
+        n = np.minimum(head - before, self.cells)
+        which = np.repeat(touched, n)
+        back = np.arange(len(which)) - np.repeat(np.cumsum(n) - n, n)
+        flat = which * self.cells + (np.repeat(head, n) - back) % self.cells
+        for field in self.fields.values():
+            field.reshape(-1)[flat] = 0
+
+    def add(self, row: I64, bucket: I64, amounts: Mapping[str, NDArray[np.generic]]) -> None:
+        """Add amounts to the buckets; what is older than a row's span is not kept here."""
+        self.advance(row, bucket)
+        flat = row * self.cells + bucket % self.cells
+        live = bucket > self.head[row] - self.cells
+        if not live.all():
+            flat = flat[live]
+            amounts = {name: values[live] for name, values in amounts.items()}
+        for name, values in amounts.items():
+            field = self.fields[name].reshape(-1)
+            np.add.at(field, flat, values.astype(field.dtype, copy=False))
+
+    def span(self, name: str, row: int, first: int, last: int) -> NDArray[np.generic]:
+        """Return the buckets `first` to `last` of one row, zeros where the row does not span them."""
+        bucket = np.arange(first, last + 1)
+        held = (bucket <= self.head[row]) & (bucket > self.head[row] - self.cells)
+        values = self.fields[name][row, bucket % self.cells]
+        return np.where(held, values, 0).astype(values.dtype)
+
+    def sums(self, name: str, rows: I64, first: I64 | int, last: I64 | int) -> I64:
+        """Return for each of `rows` the sum over the buckets `first` to `last` (scalars or one a row)."""
+        first, last = np.broadcast_to(first, rows.shape), np.broadcast_to(last, rows.shape)
+        head = self.head[rows]
+        # The bucket that a cell holds now: the newest one up to the head that falls on it.
+        cell = np.arange(self.cells)
+        bucket = head[:, None] - (head[:, None] - cell) % self.cells
+        held = (bucket >= first[:, None]) & (bucket <= last[:, None])
+        return np.where(held, self.fields[name][rows], 0).sum(axis=1, dtype=np.int64)

@@ -1,0 +1,235 @@
+"""The rows a partition is kept in: heads, groups of series, blocks of fingerprints, the partition itself.
+
+A team is copied at one offset. Its head goes first: after a crash series catch up, and nothing is judged anew up to
+the offset of the head. What could be derived is not stored.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from spendbrake.actions.policies.state import LadderState
+from spendbrake.schemas.decision import Stamp
+from spendbrake.streams.budgets.tiers import NodeTiers
+from spendbrake.streams.engine.outcome import Row, Unit
+from spendbrake.streams.engine.state.codec import BadRow, pack, unpack
+from spendbrake.streams.engine.state.fingerprints import BLOCK, BlockRow
+from spendbrake.streams.engine.state.partition import Head, KeyChain, PartitionState
+from spendbrake.streams.engine.state.rings import Rings
+from spendbrake.streams.engine.state.series import GROUP
+from spendbrake.streams.engine.state.sessions import ARRAYS
+
+HEAD, SERIES, BLOCKS, PARTITION = "head", "series", "block", "partition"
+TEAM_FIELDS = ("unplaced", "n_unplaced")
+SERIES_FIELDS = ("total", "step", "first_at")
+SESSION_FIELDS = ("ended_cost", "ended", "typical", "behind")
+
+
+class LostState(RuntimeError):
+    """Stored rows do not fit the log: going on would lose or double money."""
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def dirty_teams(state: PartitionState) -> list[int]:
+    """Return the teams with anything that is not stored, in order; they count as stored from here on."""
+    n = len(state.series)
+    rows = np.flatnonzero(state.series.dirty[:n])
+    return sorted({state.series.names[row].team for row in rows.tolist()} | state.dirty_heads)
+
+
+def copy_team(state: PartitionState, team: int) -> Unit:
+    """Return what is not stored of a team, copied at the offset that is applied; it counts as stored."""
+    series, name, stamp = state.series, state.teams.names[team], Stamp(epoch=state.epoch, offset=state.applied)
+    heads = []
+    if team in state.dirty_heads:
+        heads.append(Row(f"{HEAD}|{name}", pack(stamp, _head(state, team), _panel(state.heads[team]))))
+        state.dirty_heads.discard(team)
+    groups = []
+    own = series.of_team[team]
+    for group in range(0, len(own), GROUP):
+        rows = np.array(own[group : group + GROUP], np.int64)
+        if series.dirty[rows].any():
+            meta, arrays = _series(state, team, rows, first=group == 0)
+            groups.append(Row(f"{SERIES}|{group // GROUP}|{name}", pack(stamp, meta, arrays)))
+            series.dirty[rows] = False
+    return Unit(tuple(heads), tuple(groups))
+
+
+def copy_blocks(state: PartitionState) -> list[Row]:
+    """Return the blocks of fingerprints that are not stored; they count as stored."""
+    rows = []
+    for number in sorted(state.fingerprints.dirty):
+        block = state.fingerprints.row(number)
+        if block is not None:
+            meta = {"number": number, "at": block.at, "applied": block.applied, "marks": list(block.marks.items())}
+            stamp = Stamp(epoch=state.epoch, offset=block.applied)
+            used = block.applied - number * BLOCK + 1
+            arrays = {"fingerprints": block.fingerprints[:used]}
+            rows.append(Row(f"{BLOCKS}|{number % state.fingerprints.blocks}", pack(stamp, meta, arrays)))
+    state.fingerprints.dirty.clear()
+    return rows
+
+
+def copy_partition(state: PartitionState) -> Row:
+    """Return the row of the partition itself: clocks of offsets that may be committed."""
+    meta = {"marks": list(state.marks)}
+    return Row(PARTITION, pack(Stamp(epoch=state.epoch, offset=state.applied), meta, {}))
+
+
+def _head(state: PartitionState, team: int) -> dict[str, Any]:
+    head = state.heads[team]
+    due = float(state.teams.due[team])
+    return {
+        "ladder": head.ladder.to_state(),
+        "tiers": {node: tiers.to_state() for node, tiers in head.tiers.items()},
+        "keys": {k: [list(c.nodes), c.project, c.environment, c.seen_at] for k, c in head.keys.items()},
+        "closed": int(state.teams.closed[team]),
+        "floor": int(state.teams.closable(state.now, team)),
+        "due": due if np.isfinite(due) else None,
+    }
+
+
+def _panel(head: Head) -> dict[str, np.ndarray[Any, Any]]:
+    saved = head.panel.dump() if head.panel is not None else head.saved_panel
+    return {} if saved is None else {"panel": np.frombuffer(saved, np.uint8)}
+
+
+def _series(
+    state: PartitionState, team: int, rows: np.ndarray[Any, Any], *, first: bool
+) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+    table = state.series
+    meta = {"names": [(table.names[r].kind, table.names[r].name, table.node[r]) for r in rows.tolist()]}
+    arrays = {name: getattr(table, name)[rows] for name in SERIES_FIELDS}
+    arrays |= _rings("hours", table.hours, rows) | _rings("days", table.days, rows)
+    if first:
+        one = np.array([team])
+        for ring in ("fine", "minutes", "hours", "days"):
+            arrays |= _rings(f"team.{ring}", getattr(state.teams, ring), one)
+        arrays |= {f"session.{name}": getattr(state.sessions, name)[one] for name in (*ARRAYS, *SESSION_FIELDS)}
+        arrays |= {f"team.{name}": getattr(state.teams, name)[one] for name in TEAM_FIELDS}
+        arrays["cost_24h"] = state.cost_24h[one]
+    return meta, arrays
+
+
+def _rings(name: str, rings: Rings, rows: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    return {f"{name}.head": rings.head[rows]} | {f"{name}.{f}": a[rows] for f, a in rings.fields.items()}
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def restore(state: PartitionState, rows: Mapping[str, bytes], committed: int | None) -> None:
+    """Fill an empty state from its rows, as of what is committed; replaying the log from there completes it.
+
+    Args:
+        committed: Next offset that will be read; None = the log begins.
+
+    Raises:
+        LostState: the rows are of a later incarnation of the topic, or none tells the clock at the commit.
+        BadRow: a row this version cannot read.
+    """
+    for key, value in sorted(rows.items(), key=lambda item: _order(item[0])):
+        stamp, meta, arrays = unpack(value)
+        if stamp.epoch > state.epoch:
+            raise LostState(f"row {key!r} is of epoch {stamp.epoch}, the topic of epoch {state.epoch}")
+        offset = stamp.offset if stamp.epoch == state.epoch else -1
+        kind = key.split("|", 1)[0]
+        if kind == PARTITION:
+            _load_partition(state, meta, committed, offset)
+        elif kind == HEAD:
+            _load_head(state, key.split("|", 1)[1], meta, arrays, offset)
+        elif kind == SERIES:
+            _load_series(state, key.split("|", 2)[2], meta, arrays, offset)
+        elif kind != BLOCKS:
+            raise BadRow(f"row of unknown kind: {key!r}")
+        state.replayed = max(state.replayed, offset)
+    state.fingerprints.load(list(_blocks(state, rows)))
+    _complete(state)
+
+
+def _order(key: str) -> tuple[int, int]:
+    """Series of a team before its head, groups in their order."""
+    parts = key.split("|", 2)
+    return (1, int(parts[1])) if parts[0] == SERIES else ({PARTITION: 0, HEAD: 2}.get(parts[0], 3), 0)
+
+
+def _load_partition(state: PartitionState, meta: Mapping[str, Any], committed: int | None, offset: int) -> None:
+    if offset < 0:
+        return
+    state.emitted = offset
+    if committed is None:
+        return
+    for at, now, rules in meta["marks"]:
+        if at == committed:
+            state.applied, state.now, state.rules = committed - 1, now, rules
+            state.marks.append((at, now, rules))
+            return
+    raise LostState(f"partition {state.number}: no clock is known for the commit at offset {committed}")
+
+
+def _load_head(state: PartitionState, name: str, meta: Mapping[str, Any], arrays: Mapping[str, Any], at: int) -> None:
+    team = state.team(name, 0)
+    head = state.heads[team]
+    head.ladder = LadderState.from_state(meta["ladder"])
+    head.tiers = {node: NodeTiers.from_state(tiers) for node, tiers in meta["tiers"].items()}
+    head.keys = {key: KeyChain(tuple(nodes), *rest) for key, (nodes, *rest) in meta["keys"].items()}
+    head.saved_panel = arrays["panel"].tobytes() if "panel" in arrays else None
+    teams = state.teams
+    teams.judged[team], teams.closed[team], teams.floor[team] = at, meta["closed"], meta["floor"]
+    teams.due[team] = np.inf if meta["due"] is None else meta["due"]
+
+
+def _load_series(state: PartitionState, name: str, meta: Mapping[str, Any], arrays: Mapping[str, Any], at: int) -> None:
+    team = state.team(name, 0)
+    table = state.series
+    rows = []
+    for kind, label, node in meta["names"]:
+        row = table.find(team, kind, label)
+        row = table.create(team, kind, label, 0) if row is None else row
+        table.node[row], table.seen[row] = node, at
+        rows.append(row)
+    index = np.array(rows, np.int64)
+    for field in SERIES_FIELDS:
+        getattr(table, field)[index] = arrays[field]
+    _load_rings("hours", table.hours, index, arrays)
+    _load_rings("days", table.days, index, arrays)
+    for row in rows:
+        table.pass_step(row, int(table.total[row]))
+    if "cost_24h" in arrays:
+        one = np.array([team])
+        for ring in ("fine", "minutes", "hours", "days"):
+            _load_rings(f"team.{ring}", getattr(state.teams, ring), one, arrays)
+        for field in (*ARRAYS, *SESSION_FIELDS):
+            getattr(state.sessions, field)[one] = arrays[f"session.{field}"]
+        for field in TEAM_FIELDS:
+            getattr(state.teams, field)[one] = arrays[f"team.{field}"]
+        state.cost_24h[one] = arrays["cost_24h"]
+        state.teams.seen[team] = at
+
+
+def _load_rings(name: str, rings: Rings, rows: np.ndarray[Any, Any], arrays: Mapping[str, Any]) -> None:
+    rings.head[rows] = arrays[f"{name}.head"]
+    for field, values in rings.fields.items():
+        values[rows] = arrays[f"{name}.{field}"]
+
+
+def _blocks(state: PartitionState, rows: Mapping[str, bytes]) -> Iterator[BlockRow]:
+    for key, value in rows.items():
+        if not key.startswith(f"{BLOCKS}|"):
+            continue
+        stamp, meta, arrays = unpack(value)
+        if stamp.epoch == state.epoch:
+            full = np.zeros(BLOCK, np.uint64)
+            full[: len(arrays["fingerprints"])] = arrays["fingerprints"]
+            yield BlockRow(meta["number"], meta["at"], meta["applied"], full, {int(f): at for f, at in meta["marks"]})
+
+
+def _complete(state: PartitionState) -> None:
+    """Derive what is not stored."""
+    teams = state.teams
+    state.hour = int(state.now // 3600) if state.now else -1
+    for team in range(len(teams)):
+        teams.open[team] = teams.next_open(team, int(teams.floor[team]))

@@ -1,0 +1,127 @@
+"""Series: what a team, and each of its keys, models, projects, environments and nodes has spent. Arrays, a row each."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spendbrake.streams.engine.state.rings import Rings
+
+I64 = NDArray[np.int64]
+Kind: TypeAlias = Literal["team", "project", "key", "model", "environment", "node"]
+KINDS: tuple[Kind, ...] = ("team", "project", "key", "model", "environment", "node")
+OTHER = "other"
+"""Name of the series that takes what a team with too many of a kind has left over."""
+
+HOURS = 48
+DAYS = 62
+UNLIMITED = np.iinfo(np.int64).max
+GROUP = 32
+"""Series of a team kept in one row."""
+
+NEW_STEPS = tuple(int(usd * 10**9) for usd in (0.05, 0.2, 1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000))
+"""Totals at which a new series is shown to the detectors, nano-USD."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesName:
+    """What a series is: its team, kind, and name; and its number among the series of the team."""
+
+    team: int
+    kind: Kind
+    name: str
+    local: int
+
+
+class SeriesTable:
+    """All series of a partition.
+
+    Attributes:
+        names: What each row is.
+        hours: Cost and calls an hour, UTC.
+        days: Cost and calls a local day of the series' calendar.
+        calendar: Number of the series' calendar among the engine's.
+        month: Spent in the current period, nano-USD; derived from `days`.
+        next_month: Total of the period at which a tier must be looked at.
+        next_day: Total of the day at which one must be.
+        total: Spent since `first_at`, nano-USD; `step` counts the `NEW_STEPS` it has passed.
+        node: Id of the node in the tree, None for series that are no node.
+        seen: Offset up to which the row as it was loaded holds the log; -1 for rows born here.
+        dirty: Changed since it was last stored.
+    """
+
+    def __init__(self, rows: int = 64) -> None:
+        self.names: list[SeriesName] = []
+        self.index: dict[tuple[int, Kind, str], int] = {}
+        self.of_team: list[list[int]] = []
+        self.hours = Rings(HOURS, {"cost": np.int64, "calls": np.int32}, rows)
+        self.days = Rings(DAYS, {"cost": np.int64, "calls": np.int32}, rows)
+        self.calendar = np.zeros(rows, np.int64)
+        self.month = np.zeros(rows, np.int64)
+        self.next_month = np.full(rows, UNLIMITED, np.int64)
+        self.next_day = np.full(rows, UNLIMITED, np.int64)
+        self.first_at = np.full(rows, np.inf)
+        self.total = np.zeros(rows, np.int64)
+        self.step = np.zeros(rows, np.int64)
+        self.next_step = np.full(rows, NEW_STEPS[0], np.int64)
+        self.seen = np.full(rows, -1, np.int64)
+        self.dirty = np.zeros(rows, np.bool_)
+        self.node: list[str | None] = []
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def rows(self) -> int:
+        """Rows there is room for."""
+        return len(self.month)
+
+    def find(self, team: int, kind: Kind, name: str) -> int | None:
+        """Return the row of a series, None when there is none."""
+        return self.index.get((team, kind, name))
+
+    def create(self, team: int, kind: Kind, name: str, calendar: int) -> int:
+        """Return the row of a new series."""
+        row = len(self.names)
+        if row == self.rows:
+            self._grow(2 * row)
+        while len(self.of_team) <= team:
+            self.of_team.append([])
+        self.names.append(SeriesName(team, kind, name, len(self.of_team[team])))
+        self.of_team[team].append(row)
+        self.index[team, kind, name] = row
+        self.node.append(None)
+        self.calendar[row] = calendar
+        return row
+
+    def _grow(self, rows: int) -> None:
+        more = rows - self.rows
+        self.hours.grow(rows)
+        self.days.grow(rows)
+        for name, fill in (
+            ("calendar", 0),
+            ("month", 0),
+            ("next_month", UNLIMITED),
+            ("next_day", UNLIMITED),
+            ("first_at", np.inf),
+            ("total", 0),
+            ("step", 0),
+            ("next_step", NEW_STEPS[0]),
+            ("seen", -1),
+            ("dirty", False),
+        ):
+            old = getattr(self, name)
+            setattr(self, name, np.concatenate([old, np.full(more, fill, old.dtype)]))
+
+    def pass_step(self, row: int, total: int) -> None:
+        """Move on to the next amount at which a new series is shown."""
+        step = int(np.searchsorted(NEW_STEPS, total, side="right"))
+        self.step[row] = step
+        self.next_step[row] = NEW_STEPS[step] if step < len(NEW_STEPS) else UNLIMITED
+
+    def today(self, rows: I64, day: I64) -> I64:
+        """Return what each of `rows` has spent on its local `day`."""
+        held = self.days.head[rows] >= day
+        cost = self.days.fields["cost"][rows, day % DAYS]
+        return np.where(held & (day > self.days.head[rows] - DAYS), cost, 0)

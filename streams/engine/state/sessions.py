@@ -1,0 +1,149 @@
+"""The heavy sessions of each team, bounded: a few cells a team, each held by the session that spends most in it.
+
+A session always falls on the same cell. While another one holds it, their spending is weighed against each other
+(the majority vote of Boyer and Moore, weighted by money): the holder's credit falls by what its rivals spend, and
+whoever finds no credit left takes the cell. So a session that outspends the others of its cell together is held,
+and the outcome depends on the order of records alone, never on how they were batched.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+I64 = NDArray[np.int64]
+U64 = NDArray[np.uint64]
+
+CELLS = 32
+FIRST_MARK = 250_000_000
+"""Cost at which a session is first shown to the detectors, nano-USD; the mark doubles from there."""
+
+ARRAYS = ("session", "cost", "credit", "calls", "began", "mark")
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A session that has passed its mark.
+
+    Attributes:
+        row: Index among the rows that were added.
+        cost: Its total at that row, nano-USD; `mark` the largest mark passed.
+    """
+
+    row: int
+    team: int
+    cost: int
+    calls: int
+    began: float
+    mark: int
+
+
+class SessionTable:
+    """Cells of all teams of a partition.
+
+    Attributes:
+        ended_cost: Money of sessions that have lost their cell, nano-USD, and their number.
+        typical: Their mean as of the last full hour, nano-USD, and the number behind it.
+    """
+
+    def __init__(self, teams: int = 64) -> None:
+        self.session = np.zeros((teams, CELLS), np.uint64)
+        self.cost = np.zeros((teams, CELLS), np.int64)
+        self.credit = np.zeros((teams, CELLS), np.int64)
+        self.calls = np.zeros((teams, CELLS), np.int64)
+        self.began = np.zeros((teams, CELLS))
+        self.mark = np.full((teams, CELLS), FIRST_MARK, np.int64)
+        self.ended_cost = np.zeros(teams, np.int64)
+        self.ended = np.zeros(teams, np.int64)
+        self.typical = np.zeros(teams, np.int64)
+        self.behind = np.zeros(teams, np.int64)
+
+    def grow(self, teams: int) -> None:
+        """Make room for `teams` teams in all."""
+        more = teams - len(self.ended)
+        for name in (*ARRAYS, "ended_cost", "ended", "typical", "behind"):
+            old = getattr(self, name)
+            fill = np.zeros((more, *old.shape[1:]), old.dtype)
+            if name == "mark":
+                fill += FIRST_MARK
+            setattr(self, name, np.concatenate([old, fill]))
+
+    def settle(self) -> None:
+        """Take over what ended as the typical session; called when the clock passes a full hour."""
+        self.behind[:] = self.ended
+        np.floor_divide(self.ended_cost, np.maximum(self.ended, 1), out=self.typical)
+
+    def add(self, team: I64, session: U64, cost: I64, at: NDArray[np.float64]) -> list[Passed]:
+        """Add rows, in offset order, to their sessions; return those that passed their mark, in order."""
+        cell = team * CELLS + (session % np.uint64(CELLS)).astype(np.int64)
+        order = np.argsort(cell, kind="stable")
+        grouped = cell[order]
+        begins = np.flatnonzero(np.concatenate([[True], grouped[1:] != grouped[:-1]]))
+        size = np.diff(np.append(begins, len(grouped)))
+        held = self.session.reshape(-1)[grouped] == session[order]
+        calm = np.logical_and.reduceat(held, begins)
+        lone = ~calm & (size == 1)
+        passed: list[Passed] = []
+        self._add_held(order[np.repeat(calm, size)], cell, team, cost, passed)
+        self._challenge(order[begins[lone]], cell, team, session, cost, at, passed)
+        for row in np.sort(order[np.repeat(~calm & ~lone, size)]).tolist():
+            self._one(row, int(cell[row]), team, session, cost, at, passed)
+        return sorted(passed, key=lambda p: p.row)
+
+    def _add_held(self, rows: I64, cell: I64, team: I64, cost: I64, passed: list[Passed]) -> None:
+        """Add rows whose sessions hold their cells."""
+        if not len(rows):
+            return
+        cells, amounts = cell[rows], cost[rows]
+        before = self.cost.reshape(-1)[cells]
+        np.add.at(self.cost.reshape(-1), cells, amounts)
+        np.add.at(self.credit.reshape(-1), cells, amounts)
+        np.add.at(self.calls.reshape(-1), cells, 1)
+        over = self.cost.reshape(-1)[cells] >= self.mark.reshape(-1)[cells]
+        for hit in np.unique(cells[over]).tolist():
+            mine = cells == hit
+            running = before[mine] + np.cumsum(amounts[mine])
+            calls = int(self.calls.reshape(-1)[hit]) - len(running)
+            for k, total in enumerate(running.tolist()):
+                self._pass(int(rows[mine][k]), hit, int(team[rows[mine][k]]), total, calls + k + 1, passed)
+
+    def _challenge(
+        self, rows: I64, cell: I64, team: I64, session: U64, cost: I64, at: NDArray[np.float64], passed: list[Passed]
+    ) -> None:
+        """Weigh single rows against the holders of their cells, each cell once."""
+        if not len(rows):
+            return
+        cells, amounts = cell[rows], cost[rows]
+        credit = self.credit.reshape(-1)
+        wins = credit[cells] <= amounts
+        credit[cells[~wins]] -= amounts[~wins]
+        rows, cells, amounts = rows[wins], cells[wins], amounts[wins]
+        ended = self.session.reshape(-1)[cells] != 0
+        np.add.at(self.ended_cost, team[rows[ended]], self.cost.reshape(-1)[cells[ended]])
+        np.add.at(self.ended, team[rows[ended]], 1)
+        self.session.reshape(-1)[cells] = session[rows]
+        self.cost.reshape(-1)[cells] = credit[cells] = amounts
+        self.calls.reshape(-1)[cells] = 1
+        self.began.reshape(-1)[cells] = at[rows]
+        self.mark.reshape(-1)[cells] = FIRST_MARK
+        for k in np.flatnonzero(amounts >= FIRST_MARK).tolist():
+            self._pass(int(rows[k]), int(cells[k]), int(team[rows[k]]), int(amounts[k]), 1, passed)
+
+    def _one(
+        self, row: int, cell: int, team: I64, session: U64, cost: I64, at: NDArray[np.float64], passed: list[Passed]
+    ) -> None:
+        """Add one row the plain way: the rule that the array steps above follow."""
+        one = np.array([row])
+        if self.session.reshape(-1)[cell] == session[row]:
+            self._add_held(one, np.full(len(team), cell), team, cost, passed)
+        else:
+            self._challenge(one, np.full(len(team), cell), team, session, cost, at, passed)
+
+    def _pass(self, row: int, cell: int, team: int, total: int, calls: int, passed: list[Passed]) -> None:
+        mark = int(self.mark.reshape(-1)[cell])
+        if total < mark:
+            return
+        while total >= 2 * mark:
+            mark *= 2
+        self.mark.reshape(-1)[cell] = 2 * mark
+        passed.append(Passed(row, team, total, calls, float(self.began.reshape(-1)[cell]), mark))

@@ -1,0 +1,113 @@
+"""What only whole teams have: fine rings in all metrics, open buckets, unplaced money. Arrays, a row a team."""
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from xxhash import xxh3_64_intdigest
+
+from spendbrake.streams.engine.state.rings import Rings
+from spendbrake.streams.engine.state.series import DAYS, HOURS
+
+I64 = NDArray[np.int64]
+
+FINE_S = 10
+FINE = 90
+MINUTES = 120
+GRACE_S = 15.0
+"""The watermark: a bucket closes this long after its end, by the log's clock."""
+PHASES = 20
+PHASE_S = 0.5
+"""Teams close their buckets in turns of half a second, so that no step has to close all of them."""
+NO_BUCKET = np.iinfo(np.int64).max
+
+TOKENS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+FINE_FIELDS: dict[str, DTypeLike] = {
+    "cost": np.int64,
+    "calls": np.int32,
+    "errors": np.int32,
+    **dict.fromkeys(TOKENS, np.uint32),
+}
+COARSE_FIELDS: dict[str, DTypeLike] = {"errors": np.int32, **dict.fromkeys(TOKENS, np.int64)}
+
+
+class TeamTable:
+    """All teams of a partition whose home it is.
+
+    Attributes:
+        names: Node id of each team.
+        series: Row of the team's own series.
+        grace: Seconds after a bucket's end at which it closes: the watermark and the team's turn.
+        open: Oldest bucket with calls that is not closed, NO_BUCKET when there is none.
+        closed: Newest bucket with calls that was closed.
+        due: When the head of the team wants the clock next, epoch seconds.
+        floor: Bucket up to which all were closed when the row was stored.
+        unplaced: Money outside every ring, nano-USD, and its number of events.
+        judged: Offset up to which the head row as loaded has judged the log.
+        seen: Offset up to which the rings as loaded hold it.
+    """
+
+    def __init__(self, rows: int = 64) -> None:
+        self.names: list[str] = []
+        self.index: dict[str, int] = {}
+        self.fine = Rings(FINE, FINE_FIELDS, rows)
+        self.minutes = Rings(MINUTES, FINE_FIELDS, rows)
+        self.hours = Rings(HOURS, COARSE_FIELDS, rows)
+        self.days = Rings(DAYS, COARSE_FIELDS, rows)
+        self.series = np.zeros(rows, np.int64)
+        self.grace = np.full(rows, GRACE_S)
+        self.open = np.full(rows, NO_BUCKET, np.int64)
+        self.closed = np.full(rows, -1, np.int64)
+        self.due = np.full(rows, np.inf)
+        self.floor = np.full(rows, -1, np.int64)
+        self.unplaced = np.zeros(rows, np.int64)
+        self.n_unplaced = np.zeros(rows, np.int64)
+        self.judged = np.full(rows, -1, np.int64)
+        self.seen = np.full(rows, -1, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def create(self, name: str) -> int:
+        """Return the row of a new team."""
+        row = len(self.names)
+        if row == len(self.series):
+            self._grow(2 * row)
+        self.names.append(name)
+        self.index[name] = row
+        self.grace[row] = GRACE_S + PHASE_S * (xxh3_64_intdigest(name.encode()) % PHASES)
+        return row
+
+    def _grow(self, rows: int) -> None:
+        more = rows - len(self.series)
+        for ring in (self.fine, self.minutes, self.hours, self.days):
+            ring.grow(rows)
+        for name, fill in (
+            ("series", 0),
+            ("grace", GRACE_S),
+            ("open", NO_BUCKET),
+            ("closed", -1),
+            ("due", np.inf),
+            ("floor", -1),
+            ("unplaced", 0),
+            ("n_unplaced", 0),
+            ("judged", -1),
+            ("seen", -1),
+        ):
+            old = getattr(self, name)
+            setattr(self, name, np.concatenate([old, np.full(more, fill, old.dtype)]))
+
+    def closable(self, now: NDArray[np.float64] | float, team: I64 | int) -> I64:
+        """Return the newest 10 s bucket of each team that is closed at `now`."""
+        return np.floor((now - self.grace[team]) / FINE_S).astype(np.int64) - 1
+
+    def closes_at(self, team: int, bucket: int) -> float:
+        """Return the clock at which a bucket of a team closes."""
+        return (bucket + 1) * FINE_S + float(self.grace[team])
+
+    def next_open(self, team: int, after: int) -> int:
+        """Return the oldest bucket with calls after `after`, NO_BUCKET when there is none."""
+        head = int(self.fine.head[team])
+        first = max(after + 1, head - FINE + 1)
+        if first > head:
+            return int(NO_BUCKET)
+        calls = np.flatnonzero(self.fine.span("calls", team, first, head))
+        return first + int(calls[0]) if len(calls) else int(NO_BUCKET)
