@@ -4,7 +4,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeAlias, cast
@@ -53,6 +53,15 @@ def azure(path: Path, *, team: str, model: str, key: str, provider: str, source:
             raise BadRecord("missing_field", ",".join(missing), rows.fieldnames, f"{path}: no such column")
         for row in rows:
             yield rows.line_num, _azure_event(row, rows.line_num, owner)
+
+
+def events_of(lines: Iterable[Line], bad: Callable[[int, BadRecord], None]) -> Iterator[UsageEvent]:
+    """Return the events among `lines`; `bad` is called with the number and the complaint of each that is none."""
+    for number, line in lines:
+        if isinstance(line, BadRecord):
+            bad(number, line)
+        else:
+            yield line
 
 
 @contextmanager

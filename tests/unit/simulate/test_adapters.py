@@ -8,7 +8,7 @@ import pytest
 from spendbrake.schemas.usage import UsageEvent
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.schemas.wire.json import encode_usage_json
-from spendbrake.streams.simulate.adapters import azure, jsonl
+from spendbrake.streams.simulate.adapters import azure, events_of, jsonl
 from spendbrake.streams.simulate.company import Company
 
 OWNER = {"team": "code", "model": "gpt-4o", "key": "key-code-1", "provider": "azure"}
@@ -95,3 +95,12 @@ def test_an_owner_no_event_may_hold_is_refused_before_the_first_line(tmp_path: P
     path.write_text(AZURE, newline="")
     with pytest.raises(BadRecord, match="team"):
         list(azure(path, **OWNER | {"team": ""}))
+
+
+def test_events_go_on_and_complaints_are_reported_with_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "code.csv"
+    path.write_text(AZURE, newline="")
+    complaints: list[int] = []
+    events = list(events_of(azure(path, **OWNER), lambda number, _: complaints.append(number)))
+    assert [event.request_id for event in events] == ["2", "7"]
+    assert complaints == [3, 4, 5, 6]
