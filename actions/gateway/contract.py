@@ -89,7 +89,7 @@ class Layout:
     """Names of the keys in Redis, all under the hash tag `{prefix}`: one slot of a cluster.
 
     Examples:
-        >>> Layout().decisions("team-a"), Layout("sim").chain("key-1")
+        >>> Layout().decisions("team-a"), Layout("sim").key("key-1")
         ('{sb}:d:team-a', '{sim}:k:key-1')
     """
 
@@ -104,12 +104,12 @@ class Layout:
         """Return the hash tag every key begins with."""
         return "{" + self.prefix + "}"
 
-    def decisions(self, node: str, key: str | None = None) -> str:
-        """Return the hash of a node's decisions; with `key`, of those about this key's calls only."""
-        return f"{self.tag}:d:{node}" if key is None else f"{self.tag}:d:{node}@{key}"
+    def decisions(self, node: str) -> str:
+        """Return the hash of a node's decisions, a field a scope and policy."""
+        return f"{self.tag}:d:{node}"
 
-    def chain(self, key: str) -> str:
-        """Return the hash that holds an API key's chain."""
+    def key(self, key: str) -> str:
+        """Return the hash of an API key: its chain, and the decisions whose scope names it."""
         return f"{self.tag}:k:{key}"
 
     def project(self, team: str, project: str) -> str:
@@ -133,17 +133,18 @@ class Layout:
             ValueError: a field a gateway could not use, by name.
         """
         payload = _decision_payload(decision)
-        field = encoded(f"{decision.scope.text()}|{decision.policy}")
-        keys: tuple[str | None, ...] = (None,) if decision.scope.keys is None else decision.scope.keys
+        field = f"{decision.scope.text()}|{decision.policy}"
+        places = [(self.decisions(decision.node), field)]
+        if decision.scope.keys is not None:
+            places = [(self.key(key), f"{decision.node}|{field}") for key in decision.scope.keys]
         return tuple(
-            Entry(encoded(self.decisions(decision.node, key)), field, decision.stamp, decision.expires_at, payload)
-            for key in keys
+            Entry(encoded(name), encoded(place), decision.stamp, decision.expires_at, payload) for name, place in places
         )
 
     def chain_entry(self, name: str, chain: Chain, now: float) -> Entry:
         """Return where the chain of `name` (one of this layout's keys) is kept."""
         _stamp("chain.stamp", chain.stamp)
-        links = [[link.node, link.log, link.partition, link.on_unavailable] for link in chain.links]
+        links = [[link.node, f"{link.log}/{link.partition}", link.on_unavailable] for link in chain.links]
         value = {
             "v": VERSION,
             "stamp": [chain.stamp.epoch, chain.stamp.offset],

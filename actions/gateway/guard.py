@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import math
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, Self, TypeVar, get_args
+from typing import Any, NamedTuple, Self, get_args
 
 import redis
 import redis.asyncio
@@ -31,9 +32,8 @@ STALE_AFTER_S = 90.0
 """Three republish passes: a partition without a mark for so long is not known any more."""
 RETRY_UNAVAILABLE_S = 5.0
 CONNECTIONS = 64
-
-K = TypeVar("K")
-V = TypeVar("V")
+ANSWERS_PER_KEY = 64
+"""Models, environments and projects of one key that `last_decision` tells apart."""
 
 
 class _Call(NamedTuple):
@@ -47,6 +47,7 @@ class _Call(NamedTuple):
 class _Memory:
     """The last answer for a call like this one, and its rate, kept here while Redis is away."""
 
+    reply: bytes | str
     result: CheckResult
     tokens: float
     at: float
@@ -59,34 +60,59 @@ class _Memory:
         result = replace(result, source="memory", marks="unread")
         if result.verdict not in ("allow", "throttle") or result.max_rps is None:
             return result
-        full = max(1, result.burst or round(result.max_rps))
+        full = max(1, result.burst or math.ceil(result.max_rps))
         self.tokens = min(full, self.tokens + max(0.0, now - self.at) * result.max_rps)
         self.at = max(self.at, now)
         if self.tokens < 1:
             wait = (1 - self.tokens) / result.max_rps
             return replace(result, verdict="throttle", status=429, code="rate_limited", retry_after=wait, remaining=0)
         self.tokens -= 1
-        return replace(result, verdict="allow", status=200, retry_after=None, remaining=int(self.tokens))
+        return replace(
+            result, verdict="allow", status=200, code="", reason="", retry_after=None, remaining=int(self.tokens)
+        )
 
 
-class _Recent(Generic[K, V]):
-    """The `size` entries put last; for threads."""
+class _Memories:
+    """Answers of the keys seen last, and what holds for a key when there are none; for threads."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._kept: OrderedDict[K, V] = OrderedDict()
+    def __init__(self, n_keys: int) -> None:
+        self._n_keys = n_keys
+        self._keys: OrderedDict[str, tuple[OnUnavailable | None, dict[_Call, _Memory]]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, name: K, value: V) -> None:
+    def same(self, call: _Call, reply: bytes | str) -> CheckResult | None:
+        """Return the remembered result if it was read from these very bytes and has no rate to follow."""
         with self._lock:
-            self._kept[name] = value
-            self._kept.move_to_end(name)
-            if len(self._kept) > self._size:
-                self._kept.popitem(last=False)
+            _, answers = self._keys.get(call.key, (None, {}))
+            memory = answers.get(call)
+            if memory is None or memory.reply != reply or memory.result.max_rps is not None:
+                return None
+            self._keys.move_to_end(call.key)
+            return memory.result
 
-    def get(self, name: K) -> V | None:
+    def put(self, call: _Call, mode: OnUnavailable | None, memory: _Memory) -> None:
+        """Remember an answer, and forget the key not asked about for longest when there are too many."""
         with self._lock:
-            return self._kept.get(name)
+            _, answers = self._keys.get(call.key, (None, {}))
+            answers.pop(call, None)
+            if len(answers) >= ANSWERS_PER_KEY:
+                del answers[next(iter(answers))]
+            answers[call] = memory
+            self._keys[call.key] = (mode, answers)
+            self._keys.move_to_end(call.key)
+            if len(self._keys) > self._n_keys:
+                self._keys.popitem(last=False)
+
+    def mode(self, key: str) -> OnUnavailable | None:
+        """Return the key's own on_unavailable, if it was ever heard."""
+        with self._lock:
+            return self._keys.get(key, (None, {}))[0]
+
+    def recall(self, call: _Call, now: float) -> CheckResult | None:
+        """Return the last answer for `call` as it stands at `now`."""
+        with self._lock:
+            memory = self._keys.get(call.key, (None, {}))[1].get(call)
+            return memory.recall(now) if memory is not None else None
 
 
 class _Core:
@@ -98,14 +124,11 @@ class _Core:
         if not stale_after_s > 0:
             raise ValueError(f"stale_after_s: above 0, got {stale_after_s!r}")
         if memory < 1:
-            raise ValueError(f"memory: at least one answer, got {memory!r}")
+            raise ValueError(f"memory: at least one key, got {memory!r}")
         self._layout = Layout(prefix)
-        self._tag = encoded(self._layout.tag)
         self._on_unavailable = on_unavailable
         self._stale_after_s = min(stale_after_s, 1e18)
-        self._memories = _Recent[_Call, _Memory](memory)
-        self._modes = _Recent[str, OnUnavailable](memory)
-        self._recalling = threading.Lock()
+        self._memories = _Memories(memory)
         self.unavailable: Counter[str] = Counter()
         """Checks answered without fresh limits, by cause: timeout, connection, error, stale, missing."""
 
@@ -114,9 +137,7 @@ class _Core:
         key, model, environment, project = call
         return (
             1,
-            encoded(self._layout.chain(key)),
-            self._tag,
-            encoded(key),
+            encoded(self._layout.key(key)),
             encoded(model),
             encoded(environment or ""),
             encoded(project or ""),
@@ -126,24 +147,26 @@ class _Core:
 
     def answer(self, call: _Call, reply: bytes | str, now: float) -> CheckResult:
         """Return what the script's reply means for `call`."""
+        same = self._memories.same(call, reply)
+        if same is not None:
+            return same
         told = json.loads(reply)
         marks: Marks = told["marks"]
         if told["known"] == "none":
             return self.without(call, now, marks)
         result = _result(told, call.model)
         if marks == "fresh":
-            self._memories.put(call, _Memory(result, float(result.remaining or 0), now))
-            self._modes.put(call.key, told["on_unavailable"])
+            self._memories.put(call, told["on_unavailable"], _Memory(reply, result, float(result.remaining or 0), now))
             return result
         self.unavailable[marks] += 1
         if told.get("on_unavailable") == "last_decision" and result.allowed:
-            return self._recall(call, now) or result
+            return self._memories.recall(call, now) or result
         return result
 
     def without(self, call: _Call, now: float, cause: str) -> CheckResult:
         """Return the answer for `call` when its limits cannot be known, and count `cause`."""
         self.unavailable[cause] += 1
-        mode = self._modes.get(call.key) or self._on_unavailable
+        mode = self._memories.mode(call.key) or self._on_unavailable
         marks: Marks = "missing" if cause == "missing" else "unread"
         if mode == "closed":
             return CheckResult(
@@ -157,17 +180,10 @@ class _Core:
                 marks=marks,
                 source="unavailable",
             )
-        remembered = self._recall(call, now) if mode == "last_decision" else None
+        remembered = self._memories.recall(call, now) if mode == "last_decision" else None
         return remembered or CheckResult(
             verdict="allow", status=200, model=call.model, known="none", marks=marks, source="unavailable"
         )
-
-    def _recall(self, call: _Call, now: float) -> CheckResult | None:
-        memory = self._memories.get(call)
-        if memory is None:
-            return None
-        with self._recalling:
-            return memory.recall(now)
 
 
 def _result(told: dict[str, Any], model: str) -> CheckResult:
@@ -214,7 +230,7 @@ class Guard:
             `last_decision` repeats what this process last heard, and allows if it heard nothing.
         timeout_s: Longest wait for Redis, seconds, for each of connecting and asking.
         stale_after_s: Age of a republish mark past which its limits count as unknown, seconds of `clock`.
-        memory: Answers kept for `last_decision`.
+        memory: API keys whose answers are kept for `last_decision`.
     """
 
     def __init__(

@@ -96,7 +96,7 @@ class _Writer(Generic[R]):
 
     def write_keys(self, chains: Mapping[str, Chain], *, now: float) -> R:
         """Publish the chains of API keys."""
-        return self._write([(self.layout.chain_entry(self.layout.chain(k), c, now),) for k, c in chains.items()], now)
+        return self._write([(self.layout.chain_entry(self.layout.key(k), c, now),) for k, c in chains.items()], now)
 
     def write_projects(self, chains: Mapping[tuple[str, str], Chain], *, now: float) -> R:
         """Publish the chains of (team, project), for keys whose calls name the project."""
