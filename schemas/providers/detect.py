@@ -41,7 +41,8 @@ def format_of(body: Any) -> Format:
     if "prompt_tokens" in usage or "total_tokens" in usage:
         return "openai"
     if "input_tokens" in usage:
-        return "anthropic" if any(name.startswith("cache_") for name in usage) else "openai"
+        theirs = body.get("type") == "message" or "iterations" in usage
+        return "anthropic" if theirs or any(name.startswith("cache_") for name in usage) else "openai"
     raise BadRecord("missing_field", "usage", sorted(usage), "no count of a known name")
 
 

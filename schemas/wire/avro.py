@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any, TypeAlias, TypeVar
 
 import fastavro
-from fastavro.schema import SchemaParseException, UnknownType
+from fastavro.schema import SchemaParseException
 
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.control import OwnersVersion, PolicyVersion, TopicRegistration
@@ -44,7 +44,9 @@ BUNDLED: Mapping[type[Any], tuple[int, str]] = {
     TopicRegistration: (8, "topic"),
     Decision: (9, "decision"),
 }
-"""Class to (schema id without a registry, name of its file in schemas/avro). Ids are for life."""
+"""Class to (schema id without a registry, name of its file in schemas/avro)."""
+EARLIER: Mapping[int, str] = {}
+"""Ids whose schema has a successor, with the file that keeps it: an id means one schema for life."""
 
 
 @cache
@@ -61,7 +63,7 @@ def parse(text: str) -> Schema:
     """
     try:
         return fastavro.parse_schema(_without_times(json.loads(text)))
-    except (ValueError, SchemaParseException, UnknownType) as error:
+    except (ValueError, TypeError, KeyError, SchemaParseException) as error:
         raise BadRecord("unknown_schema", "", text, f"not an Avro schema: {error}") from None
 
 
@@ -78,7 +80,7 @@ def reader_schema(cls: type[Any]) -> Schema:
 @cache
 def bundled_schemas() -> Schemas:
     """Return the bundled schemas by their fixed ids: what holds where no registry is configured."""
-    return {number: reader_schema(cls) for cls, (number, _) in BUNDLED.items()}
+    return {number: _bundled(name) for number, name in (*EARLIER.items(), *BUNDLED.values())}
 
 
 def encode(message: Any, schema_id: int | None = None) -> bytes:

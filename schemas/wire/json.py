@@ -14,7 +14,6 @@ from spendbrake.schemas.wire.rules import (
     Check,
     build_usage,
     check_cost_usd,
-    check_optional,
     check_time,
 )
 
@@ -119,5 +118,4 @@ JSON_CHECKS: Mapping[str, Check] = {
     "time": check_time,
     "cost_usd": check_cost_usd,
     "replaces": _as_built,
-    "operation": check_optional,
 }

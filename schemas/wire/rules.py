@@ -22,7 +22,7 @@ MAX_CHAIN = 8
 
 Check = Callable[[str, Any], Any]
 
-_REQUIRED = ("request_id", "time", "api_key_id", "provider", "model")
+REQUIRED = ("request_id", "time", "api_key_id", "provider", "model")
 
 
 def build_usage(fields: Mapping[str, Any], checks: Mapping[str, Check]) -> UsageEvent:
@@ -32,7 +32,7 @@ def build_usage(fields: Mapping[str, Any], checks: Mapping[str, Check]) -> Usage
         BadRecord: the first thing wrong, with field and value.
     """
     found = _read(fields, checks)
-    for name in _REQUIRED:
+    for name in REQUIRED:
         if name not in found:
             raise BadRecord("missing_field", name, None, "required")
     if "session_id" not in found and "trace_id" in found:
@@ -103,7 +103,7 @@ def check_time(field: str, value: Any) -> float:
     """Return epoch seconds UTC from a number, a datetime or RFC 3339 text with its offset."""
     if isinstance(value, str):
         try:
-            value = datetime.fromisoformat(value)
+            value = datetime.fromisoformat(value.upper())
         except ValueError:
             raise BadRecord("bad_time", field, value, "neither epoch seconds nor RFC 3339") from None
     if isinstance(value, datetime):
