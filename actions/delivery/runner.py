@@ -1,0 +1,155 @@
+"""The runner: brings one action to its end, once. It knows effects, ledger, clock and sleep as ports only.
+
+An intent is safe in the ledger before the first try, the end of the matter before the result is returned. So after a
+crash there is an intent without an end, and only then can the receiver have seen what nobody noted: a receiver that
+takes ids gets the same id again, any other is asked first, and where it cannot tell the action ends as `unknown`.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from spendbrake.actions.delivery.chain import Chain
+from spendbrake.actions.delivery.ledger import Entry, Ledger
+from spendbrake.actions.delivery.port import DeadLetters, Effect, GiveUp, Retry, Superseded
+from spendbrake.actions.delivery.retry import Backoff
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.result import Outcome, Result
+
+T = TypeVar("T")
+
+
+class Runner:
+    """Carries out the actions of one effect.
+
+    Args:
+        ledger: None for an effect whose actions are absolute states (`limits`): there a repetition is harmless.
+        dead_letters: Where failed actions are buried before their result says so.
+        chain: Of this process; it may be shared by its runners.
+        clock: Wall clock, epoch seconds UTC; `sleep` waits seconds; `random` draws from [0, 1).
+    """
+
+    def __init__(
+        self,
+        effect: Effect,
+        ledger: Ledger | None,
+        dead_letters: DeadLetters,
+        chain: Chain,
+        *,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+        random: Callable[[], float],
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._effect = effect
+        self._ledger = ledger
+        self._dead_letters = dead_letters
+        self._chain = chain
+        self._clock = clock
+        self._sleep = sleep
+        self._random = random
+        self._backoff = backoff or Backoff()
+        self._under_way: dict[str, asyncio.Event] = {}
+
+    async def run(self, action: Action, *, redriven: bool = False) -> Result:
+        """Bring an action to its end and return what became of it.
+
+        An action that has ended is not carried out again; its end is reported once more, as the first report may
+        have been lost. `redriven` tries again what failed. Calls may run side by side; those of one id follow each
+        other. Only failures of the ledger and of the dead letters are raised: then the process must end, and the
+        action will come again.
+        """
+        if action.mode == "shadow":
+            return self._chain.link(action, "shadow", at=self._clock(), attempts=0)
+        while (other := self._under_way.get(action.id)) is not None:
+            await other.wait()
+        over = self._under_way[action.id] = asyncio.Event()
+        try:
+            return await self._run(action, redriven)
+        finally:
+            del self._under_way[action.id]
+            over.set()
+
+    async def _run(self, action: Action, redriven: bool) -> Result:
+        entry = self._ledger.get(action.id) if self._ledger is not None else None
+        if entry is None:
+            return await self._attempt(action, 0, in_doubt=False)
+        if entry.outcome is None or (redriven and entry.outcome in ("failed", "unknown")):
+            in_doubt = entry.outcome != "failed" and not self._effect.takes_ids
+            return await self._attempt(action, entry.attempts, in_doubt=in_doubt)
+        return self._chain.link(
+            action,
+            entry.outcome,
+            at=entry.at,
+            attempts=entry.attempts,
+            error=entry.error,
+            response=entry.response,
+        )
+
+    async def _attempt(self, action: Action, attempts: int, *, in_doubt: bool) -> Result:
+        """Try until there is an end. `in_doubt`: the receiver may have the action and is asked before the next try."""
+        for tries in itertools.count(1):
+            if not in_doubt and action.expires_at <= self._clock():
+                return await self._end(action, "expired", attempts)
+            try:
+                if in_doubt:
+                    found = await _guarded(self._effect.find(action))
+                    if found is not False:
+                        return await self._end(action, "done" if found else "unknown", attempts)
+                    in_doubt = False
+                    continue
+                attempts += 1
+                await self._intend(action, attempts)
+                response = await _guarded(self._effect.carry_out(action))
+                return await self._end(action, "done", attempts, response=response)
+            except Superseded as error:
+                return await self._end(action, "superseded", attempts, error=str(error))
+            except GiveUp as error:
+                return await self._fail(action, attempts, str(error), in_doubt=in_doubt)
+            except Retry as error:
+                in_doubt = in_doubt or (error.maybe_done and not self._effect.takes_ids)
+                pause = self._backoff.pause_s(tries, self._random(), error.after_s)
+                if self._backoff.exhausted(tries):
+                    return await self._fail(action, attempts, error.reason, in_doubt=in_doubt)
+                if self._clock() + pause >= action.expires_at:
+                    outcome: Outcome = "unknown" if in_doubt else "expired"
+                    return await self._end(action, outcome, attempts, error=error.reason)
+            await self._sleep(pause)
+        raise AssertionError("unreachable")
+
+    async def _intend(self, action: Action, attempts: int) -> None:
+        if self._ledger is not None:
+            await self._ledger.put(action.id, Entry(attempts=attempts, at=self._clock()))
+
+    async def _fail(self, action: Action, attempts: int, reason: str, *, in_doubt: bool) -> Result:
+        """Bury an action that was not carried out; one that may have been is not brought back from there."""
+        if in_doubt:
+            return await self._end(action, "unknown", attempts, error=reason)
+        await self._dead_letters.bury(action, reason)
+        return await self._end(action, "failed", attempts, error=reason)
+
+    async def _end(
+        self,
+        action: Action,
+        outcome: Outcome,
+        attempts: int,
+        *,
+        error: str | None = None,
+        response: Mapping[str, Any] | None = None,
+    ) -> Result:
+        at = self._clock()
+        if self._ledger is not None:
+            entry = Entry(attempts=attempts, at=at, outcome=outcome, error=error, response=response or {})
+            await self._ledger.put(action.id, entry)
+        return self._chain.link(action, outcome, at=at, attempts=attempts, error=error, response=response)
+
+
+async def _guarded(call: Awaitable[T]) -> T:
+    """Await an effect; what it should not have raised condemns the action, not the worker."""
+    try:
+        return await call
+    except (Retry, GiveUp, Superseded):
+        raise
+    except Exception as error:
+        raise GiveUp(f"{type(error).__name__}: {error}") from error
