@@ -104,6 +104,7 @@ async def test_every_partition_is_ticked_through_the_trace_and_past_its_end() ->
     assert log.ticked(0) == log.ticked(1)
     assert log.ticked(0)[:3] == [5, 10, 15]
     assert log.ticked(0)[-1] >= 12 + 20
+    assert min(ticks.progress().values()) >= START + 12 + 20, "it returned before the owners had got there"
     assert played.ticks == 2 * len(log.ticked(0))
 
 
