@@ -14,6 +14,11 @@ MESSAGE_HEADER = "sb-message"
 STAGE_HEADER = "sb-stage"
 
 
+def standing_record(action: Action, partition: int, now: float) -> OutRecord:
+    """Return an action as a record of the partition of the log that owns its node."""
+    return OutRecord(ACTIONS.name, action.node.encode(), encode(action), now, partition)
+
+
 class Emitter:
     """Fills one outcome.
 
@@ -39,7 +44,7 @@ class Emitter:
     def action(self, action: Action, partition: int) -> None:
         """Publish an action into the partition of the log that owns its node."""
         self.count("actions", action.effect)
-        self._send(ACTIONS.name, action.node.encode(), encode(action), action.time, partition=partition)
+        self.outcome.records.append(standing_record(action, partition, action.time))
 
     def dead(self, place: int, now: float, stage: str, reason: str, field: str = "", message: str = "") -> None:
         """Put a record that cannot be counted among the dead letters, as it was received."""

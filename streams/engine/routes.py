@@ -19,6 +19,8 @@ I64 = NDArray[np.int64]
 
 MAX_SERIES = 500
 """Series a team has; what comes after goes to `other`, nodes with a budget of their own apart."""
+MAX_KEYS = 1_000
+"""Keys of a team that are published because events named them; those past it get the untagged node's decisions."""
 FIXED = 5
 """Columns of the series matrix that every route has: team, project, key, model, environment."""
 
@@ -116,11 +118,14 @@ class Routes:
 
     def _bind(self, team: int, key: str, chain: tuple[NodeView, ...], project: str, environment: str) -> None:
         """Note a key that gateways have not been told of, or whose nodes are others now."""
+        keys = self.state.heads[team].keys
+        if chain[0].id == UNTAGGED or (len(keys) >= MAX_KEYS and key not in keys):
+            return
         nodes = tuple(node.id for node in reversed(chain))
         nodes = nodes if nodes[0] == key else (key, *nodes)
-        known = self.state.heads[team].keys.get(key)
+        known = keys.get(key)
         if known is None or known.nodes != nodes:
-            self.state.heads[team].keys[key] = KeyChain(nodes, project or None, environment or None, self.state.now)
+            keys[key] = KeyChain(nodes, project or None, environment or None, self.state.now)
             self.state.new_keys.append((team, key))
 
     def _series(self, team: int, kind: Kind, name: str, node: NodeView | None) -> int:

@@ -92,10 +92,10 @@ class Segment:
         hour = int(now // HOUR_S)
         if hour != self.state.hour:
             self.state.hour = hour
-            self.state.sessions.settle()
-            n = len(self.state.teams)
-            own = self.state.teams.series[:n]
-            self.state.cost_24h[:n] = self.state.series.hours.sums("cost", own, hour - 24, hour - 1)
+            begun = np.flatnonzero(self.state.teams.seen[: len(self.state.teams)] < self.offsets[0])
+            self.state.sessions.settle(begun)
+            own = self.state.teams.series[begun]
+            self.state.cost_24h[begun] = self.state.series.hours.sums("cost", own, hour - 24, hour - 1)
         self.judge.roll(now, int(self.offsets[0]))
 
     def _due(self, until: float) -> None:

@@ -33,7 +33,7 @@ class Tiering:
         """
         state, table = self.state, self.state.series
         n = len(table)
-        if state.rules != self.rules.version:
+        if state.numbered_by is not self.rules:
             # Whatever a row was armed by, the version at hand decides; calendars are numbered by it as well.
             self._renumber()
             state.unarmed = [row for row in range(n) if table.node[row] is not None]
@@ -48,9 +48,10 @@ class Tiering:
         due = set(state.unarmed)
         if rolled:
             due |= {row for row in range(n) if table.node[row] is not None and int(table.calendar[row]) in rolled}
-        was, state.rules, state.unarmed = state.rules, self.rules.version, []
+        changed = state.rules not in (0, self.rules.version)
+        state.rules, state.unarmed = self.rules.version, []
         for row in sorted(due):
-            yield from self._begin(row, int(ended[row]) if len(ended) else 0, judgeable, changed=was != 0)
+            yield from self._begin(row, int(ended[row]) if len(ended) else 0, judgeable, changed=changed)
 
     def _begin(self, row: int, ended: int, judgeable: Callable[[int], bool], *, changed: bool) -> Iterator[Rolled]:
         """Set and roll the tiers of one node."""
@@ -119,6 +120,7 @@ class Tiering:
             view = view_of(self.rules, team, name) or self.rules.tree.resolve_team(team)
             table.calendar[row] = self.rules.calendar(view)
         self.state.periods.current.clear()
+        self.state.numbered_by = self.rules
 
     def _day(self, row: int, day: int) -> int:
         return int(self.state.series.days.span("cost", row, day, day)[0])

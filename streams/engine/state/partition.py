@@ -59,6 +59,7 @@ class PartitionState:
         emitted: Offset up to which dead letters and forwards were sent before a crash.
         marks: (next offset, clock, version of the rules) wherever a commit may stand.
         rules: Version of the rules the tiers were set by; 0 before any.
+        numbered_by: The compiled rules whose calendar numbers the series hold.
         unarmed: Series that have become nodes since tiers were last set.
         new_keys: (team, API key) that events have named for the first time.
         replayed: Highest stamp of a loaded row: up to here rows may hold parts of the log already.
@@ -79,6 +80,7 @@ class PartitionState:
         self.periods = Periods()
         self.hour = -1
         self.rules = 0
+        self.numbered_by: object = None
         self.unarmed: list[int] = []
         self.new_keys: list[tuple[int, str]] = []
 

@@ -111,6 +111,7 @@ def _series(
         arrays |= {f"session.{name}": getattr(state.sessions, name)[one] for name in (*ARRAYS, *SESSION_FIELDS)}
         arrays |= {f"team.{name}": getattr(state.teams, name)[one] for name in TEAM_FIELDS}
         arrays["cost_24h"] = state.cost_24h[one]
+        arrays["floor"] = state.teams.closable(state.now, one)
     return meta, arrays
 
 
@@ -178,7 +179,8 @@ def _load_head(state: PartitionState, name: str, meta: Mapping[str, Any], arrays
     head.keys = {key: KeyChain(tuple(nodes), *rest) for key, (nodes, *rest) in meta["keys"].items()}
     head.saved_panel = arrays["panel"].tobytes() if "panel" in arrays else None
     teams = state.teams
-    teams.judged[team], teams.closed[team], teams.floor[team] = at, meta["closed"], meta["floor"]
+    teams.judged[team], teams.closed[team] = at, meta["closed"]
+    teams.floor[team] = max(int(teams.floor[team]), meta["floor"])
     teams.due[team] = np.inf if meta["due"] is None else meta["due"]
 
 
@@ -207,6 +209,7 @@ def _load_series(state: PartitionState, name: str, meta: Mapping[str, Any], arra
         for field in TEAM_FIELDS:
             getattr(state.teams, field)[one] = arrays[f"team.{field}"]
         state.cost_24h[one] = arrays["cost_24h"]
+        state.teams.floor[team] = max(int(state.teams.floor[team]), int(arrays["floor"][0]))
         state.teams.seen[team] = at
 
 

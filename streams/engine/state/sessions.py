@@ -68,10 +68,10 @@ class SessionTable:
                 fill += FIRST_MARK
             setattr(self, name, np.concatenate([old, fill]))
 
-    def settle(self) -> None:
-        """Take over what ended as the typical session; called when the clock passes a full hour."""
-        self.behind[:] = self.ended
-        np.floor_divide(self.ended_cost, np.maximum(self.ended, 1), out=self.typical)
+    def settle(self, teams: I64) -> None:
+        """Take over what ended as the teams' typical session; called when the clock passes a full hour."""
+        self.behind[teams] = self.ended[teams]
+        self.typical[teams] = self.ended_cost[teams] // np.maximum(self.ended[teams], 1)
 
     def add(self, team: I64, session: U64, cost: I64, at: NDArray[np.float64]) -> list[Passed]:
         """Add rows, in offset order, to their sessions; return those that passed their mark, in order."""

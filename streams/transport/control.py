@@ -1,0 +1,84 @@
+"""The control topic: read whole by everyone, without a group; then followed. What its records say is not known here."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+KeyValue: TypeAlias = tuple[bytes, bytes | None]
+
+
+class ControlLog(Protocol):
+    """Reads the control topic; blocks, so call it off the loop."""
+
+    def read_to_end(self) -> Sequence[KeyValue]:
+        """Return all that is there, in order."""
+
+    def follow(self, wait_s: float) -> Sequence[KeyValue]:
+        """Return what has come since; empty when nothing came within `wait_s`."""
+
+
+class ControlUnavailable(ConnectionError):
+    """The control topic could not be read."""
+
+
+class KafkaControl:
+    """The control topic on Kafka: one partition, no group, no commits.
+
+    Args:
+        topic: As the broker has it.
+        timeout_s: Longest wait for the end of the topic.
+    """
+
+    def __init__(
+        self, bootstrap: str, topic: str, *, timeout_s: float = 30.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._topic, self._timeout_s, self._clock = topic, timeout_s, clock
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": "spendbrake-control-readers",  # required by the client; nothing is ever committed
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+                "fetch.wait.max.ms": 100,
+            }
+        )
+        self._consumer.assign([TopicPartition(topic, 0, 0)])
+
+    def read_to_end(self) -> list[KeyValue]:
+        """Return all records from the first on.
+
+        Raises:
+            ControlUnavailable: the end was not reached in time.
+        """
+        records: list[KeyValue] = []
+        until = self._clock() + self._timeout_s
+        while self._clock() < until:
+            found, ended = self._take(0.2)
+            records += found
+            if ended:
+                return records
+        raise ControlUnavailable(f"{self._topic}: its end was not reached within {self._timeout_s:g} s")
+
+    def follow(self, wait_s: float) -> list[KeyValue]:
+        """Return what has come since the last read."""
+        return self._take(wait_s)[0]
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
+
+    def _take(self, wait_s: float) -> tuple[list[KeyValue], bool]:
+        records: list[KeyValue] = []
+        ended = False
+        for message in self._consumer.consume(500, wait_s):
+            error = message.error()
+            if error is None:
+                records.append((message.key() or b"", message.value()))
+            elif error.code() == KafkaError._PARTITION_EOF:
+                ended = True
+            else:
+                raise ControlUnavailable(f"{self._topic}: {KafkaException(error)}")
+        return records, ended

@@ -1,0 +1,44 @@
+"""Ticks: the clock of partitions that nobody sends to, so that idle teams close windows, blocks lift, periods roll."""
+
+from collections.abc import Callable, Iterable
+
+from spendbrake.schemas.topics import USAGE
+from spendbrake.schemas.wire.envelope import seal
+from spendbrake.streams.engine.outcome import OutRecord
+from spendbrake.streams.workers.journal import Owned
+
+WAITING_S, IDLE_S = 1.0, 30.0
+"""Silence after which a tick is sent: while something waits for the clock, and otherwise."""
+
+
+class Ticker:
+    """Decides which partitions need a tick. Topics that carry a trace's own time are the player's to tick.
+
+    Args:
+        secret: Signs ticks.
+        clock: Wall clock, seconds.
+    """
+
+    def __init__(self, secret: bytes, clock: Callable[[], float], topic: str = USAGE.name) -> None:
+        self._secret, self._clock, self._topic = secret, clock, topic
+        self._stirred: dict[int, float] = {}
+
+    def stirred(self, owned: Owned) -> None:
+        """Note that a partition has moved."""
+        self._stirred[owned.number] = self._clock()
+
+    def due(self, owned: Iterable[Owned]) -> list[OutRecord]:
+        """Return the ticks that are due now."""
+        now = self._clock()
+        ticks = []
+        for one in owned:
+            silence = now - self._stirred.get(one.number, 0.0)
+            if silence >= (WAITING_S if one.wants_tick else IDLE_S):
+                self._stirred[one.number] = now
+                ticks.append(tick(one.number, now, self._secret, self._topic))
+        return ticks
+
+
+def tick(partition: int, now: float, secret: bytes, topic: str = USAGE.name) -> OutRecord:
+    """Return a tick for one partition."""
+    return OutRecord(topic, b"", b"", now, partition, seal("tick", topic, b"", b"", secret))

@@ -1,0 +1,107 @@
+"""Versions of policy, owners and topics, as the control topic has them: what a worker must know before it joins."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import orjson
+import structlog
+
+from spendbrake.schemas.control import ControlMessage, Owner, OwnersVersion, PolicyVersion, TopicRegistration
+from spendbrake.schemas.policy import PolicyFile
+from spendbrake.schemas.wire.avro import decode, encode, schema_id_of
+from spendbrake.streams.engine.rules import RuleBook
+from spendbrake.streams.transport.control import ControlLog, KeyValue
+
+LOG = structlog.get_logger("spendbrake.versions")
+LEAD_S = 30.0
+"""A policy comes into force this long after it was published, at the least: every worker has read it by then."""
+OWNERS_LEAD_S = 660.0
+"""Owners and prices hold from this long after publication: no event that is on its way may be resolved twice."""
+
+KINDS: dict[int, type[ControlMessage]] = {6: PolicyVersion, 7: OwnersVersion, 8: TopicRegistration}
+M = TypeVar("M", PolicyVersion, OwnersVersion, TopicRegistration)
+
+
+class NoPolicy(LookupError):
+    """Nothing was published yet."""
+
+
+class Versions:
+    """All control messages that were read.
+
+    Attributes:
+        book: The compiled versions; it grows while the topic is followed.
+        read_at: When the topic was last read to its end.
+    """
+
+    def __init__(self, partitions: int, clock: Callable[[], float]) -> None:
+        self.book = RuleBook(partitions)
+        self._clock = clock
+        self.read_at = float("-inf")
+        self.policies: dict[int, PolicyVersion] = {}
+        self.owners: dict[int, OwnersVersion] = {}
+        self.topics: dict[str, TopicRegistration] = {}
+
+    def take(self, records: Iterable[KeyValue]) -> bool:
+        """Take records in; tell whether a new version was among them."""
+        news = False
+        for key, value in records:
+            if value is not None:
+                news |= self._one(key, value)
+        self.read_at = self._clock()
+        return news
+
+    def _one(self, key: bytes, value: bytes) -> bool:
+        kind = KINDS.get(schema_id_of(value))
+        if kind is None:
+            LOG.error("control record of an unknown kind is passed over", key=key.decode(errors="replace"))
+            return False
+        message = decode(kind, value)
+        if isinstance(message, PolicyVersion):
+            self.policies[message.version] = message
+            return self.book.add(message)
+        if isinstance(message, OwnersVersion):
+            self.owners[message.version] = message
+            return self.book.owners.add(message)
+        self.topics[message.name] = message
+        return False
+
+    async def follow(self, log: ControlLog, changed: Callable[[], None]) -> None:
+        """Take in what comes, for ever; `changed` is called after a new version."""
+        while True:
+            if self.take(await asyncio.to_thread(log.follow, 1.0)):
+                changed()
+
+    def next_policy(self, document: dict[str, object], now: float, at: float | None) -> PolicyVersion:
+        """Return the next policy version, in force from `at` on, or as soon as it may be.
+
+        Raises:
+            ValueError: `at` is too soon.
+        """
+        PolicyFile.model_validate(document)
+        earliest = now + LEAD_S
+        if at is not None and at < earliest and self.policies:
+            raise ValueError(f"a new version can be in force {LEAD_S:g} s from now at the earliest")
+        digest = hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        number = max(self.policies, default=0) + 1
+        valid_from = 0.0 if number == 1 else (earliest if at is None else at)
+        return PolicyVersion(
+            version=number, valid_from=valid_from, published_at=now, digest=digest, document=dict(document)
+        )
+
+    def next_owners(self, owners: Iterable[Owner], now: float) -> OwnersVersion:
+        """Return the next version of owners; the first holds from the beginning of time."""
+        number = max(self.owners, default=0) + 1
+        valid_from = 0.0 if number == 1 else now + OWNERS_LEAD_S
+        return OwnersVersion(version=number, valid_from=valid_from, published_at=now, owners=tuple(owners))
+
+
+def control_record(message: ControlMessage) -> tuple[bytes, bytes]:
+    """Return key and value of a control message."""
+    if isinstance(message, PolicyVersion):
+        return f"policy/{message.version}".encode(), encode(message)
+    if isinstance(message, OwnersVersion):
+        return f"owners/{message.version}".encode(), encode(message)
+    return f"topic/{message.name}".encode(), encode(message)
