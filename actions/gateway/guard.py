@@ -3,15 +3,12 @@
 import asyncio
 import hashlib
 import json
-import math
-import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self, get_args
+from typing import Any, Self, get_args
 
 import redis
 import redis.asyncio
@@ -23,6 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from spendbrake.actions.gateway.contract import CheckResult, Layout, Marks, encoded
+from spendbrake.actions.gateway.memory import Call, Memories, Memory
 from spendbrake.schemas.decision import STATUS, OnUnavailable
 
 SCRIPT = Path(__file__).with_name("check.lua").read_bytes()
@@ -32,87 +30,6 @@ STALE_AFTER_S = 90.0
 """Three republish passes: a partition without a mark for so long is not known any more."""
 RETRY_UNAVAILABLE_S = 5.0
 CONNECTIONS = 64
-ANSWERS_PER_KEY = 64
-"""Models, environments and projects of one key that `last_decision` tells apart."""
-
-
-class _Call(NamedTuple):
-    key: str
-    model: str
-    environment: str | None
-    project: str | None
-
-
-@dataclass(slots=True)
-class _Memory:
-    """The last answer for a call like this one, and its rate, kept here while Redis is away."""
-
-    reply: bytes | str
-    result: CheckResult
-    tokens: float
-    at: float
-
-    def recall(self, now: float) -> CheckResult | None:
-        """Return the answer if it still stands at `now`; under a throttle, by this process's own bucket."""
-        result = self.result
-        if result.expires_at is not None and result.expires_at <= now:
-            return None
-        result = replace(result, source="memory", marks="unread")
-        if result.verdict not in ("allow", "throttle") or result.max_rps is None:
-            return result
-        full = max(1, result.burst or math.ceil(result.max_rps))
-        self.tokens = min(full, self.tokens + max(0.0, now - self.at) * result.max_rps)
-        self.at = max(self.at, now)
-        if self.tokens < 1:
-            wait = (1 - self.tokens) / result.max_rps
-            return replace(result, verdict="throttle", status=429, code="rate_limited", retry_after=wait, remaining=0)
-        self.tokens -= 1
-        return replace(
-            result, verdict="allow", status=200, code="", reason="", retry_after=None, remaining=int(self.tokens)
-        )
-
-
-class _Memories:
-    """Answers of the keys seen last, and what holds for a key when there are none; for threads."""
-
-    def __init__(self, n_keys: int) -> None:
-        self._n_keys = n_keys
-        self._keys: OrderedDict[str, tuple[OnUnavailable | None, dict[_Call, _Memory]]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def same(self, call: _Call, reply: bytes | str) -> CheckResult | None:
-        """Return the remembered result if it was read from these very bytes and has no rate to follow."""
-        with self._lock:
-            _, answers = self._keys.get(call.key, (None, {}))
-            memory = answers.get(call)
-            if memory is None or memory.reply != reply or memory.result.max_rps is not None:
-                return None
-            self._keys.move_to_end(call.key)
-            return memory.result
-
-    def put(self, call: _Call, mode: OnUnavailable | None, memory: _Memory) -> None:
-        """Remember an answer, and forget the key not asked about for longest when there are too many."""
-        with self._lock:
-            _, answers = self._keys.get(call.key, (None, {}))
-            answers.pop(call, None)
-            if len(answers) >= ANSWERS_PER_KEY:
-                del answers[next(iter(answers))]
-            answers[call] = memory
-            self._keys[call.key] = (mode, answers)
-            self._keys.move_to_end(call.key)
-            if len(self._keys) > self._n_keys:
-                self._keys.popitem(last=False)
-
-    def mode(self, key: str) -> OnUnavailable | None:
-        """Return the key's own on_unavailable, if it was ever heard."""
-        with self._lock:
-            return self._keys.get(key, (None, {}))[0]
-
-    def recall(self, call: _Call, now: float) -> CheckResult | None:
-        """Return the last answer for `call` as it stands at `now`."""
-        with self._lock:
-            memory = self._keys.get(call.key, (None, {}))[1].get(call)
-            return memory.recall(now) if memory is not None else None
 
 
 class _Core:
@@ -128,11 +45,11 @@ class _Core:
         self._layout = Layout(prefix)
         self._on_unavailable = on_unavailable
         self._stale_after_s = min(stale_after_s, 1e18)
-        self._memories = _Memories(memory)
+        self._memories = Memories(memory)
         self.unavailable: Counter[str] = Counter()
         """Checks answered without fresh limits, by cause: timeout, connection, error, stale, missing."""
 
-    def arguments(self, call: _Call, now: float) -> tuple[Any, ...]:
+    def arguments(self, call: Call, now: float) -> tuple[Any, ...]:
         """Return what follows the script in EVAL: the number of keys, KEYS and ARGV."""
         key, model, environment, project = call
         return (
@@ -145,7 +62,7 @@ class _Core:
             self._stale_after_s,
         )
 
-    def answer(self, call: _Call, reply: bytes | str, now: float) -> CheckResult:
+    def answer(self, call: Call, reply: bytes | str, now: float) -> CheckResult:
         """Return what the script's reply means for `call`."""
         same = self._memories.same(call, reply)
         if same is not None:
@@ -156,19 +73,22 @@ class _Core:
             return self.without(call, now, marks)
         result = _result(told, call.model)
         if marks == "fresh":
-            self._memories.put(call, told["on_unavailable"], _Memory(reply, result, float(result.remaining or 0), now))
+            self._memories.put(call, told["on_unavailable"], Memory(reply, result, float(result.remaining or 0), now))
             return result
         self.unavailable[marks] += 1
-        if told.get("on_unavailable") == "last_decision" and result.allowed:
-            return self._memories.recall(call, now) or result
-        return result
+        if told.get("on_unavailable") != "last_decision" or not result.allowed:
+            return result
+        remembered = self._memories.recall(call, now)
+        if remembered is None or (remembered.allowed and result.verdict != "allow"):
+            return result
+        return remembered
 
-    def without(self, call: _Call, now: float, cause: str) -> CheckResult:
+    def without(self, call: Call, now: float, cause: str) -> CheckResult:
         """Return the answer for `call` when its limits cannot be known, and count `cause`."""
         self.unavailable[cause] += 1
         mode = self._memories.mode(call.key) or self._on_unavailable
         marks: Marks = "missing" if cause == "missing" else "unread"
-        if mode == "closed":
+        if mode not in ("open", "last_decision"):
             return CheckResult(
                 verdict="block",
                 status=503,
@@ -187,8 +107,8 @@ class _Core:
 
 
 def _result(told: dict[str, Any], model: str) -> CheckResult:
-    verdict = told["verdict"]
     get = told.get
+    verdict = told["verdict"] if told["verdict"] in STATUS else "block"
     return CheckResult(
         verdict=verdict,
         status=int(get("status") or STATUS[verdict]),
@@ -262,7 +182,7 @@ class Guard:
 
     def check(self, key: str, model: str, environment: str | None = None, project: str | None = None) -> CheckResult:
         """Return what to do with one call; never raises for a Redis that is away."""
-        call, now = _Call(key, model, environment, project), self._clock()
+        call, now = Call(key, model, environment, project), self._clock()
         arguments = self._core.arguments(call, now)
         try:
             try:
@@ -324,7 +244,7 @@ class AsyncGuard:
         self, key: str, model: str, environment: str | None = None, project: str | None = None
     ) -> CheckResult:
         """Return what to do with one call; never raises for a Redis that is away."""
-        call, now = _Call(key, model, environment, project), self._clock()
+        call, now = Call(key, model, environment, project), self._clock()
         arguments = self._core.arguments(call, now)
         try:
             async with asyncio.timeout(self._timeout_s):
