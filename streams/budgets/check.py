@@ -1,0 +1,266 @@
+"""What is wrong with a policy file that its model cannot see: references, paths of the tree, names used twice."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from difflib import get_close_matches
+from typing import Literal, TypeAlias
+
+from spendbrake.actions.policies.base import ANY, LIFT, NOTICE
+from spendbrake.schemas.policy import Limits, Node, Policy, PolicyFile
+from spendbrake.schemas.usage import UNTAGGED
+from spendbrake.streams.budgets.tree import KEY, PROJECT, names_of
+
+Path: TypeAlias = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong at one place of a policy file.
+
+    Attributes:
+        severity: An error refuses the file; a warning does not.
+        line: Line of the YAML text, from 1; None where the file did not come as text.
+    """
+
+    path: Path
+    message: str
+    severity: Literal["error", "warning"] = "error"
+    line: int | None = None
+
+    def __str__(self) -> str:
+        """Return it for people.
+
+        Examples:
+            >>> str(Problem(("nodes", 3, "parent"), "no node 'pay'", line=12))
+            "line 12: nodes[3].parent: no node 'pay'"
+        """
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path).lstrip(".")
+        line = f"line {self.line}: " if self.line is not None else ""
+        warning = "warning: " if self.severity == "warning" else ""
+        return f"{line}{warning}{place or 'file'}: {self.message}"
+
+
+def check(file: PolicyFile, detectors: Collection[str] | None = None) -> list[Problem]:
+    """Return every problem of a file, in the order of its parts.
+
+    Args:
+        file: As its model took it.
+        detectors: Names in the detector catalog; None leaves the names of detectors unchecked.
+    """
+    return [
+        *_levels(file),
+        *_tiers(file),
+        *_nodes(file),
+        *_amounts(file),
+        *_names(file),
+        *_defaults(file),
+        *_policies(file, detectors),
+        *_prices(file),
+        *_detection(file, detectors),
+    ]
+
+
+def _unknown(path: Path, what: str, value: str, known: Collection[str]) -> Problem:
+    close = get_close_matches(value, known, n=1)
+    return Problem(path, f"no {what} {value!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+
+
+def _all_known(path: Path, what: str, values: Iterable[str] | None, known: Collection[str]) -> Iterator[Problem]:
+    for place, value in enumerate(values or ()):
+        if value not in known:
+            yield _unknown((*path, place), what, value, known)
+
+
+def _repeated(path: Path, what: str, values: Sequence[str], field: Path = ()) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    for place, value in enumerate(values):
+        if first.setdefault(value, place) != place:
+            yield Problem((*path, place, *field), f"{what} {value!r} is used before, in {path[-1]}[{first[value]}]")
+
+
+def _levels(file: PolicyFile) -> Iterator[Problem]:
+    yield from _repeated(("levels",), "level", file.levels)
+    if file.home not in file.levels:
+        yield _unknown(("home",), "level", file.home, file.levels)
+        return
+    for place, level in enumerate(file.levels[file.levels.index(file.home) + 1 :], file.levels.index(file.home) + 1):
+        if level not in (PROJECT, KEY) and not any(node.level == level for node in file.nodes):
+            message = f"{level!r} lies below the home level, and events name only teams, projects and keys"
+            yield Problem(("levels", place), message, "warning")
+
+
+def _tiers(file: PolicyFile) -> Iterator[Problem]:
+    yield from _repeated(("tiers",), "tier", [tier.name for tier in file.tiers], ("name",))
+    for place, tier in enumerate(file.tiers):
+        if tier.basis == "month_over_month" and tier.at <= 1:
+            message = f"{tier.at} stands although spend did not rise; 1.2 is a rise of 20 %"
+            yield Problem(("tiers", place, "at"), message, "warning")
+
+
+def _nodes(file: PolicyFile) -> Iterator[Problem]:
+    """Check that the nodes are one tree, whose paths cross the home level once."""
+    nodes = {node.id: node for node in reversed(file.nodes)}
+    yield from _repeated(("nodes",), "id", [node.id for node in file.nodes], ("id",))
+    yield from _roots(file)
+    parents = {node.parent for node in file.nodes}
+    default = file.defaults.get(file.home)
+    hosts = {default.parent} if default is not None and default.parent is not None else set()
+    for place, node in enumerate(file.nodes):
+        path: Path = ("nodes", place)
+        if node.id == UNTAGGED:
+            yield Problem((*path, "id"), f"{UNTAGGED!r} is reserved; its limits stand under `untagged`")
+        if node.level not in file.levels:
+            yield _unknown((*path, "level"), "level", node.level, file.levels)
+            continue
+        if node.parent is not None:
+            yield from _parent(file, nodes, path, node)
+        yield from _crossing(file, nodes, path, node, host=node.id in parents | hosts or node.parent is None)
+
+
+def _roots(file: PolicyFile) -> Iterator[Problem]:
+    roots = [(place, node) for place, node in enumerate(file.nodes) if node.parent is None]
+    if not roots:
+        yield Problem(("nodes",), "no root: one node has no parent")
+    for place, node in roots[1:]:
+        yield Problem(("nodes", place, "parent"), f"{node.id!r} has no parent, but {roots[0][1].id!r} is the root")
+    for place, node in roots[:1]:
+        if file.home in file.levels and node.level in file.levels[file.levels.index(file.home) :]:
+            message = f"the root lies at {node.level!r}, but must lie above the home level {file.home!r}"
+            yield Problem(("nodes", place, "level"), message)
+
+
+def _parent(file: PolicyFile, nodes: dict[str, Node], path: Path, node: Node) -> Iterator[Problem]:
+    above = nodes.get(node.parent or "")
+    if above is None:
+        yield _unknown((*path, "parent"), "node", node.parent or "", nodes)
+    elif node.id in _line(nodes, node):
+        yield Problem((*path, "parent"), f"{node.id!r} lies below itself: {' -> '.join(_line(nodes, node))}")
+    elif above.level in file.levels and file.levels.index(above.level) >= file.levels.index(node.level):
+        message = f"{above.id!r} lies at {above.level!r}, which is not above {node.level!r}"
+        yield Problem((*path, "parent"), message)
+
+
+def _crossing(file: PolicyFile, nodes: dict[str, Node], path: Path, node: Node, *, host: bool) -> Iterator[Problem]:
+    if file.home not in file.levels or node.parent is None:
+        return
+    home = file.levels.index(file.home)
+    depth = file.levels.index(node.level)
+    line = _line(nodes, node)
+    whole = bool(line) and line[-1] in nodes and nodes[line[-1]].parent is None
+    if depth > home and whole and not any(nodes[each].level == file.home for each in line):
+        yield Problem((*path, "parent"), f"no node of the home level {file.home!r} above {node.id!r}")
+    elif depth < home and not host:
+        yield Problem(path, f"{node.id!r} has no {file.home} below it, so no money can reach it", "warning")
+
+
+def _line(nodes: dict[str, Node], node: Node) -> list[str]:
+    """Return the ids from the parent up to the root, to an unknown one, or round a cycle once."""
+    line: list[str] = []
+    parent = node.parent
+    while parent is not None and parent not in line:
+        line.append(parent)
+        parent = nodes[parent].parent if parent in nodes else None
+    return line
+
+
+def _limits(file: PolicyFile) -> Iterator[tuple[Path, Limits]]:
+    for place, node in enumerate(file.nodes):
+        yield ("nodes", place), node
+    for level, default in file.defaults.items():
+        yield ("defaults", level), default
+    yield ("untagged",), file.untagged
+
+
+def _amounts(file: PolicyFile) -> Iterator[Problem]:
+    tiers = {tier.name for tier in file.tiers}
+    for path, limits in _limits(file):
+        yield from _all_known((*path, "tiers"), "tier", limits.tiers, tiers)
+        budget, allocation = limits.monthly_budget_usd, limits.monthly_allocation_usd
+        if budget is not None and allocation is not None and allocation < budget:
+            message = f"the hard cap of {allocation} USD is below the budget of {budget} USD"
+            yield Problem((*path, "monthly_allocation_usd"), message)
+    for place, node in enumerate(file.nodes):
+        own = _cap(node)
+        below = sum((_cap(each) or Decimal(0) for each in file.nodes if each.parent == node.id), Decimal(0))
+        if own is not None and below > own:
+            message = f"the nodes below {node.id!r} may spend {below} USD, it itself {own} USD"
+            yield Problem(("nodes", place), message, "warning")
+
+
+def _cap(limits: Limits) -> Decimal | None:
+    return limits.monthly_budget_usd if limits.monthly_allocation_usd is None else limits.monthly_allocation_usd
+
+
+def _names(file: PolicyFile) -> Iterator[Problem]:
+    """Check that every name an event may use means one node."""
+    nodes = {node.id: node for node in reversed(file.nodes)}
+    taken: dict[tuple[str, str, str], str] = {}
+    for place, node in enumerate(file.nodes):
+        if node.level not in (file.home, PROJECT, KEY):
+            continue
+        line = [node.id, *_line(nodes, node)]
+        home = next((each for each in line if each in nodes and nodes[each].level == file.home), "")
+        for name in sorted(names_of(node, home)):
+            other = taken.setdefault((node.level, "" if home == node.id else home, name), node.id)
+            if other != node.id:
+                yield Problem(("nodes", place), f"events that name the {node.level} {name!r} also mean {other!r}")
+            if name == UNTAGGED != node.id and node.level == file.home:
+                yield Problem(("nodes", place), f"{UNTAGGED!r} is reserved; its limits stand under `untagged`")
+
+
+def _defaults(file: PolicyFile) -> Iterator[Problem]:
+    nodes = {node.id: node for node in file.nodes}
+    home = file.levels.index(file.home) if file.home in file.levels else 0
+    for level, default in file.defaults.items():
+        path: Path = ("defaults", level)
+        if level not in file.levels:
+            yield _unknown(path, "level", level, file.levels)
+        elif level not in (file.home, PROJECT, KEY) or file.levels.index(level) < home:
+            yield Problem(path, f"events name no {level}, so no unlisted one can be")
+        if default.parent is None:
+            continue
+        above = nodes.get(default.parent)
+        if level != file.home:
+            yield Problem((*path, "parent"), f"only {file.home!r} has one: an unlisted {level} hangs below its team")
+        elif above is None:
+            yield _unknown((*path, "parent"), "node", default.parent, nodes)
+        elif above.level in file.levels and file.levels.index(above.level) >= home:
+            yield Problem((*path, "parent"), f"{above.id!r} lies at {above.level!r}, not above {file.home!r}")
+
+
+def _policies(file: PolicyFile, detectors: Collection[str] | None) -> Iterator[Problem]:
+    yield from _repeated(("policies",), "policy", [policy.name for policy in file.policies], ("name",))
+    tiers = [tier.name for tier in file.tiers]
+    for place, policy in enumerate(file.policies):
+        when: Path = ("policies", place, "when")
+        yield from _all_known((*when, "tiers"), "tier", policy.when.tiers, tiers)
+        yield from _all_known((*when, "levels"), "level", policy.when.levels, file.levels)
+        if detectors is not None:
+            yield from _all_known((*when, "detectors"), "detector", policy.when.detectors, {*detectors, ANY})
+        yield from _rungs(file, ("policies", place, "rungs"), policy)
+
+
+def _rungs(file: PolicyFile, path: Path, policy: Policy) -> Iterator[Problem]:
+    yield from _repeated(path, "rung", [rung.name for rung in policy.rungs], ("name",))
+    for place, rung in enumerate(policy.rungs):
+        if rung.name in (LIFT, NOTICE):
+            yield Problem((*path, place, "name"), f"{rung.name!r} is reserved")
+        yield from _all_known((*path, place, "notify"), "destination", rung.notify, file.destinations)
+
+
+def _prices(file: PolicyFile) -> Iterator[Problem]:
+    own = Counter(
+        (each.provider.lower().strip(), each.model.lower().strip(), each.valid_from) for each in file.prices.overrides
+    )
+    for place, each in enumerate(file.prices.overrides):
+        if own[each.provider.lower().strip(), each.model.lower().strip(), each.valid_from] > 1:
+            path: Path = ("prices", "overrides", place)
+            yield Problem(path, f"{each.provider} {each.model} has two prices from the same moment on")
+
+
+def _detection(file: PolicyFile, detectors: Collection[str] | None) -> Iterator[Problem]:
+    for name in file.detection.params if detectors is not None else ():
+        if name not in (detectors or ()):
+            yield _unknown(("detection", "params", name), "detector", name, detectors or ())
