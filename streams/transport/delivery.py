@@ -60,6 +60,7 @@ class ChunkDelivery(Consumer):
         self._delivery = self.app.delivery
         self.joined = JoinedDelivery(cast(Log, self))
         self.in_flight = InFlight(self._delivery.limits)
+        self._dropped: set[TP] = set()
 
     def acknowledge(self, tp: TP, first: int, last: int, generation: int) -> bool:
         """Acknowledge the chunks within `first` to `last`; False, and nothing done, if that generation is over."""
@@ -115,24 +116,30 @@ class ChunkDelivery(Consumer):
 
     async def _drain_once(self) -> None:
         generation = self.app.consumer_generation_id
+        await self._rewind(generation)
         records, active = await self._wait_next_records(FETCH_S)
         await asyncio.sleep(0)
-        if records is None or self.should_stop:
-            return
-        if not self.flow_active:
-            await self._seek_while_suspended()
+        if not records or self.should_stop:
             return
         singles = {}
         for tp, found in records.items():
-            if tp.topic not in self._delivery.topics:
-                singles[tp] = found
-            elif generation == self.app.consumer_generation_id:
+            if tp.topic in self._delivery.topics:
                 await self._deliver_run(TP(*tp), found, cast(Fetched, records).positions[tp], generation)
-        if singles:
+            else:
+                singles[tp] = found
+        if singles and self.flow_active:
             await self._deliver_singles(singles, active, self.app.consumer_generation_id)
+
+    async def _rewind(self, generation: int) -> None:
+        """Go back to what was read and not delivered: nothing more may come that would show the hole."""
+        if self._dropped and self._may_deliver(generation):
+            dropped, self._dropped = self._dropped, set()
+            for tp in dropped & self.assignment():
+                await self.joined.rewind(tp, generation)
 
     async def _deliver_run(self, tp: TP, records: Sequence[Any], position: int, generation: int) -> None:
         if not self._may_deliver(generation):
+            self._dropped.add(tp)
             return
         offsets = self._offsets_of(records)
         start = await self.joined.admit(Run(tp, position, offsets), generation)
@@ -141,6 +148,7 @@ class ChunkDelivery(Consumer):
         size = self._delivery.chunk_max
         for at in range(start, len(offsets), size):
             if not self._may_deliver(generation):
+                self._dropped.add(tp)
                 return
             await self._deliver_chunk(tp, records[at : at + size], offsets[at : at + size], generation)
         self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
@@ -179,12 +187,6 @@ class ChunkDelivery(Consumer):
                 await self._add_gap(tp, read + 1, message.offset)
             await self.wait_first(self.callback(message), self.suspend_flow.wait())
             self._read_offset[tp] = message.offset
-
-    async def _seek_while_suspended(self) -> None:
-        try:
-            await self.perform_seek()
-        except Exception as exc:
-            self.log.warning("Seek while flow is suspended: %r", exc)
 
     async def _wait_next_records(self, timeout: float) -> Any:
         paused = self.in_flight.paused(asyncio.get_running_loop().time())

@@ -31,6 +31,12 @@ class JoinedDelivery:
         self.holes = 0
         self.gaps = 0
 
+    async def rewind(self, tp: TP, generation: int) -> None:
+        """Seek to what must come next: records were read and then not delivered."""
+        expected = await self._expected(tp, generation)
+        if expected is not None:
+            await self._log.seek(tp, expected)
+
     async def admit(self, run: Run, generation: int) -> int | None:
         """Return the index of the first record of a run to deliver; None when none of it may be delivered.
 
@@ -39,15 +45,9 @@ class JoinedDelivery:
         Raises:
             RecordsLostError: The log begins past the expected offset.
         """
-        if generation != self._generation:
-            self._next.clear()
-            self._generation = generation
-        expected = self._next.get(run.tp)
+        expected = await self._expected(run.tp, generation)
         if expected is None:
-            expected = await self._first_offset(run.tp)
-            if generation != self._generation:
-                return None
-            self._next[run.tp] = expected
+            return None
         if run.position > expected:
             await self._seek_back(run.tp, expected)
             return None
@@ -70,9 +70,17 @@ class JoinedDelivery:
         for tp in tps:
             self._next.pop(tp, None)
 
-    async def _first_offset(self, tp: TP) -> int:
-        committed = await self._log.committed(tp)
-        return await self._log.log_start(tp) if committed is None else committed
+    async def _expected(self, tp: TP, generation: int) -> int | None:
+        if generation != self._generation:
+            self._next.clear()
+            self._generation = generation
+        if tp not in self._next:
+            committed = await self._log.committed(tp)
+            first = await self._log.log_start(tp) if committed is None else committed
+            if generation != self._generation:
+                return None
+            self._next[tp] = first
+        return self._next[tp]
 
     async def _seek_back(self, tp: TP, expected: int) -> None:
         self.holes += 1

@@ -30,13 +30,11 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
     async def _fetch_records(
         self, consumer: Any, active_partitions: set[TP], timeout: float | None = None, max_records: int | None = None
     ) -> Fetched:
-        if not self.consumer.flow_active:
-            return Fetched({}, {})
         fetcher = consumer._fetcher
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError
         with fetcher._subscriptions.fetch_context():
-            found = await _read(fetcher, active_partitions, max_records)
+            found = await self._read(fetcher, active_partitions, max_records)
             if not found:
                 waiter = fetcher._create_fetch_waiter()
                 await asyncio.wait([waiter], timeout=timeout or 0)
@@ -44,8 +42,22 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
                     waiter.cancel()
                 elif not fetcher._closed:
                     waiter.result()
-                    found = await _read(fetcher, active_partitions, max_records)
+                    found = await self._read(fetcher, active_partitions, max_records)
         return found
+
+    async def _read(self, fetcher: Any, active: set[TP], max_records: int | None) -> Fetched:
+        # A rebalance may have stopped the flow or emptied the set (which aiokafka takes for "all") while we waited.
+        # What is read then is dropped, and nobody seeks a changelog back: its recovery would never end.
+        if not self.consumer.flow_active or not active or fetcher._subscriptions.reassignment_in_progress:
+            return Fetched({}, {})
+        # Nothing is awaited between this look at the positions and the read that moves them.
+        positions = {
+            TP(*tp): result._partition_records.next_fetch_offset
+            for tp, result in fetcher._records.items()
+            if getattr(result, "_partition_records", None) is not None
+        }
+        found = await fetcher.fetched_records(active, timeout=0, max_records=max_records)
+        return Fetched({TP(*tp): records for tp, records in found.items()}, positions)
 
     async def committed(self, tp: Place) -> int | None:
         """Return the group's commit as the broker has it."""
@@ -57,19 +69,6 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         """Return the lowest readable offset as the broker has it."""
         place = driver.ensure_aiokafka_TP(TP(*tp))
         return int((await self.earliest_offsets(place))[place])
-
-
-async def _read(fetcher: Any, active: set[TP], max_records: int | None) -> Fetched:
-    # Nothing is awaited between the look at the positions and the read that moves them.
-    if fetcher._subscriptions.reassignment_in_progress:
-        return Fetched({}, {})
-    positions = {
-        TP(*tp): result._partition_records.next_fetch_offset
-        for tp, result in fetcher._records.items()
-        if getattr(result, "_partition_records", None) is not None
-    }
-    found = await fetcher.fetched_records(active, timeout=0, max_records=max_records)
-    return Fetched({TP(*tp): records for tp, records in found.items()}, positions)
 
 
 class KafkaConsumer(ChunkDelivery, driver.Consumer):
