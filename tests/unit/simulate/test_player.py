@@ -99,7 +99,7 @@ async def test_records_carry_the_traces_time_and_the_teams_key() -> None:
 
 async def test_every_partition_is_ticked_through_the_trace_and_past_its_end() -> None:
     log = Log()
-    ticks = log.ticks(every_s=5, settle_s=20)
+    ticks = log.ticks(every_s=5, settle_s=20, lag_s=600)
     played = await play([event(0), event(12)], log.send, ticks=ticks, clock=log.clock, sleep=log.sleep)
     assert log.ticked(0) == log.ticked(1)
     assert log.ticked(0)[:3] == [5, 10, 15]
