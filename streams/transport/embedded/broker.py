@@ -170,6 +170,20 @@ class Broker:
             return {}
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, ready, max_records)
 
+    async def read_to_end(self, topic: str) -> dict[TP, Records]:
+        """Read all a topic holds, without a group: what a reader of control records starts with.
+
+        What comes after is read by `fetch` from each run's last offset + 1 on.
+        """
+        ends = {tp: self.log.end(tp) for tp in self.partitions(topic)}
+        positions = {tp: self.log.start(tp) for tp in ends}
+        out: dict[TP, Records] = {}
+        while positions := {tp: at for tp, at in positions.items() if at < ends[tp]}:
+            for tp, run in (await self.fetch(positions, 1_000, 0.0)).items():
+                out.setdefault(tp, Records([], [])).extend(run)
+                positions[tp] = run.offsets[-1] + 1
+        return out
+
     def interrupt(self, tps: Iterable[TP]) -> None:
         """End the wait of fetches that wait for any of these partitions."""
         self._appended.ring(tps)

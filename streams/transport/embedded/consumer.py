@@ -15,7 +15,6 @@ from spendbrake.streams.transport.embedded.operations import TopicConfig
 from spendbrake.streams.transport.embedded.records import Records, StoredRecord
 from spendbrake.streams.transport.port import TP as Place
 
-
 UNSETTLED_S = 0.02
 """Seconds one wait for records may take while an assignment is not complete."""
 
