@@ -140,6 +140,8 @@ class _Table:
         self.dates = _padded([grid.dates for grid in grids])
         self.times = _padded([grid.times for grid in grids])
         self.tiers = _padded([grid.tiers for grid in grids])
+        self.last_date = np.array([grid.dates[-1] if grid.dates else -np.inf for grid in grids])
+        self.n_dates = np.array([len(grid.dates) for grid in grids])
         self.n_times = np.array([len(grid.times) + 1 for grid in grids])
         self.n_tiers = np.array([len(grid.tiers) + 1 for grid in grids])
         rates: list[Rates] = [each for grid in grids for each in grid.rates]
@@ -156,10 +158,12 @@ class _Table:
         rows = np.flatnonzero(self.varies[rate_ids])
         if rows.size:
             which, when = rate_ids[rows], at[rows]
-            step = _passed(self.dates, which, when)
-            if len(self.times):
-                step *= self.n_times[which]
-                step += _passed(self.times, which, when % _DAY_S)
+            settled = bool((when >= self.last_date[which]).all())
+            step = self.n_dates[which] if settled else _passed(self.dates, which, when)
+            step *= self.n_times[which]
+            timed = np.flatnonzero(self.n_times[which] > 1)
+            if timed.size:
+                step[timed] += _passed(self.times, which[timed], when[timed] % _DAY_S)
             step *= self.n_tiers[which]
             step += _passed(self.tiers, which, input_tokens[rows])
             cell[rows] += step
