@@ -16,6 +16,8 @@ from spendbrake.streams.transport.port import Log, Run
 
 FETCH_S = 1.0
 """Seconds one wait for records may take."""
+NOTHING_TO_READ_S = 0.05
+"""Seconds until it is looked again whether a partition may be read."""
 
 
 class Fetched(dict[TP, list[Any]]):
@@ -189,14 +191,15 @@ class ChunkDelivery(Consumer):
             self._read_offset[tp] = message.offset
 
     async def _wait_next_records(self, timeout: float) -> Any:
-        paused = self.in_flight.paused(asyncio.get_running_loop().time())
-        if not paused or not self.flow_active:
-            return await super()._wait_next_records(timeout)
+        if not self.flow_active:
+            await self.wait(cast(Any, self.can_resume_flow))
         active = self._get_active_partitions()
-        if not active - paused:
-            await self.sleep(0.05)
+        paused = self.in_flight.paused(asyncio.get_running_loop().time())
+        readable = active - paused if paused else active
+        if not readable:
+            await self.sleep(NOTHING_TO_READ_S)
             return {}, active
-        return await self._getmany(active - paused, timeout), active
+        return await self._getmany(readable, timeout), active
 
     # Acknowledge and commit
 
