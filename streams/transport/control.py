@@ -77,7 +77,7 @@ class KafkaControl:
             error = message.error()
             if error is None:
                 records.append((message.key() or b"", message.value()))
-            elif error.code() == KafkaError._PARTITION_EOF:
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
                 ended = True
             else:
                 raise ControlUnavailable(f"{self._topic}: {KafkaException(error)}")

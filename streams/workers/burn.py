@@ -1,4 +1,4 @@
-"""The burn worker: chunks of usage.v1 through the engine, what follows out, rows kept. Faust carries; it decides nothing."""
+"""The burn worker: chunks of usage.v1 through the engine, what follows out, rows kept. It decides nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -1,11 +1,11 @@
 """Ticks: the clock of partitions that nobody sends to, so that idle teams close windows, blocks lift, periods roll."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from spendbrake.schemas.topics import USAGE
 from spendbrake.schemas.wire.envelope import seal
 from spendbrake.streams.engine.outcome import OutRecord
-from spendbrake.streams.workers.journal import Owned
+from spendbrake.streams.workers.journal import Journal, Owned
 
 WAITING_S, IDLE_S = 1.0, 30.0
 """Silence after which a tick is sent: while something waits for the clock, and otherwise."""
@@ -27,15 +27,20 @@ class Ticker:
         """Note that a partition has moved."""
         self._stirred[owned.number] = self._clock()
 
-    def due(self, owned: Iterable[Owned]) -> list[OutRecord]:
-        """Return the ticks that are due now."""
+    def hurry(self) -> None:
+        """Tick every partition at once: a new version is to be seen."""
+        self._stirred.clear()
+
+    def due(self, journal: Journal) -> list[OutRecord]:
+        """Return the ticks that are due now, of partitions that no record has reached yet as well."""
         now = self._clock()
         ticks = []
-        for one in owned:
-            silence = now - self._stirred.get(one.number, 0.0)
-            if silence >= (WAITING_S if one.wants_tick else IDLE_S):
-                self._stirred[one.number] = now
-                ticks.append(tick(one.number, now, self._secret, self._topic))
+        for number in sorted(journal.ready):
+            owned = journal.owned.get(number)
+            silence = now - self._stirred.get(number, 0.0)
+            if silence >= (WAITING_S if owned is not None and owned.wants_tick else IDLE_S):
+                self._stirred[number] = now
+                ticks.append(tick(number, now, self._secret, self._topic))
         return ticks
 
 

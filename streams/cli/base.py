@@ -1,0 +1,68 @@
+"""What commands share: settings read, a broker opened, errors told in a line. It runs nothing."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+
+from spendbrake.streams.settings import Settings, SettingsError
+from spendbrake.streams.transport.admin import TopicsError
+from spendbrake.streams.workers.deployment import Place, Refused
+
+T = TypeVar("T")
+console = Console()
+errors = Console(stderr=True)
+EXPECTED = (SettingsError, TopicsError, Refused, ConnectionError, ValueError, LookupError, OSError)
+SIMULATION = "sim-"
+"""Prefixes that begin so name topics with a trace's own clock."""
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """Tell what is wrong and end."""
+    errors.print(f"[bold red]error[/] {message}", highlight=False)
+    raise typer.Exit(code)
+
+
+def settings() -> Settings:
+    """Read the environment, or end with every problem it has."""
+    try:
+        return Settings.load()
+    except SettingsError as error:
+        fail(str(error), 2)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command; what a user can mend is told in a line, a defect with its trace."""
+    try:
+        return asyncio.run(work)
+    except EXPECTED as error:
+        fail(str(error) or type(error).__name__)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def place_of(config: Settings) -> Place:
+    """Return what all workers of the deployment agree on."""
+    return Place(
+        prefix=config.prefix,
+        partitions=config.n_partitions,
+        usage_retention_s=config.retention.usage_s,
+        simulation=config.prefix.startswith(SIMULATION),
+        secrets=config.signing_secrets(),
+    )
+
+
+@asynccontextmanager
+async def broker_of(config: Settings) -> AsyncIterator[Any]:
+    """Open the deployment's broker."""
+    from spendbrake.streams.transport.brokers import EmbeddedBroker, KafkaBroker
+
+    broker = EmbeddedBroker(config.log_dir, time.time) if config.embedded else KafkaBroker(config.bootstrap_servers)
+    try:
+        yield broker
+    finally:
+        broker.close()

@@ -1,0 +1,22 @@
+"""The command line. Each command has a file of its own; this one only puts them together."""
+
+import typer
+
+from spendbrake.streams.cli import policy, send, topics, worker
+
+app = typer.Typer(
+    name="spendbrake",
+    help="The brake for AI spend: usage events in, enforcement decisions out.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="rich",
+)
+app.add_typer(topics.app, name="topics")
+app.add_typer(policy.app, name="policy")
+app.command("worker")(worker.worker)
+app.command("send")(send.send)
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    app()

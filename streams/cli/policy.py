@@ -1,0 +1,50 @@
+"""`spendbrake policy`: a starter file, a check that names every problem, and putting a version into force."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spendbrake.streams.cli.base import broker_of, console, fail, place_of, run, settings
+
+app = typer.Typer(help="Write, check and apply the policy file.", no_args_is_help=True)
+File = Annotated[Path, typer.Argument(help="Policy file (YAML).", exists=True, dir_okay=False)]
+
+
+@app.command()
+def check(file: File) -> None:
+    """Name every problem of a policy file at once."""
+    _load(file)
+    console.print(f"{file}: a good policy file")
+
+
+@app.command()
+def apply(
+    file: File, at: Annotated[float | None, typer.Option(help="In force from this epoch second on.")] = None
+) -> None:
+    """Publish a policy file as the next version."""
+    run(_apply(file, at))
+
+
+def _load(file: Path) -> dict[str, object]:
+    from spendbrake.streams.budgets.load import load
+
+    try:
+        return load(file.read_text()).model_dump(mode="json", exclude_unset=True)
+    except ValueError as error:
+        fail(str(error))
+
+
+async def _apply(file: Path, at: float | None) -> None:
+    from spendbrake.streams.workers.deployment import publish, read_versions
+
+    config = settings()
+    document = _load(file)
+    async with broker_of(config) as broker:
+        place = place_of(config)
+        versions = await read_versions(broker, place)
+        version = versions.next_policy(document, time.time(), at)
+        await publish(broker, place, version)
+    when = "from the start" if version.version == 1 else f"from {version.valid_from:.0f} on"
+    console.print(f"policy version {version.version} is in force {when}")

@@ -1,0 +1,142 @@
+"""The two brokers as deployments use them: Kafka through confluent-kafka, and the embedded log of this process."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+from typing import Any
+
+from spendbrake.streams.transport.admin import Admin, TopicPlan
+from spendbrake.streams.transport.control import KafkaControl, KeyValue
+from spendbrake.streams.transport.embedded.admin import EmbeddedAdmin
+from spendbrake.streams.transport.embedded.broker import Broker as EmbeddedLog
+from spendbrake.streams.transport.embedded.transport import EmbeddedTransport
+from spendbrake.streams.transport.kafka import KafkaTransport
+from spendbrake.streams.transport.port import Headers
+from spendbrake.streams.transport.producer import ToolProducer
+
+
+class KafkaBroker:
+    """A Kafka cluster."""
+
+    transport = KafkaTransport
+
+    def __init__(self, bootstrap: str) -> None:
+        self.url = f"kafka://{bootstrap}"
+        self._bootstrap = bootstrap
+        self._admin = Admin(bootstrap)
+        self._producer: ToolProducer | None = None
+
+    async def create_topics(self, plans: Sequence[TopicPlan]) -> tuple[str, ...]:
+        """Create what is missing, see its leaders, check the rest."""
+        return await asyncio.to_thread(self._admin.create, plans)
+
+    async def check_topics(self, plans: Sequence[TopicPlan]) -> list[str]:
+        """Return a line for each deviation from the plan."""
+        return await asyncio.to_thread(self._admin.check, plans)
+
+    async def topic_ids(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the id of each topic's present incarnation."""
+        return await asyncio.to_thread(self._admin.topic_ids, names)
+
+    async def ends(self, topic: str) -> dict[int, tuple[int, int]]:
+        """Return first readable offset and end by partition."""
+        return await asyncio.to_thread(self._admin.ends, topic)
+
+    def control(self, topic: str) -> KafkaControl:
+        """Return a reader of the control topic."""
+        return KafkaControl(self._bootstrap, topic)
+
+    async def send(
+        self,
+        topic: str,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+        headers: Headers = (),
+    ) -> Awaitable[Any]:
+        """Hand one record over; the result completes once all handed over so far are acknowledged."""
+        producer = self._producer = self._producer or ToolProducer(self._bootstrap)
+        producer.send(topic, key=key, value=value, partition=partition, timestamp_ms=timestamp_ms, headers=headers)
+        return asyncio.to_thread(producer.flush)
+
+    def close(self) -> None:
+        """Wait for what was sent."""
+        if self._producer is not None:
+            self._producer.flush()
+
+
+class EmbeddedControl:
+    """The control topic in the embedded log, read from another thread than the loop's."""
+
+    def __init__(self, broker: EmbeddedLog, topic: str) -> None:
+        self._broker, self._tp = broker, (topic, 0)
+        self._next = 0
+
+    def read_to_end(self) -> list[KeyValue]:
+        """Return all records from the first on."""
+        self._next = self._broker.start(self._tp)
+        return self.follow(0.0)
+
+    def follow(self, wait_s: float) -> list[KeyValue]:
+        """Return what has come since the last read."""
+        return asyncio.run(self._follow(wait_s))
+
+    async def _follow(self, wait_s: float) -> list[KeyValue]:
+        records: list[KeyValue] = []
+        while found := await self._broker.fetch({self._tp: self._next}, 500, wait_s if not records else 0.0):
+            run = found[self._tp]
+            records += [(key or b"", value) for key, value in zip(run.keys, run.values, strict=True)]
+            self._next = run.offsets[-1] + 1
+        return records
+
+
+class EmbeddedBroker:
+    """The embedded log, opened by this process alone."""
+
+    url = "embedded://"
+
+    def __init__(self, directory: Path, clock: Any) -> None:
+        self.log = EmbeddedLog(directory, clock)
+        self.transport = EmbeddedTransport.over(self.log)
+        self._admin = EmbeddedAdmin(self.log)
+
+    async def create_topics(self, plans: Sequence[TopicPlan]) -> tuple[str, ...]:
+        """Create what is missing, check the rest."""
+        return await self._admin.create(plans)
+
+    async def check_topics(self, plans: Sequence[TopicPlan]) -> list[str]:
+        """Return a line for each deviation from the plan."""
+        return self._admin.check(plans)
+
+    async def topic_ids(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the id of each topic's present incarnation."""
+        return self._admin.topic_ids(names)
+
+    async def ends(self, topic: str) -> dict[int, tuple[int, int]]:
+        """Return first readable offset and end by partition."""
+        return self._admin.ends(topic)
+
+    def control(self, topic: str) -> EmbeddedControl:
+        """Return a reader of the control topic."""
+        return EmbeddedControl(self.log, topic)
+
+    async def send(
+        self,
+        topic: str,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+        headers: Headers = (),
+    ) -> Awaitable[Any]:
+        """Hand one record over; the result completes once it is on disk."""
+        return await self.log.send(
+            topic, key=key, value=value, partition=partition, timestamp_ms=timestamp_ms, headers=headers
+        )
+
+    def close(self) -> None:
+        """Write what was taken and give the folder back."""
+        self.log.close()

@@ -1,0 +1,130 @@
+"""The worker of gateways: chunks of actions.v1 into Redis, by the batch and without a ledger."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import structlog
+
+from spendbrake.actions.gateway.contract import Chain, Link, Mark
+from spendbrake.actions.gateway.store import AsyncStore, StoreUnavailable
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.topics import ACTIONS_DLQ
+from spendbrake.schemas.usage import UNTAGGED
+from spendbrake.schemas.wire.avro import decode
+from spendbrake.schemas.wire.errors import BadRecord
+from spendbrake.streams.engine.chains import CHAIN, MARK
+from spendbrake.streams.engine.outcome import OutRecord
+from spendbrake.streams.metrics import Metrics
+from spendbrake.streams.transport.chunk import Chunk
+
+LOG = structlog.get_logger("spendbrake.act")
+PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
+
+
+class Bury(Protocol):
+    """Sends dead letters and waits until they are safe."""
+
+    async def __call__(self, records: Sequence[OutRecord]) -> None:
+        """Return once the broker has them."""
+
+
+Acknowledge = Callable[[Chunk], None]
+
+
+def read_actions(chunk: Chunk) -> tuple[list[Action], list[OutRecord]]:
+    """Return the actions of a chunk, and dead letters of what is none."""
+    actions: list[Action] = []
+    dead: list[OutRecord] = []
+    for offset, key, value, stamp in zip(chunk.offsets, chunk.keys, chunk.values, chunk.timestamps_ms, strict=True):
+        try:
+            actions.append(decode(Action, value or b""))
+        except BadRecord as bad:
+            origin = f"{chunk.topic}/{chunk.partition}/{offset}"
+            headers = (("sb-reason", bad.reason.encode()), ("sb-message", str(bad).encode()))
+            headers += (("sb-origin", origin.encode()),)
+            dead.append(OutRecord(ACTIONS_DLQ.name, key, value, stamp / 1000, chunk.partition, headers))
+    return actions, dead
+
+
+class ActLimits:
+    """Puts decisions, chains and marks before the gateways.
+
+    Args:
+        limits: The effect `limits` (actions/effects/limits.py).
+        partitions: Of the home log: unknown keys are known to be unknown once all of them are marked.
+        clock: Wall clock, epoch seconds: for the time from decision to gateway.
+    """
+
+    def __init__(
+        self,
+        limits: Any,
+        store: AsyncStore,
+        bury: Bury,
+        acknowledge: Acknowledge,
+        partitions: int,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._limits, self._store, self._bury, self._acknowledge = limits, store, bury, acknowledge
+        self._partitions, self._metrics, self._clock, self._sleep = partitions, metrics, clock, sleep
+
+    async def consume(self, stream: Any) -> AsyncIterator[int]:
+        """The agent's body."""
+        async for chunk in stream.noack():
+            await self.apply(chunk)
+            yield len(chunk)
+
+    async def apply(self, chunk: Chunk) -> None:
+        """Write what a chunk orders, in order, and acknowledge it; while Redis is away, wait for it."""
+        actions, dead = read_actions(chunk)
+        if dead:
+            self._metrics.count("dead_letters", "bad_action", n=len(dead))
+            await self._bury(dead)
+        pause = PAUSE_S
+        while True:
+            try:
+                await self._write(actions)
+                break
+            except StoreUnavailable as error:
+                LOG.warning("decisions wait for Redis", error=str(error), retry_s=pause)
+                await self._sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+        self._acknowledge(chunk)
+
+    async def _write(self, actions: Sequence[Action]) -> None:
+        if not actions:
+            return
+        now = max(action.time for action in actions)
+        limits = [action for action in actions if action.effect == "limits"]
+        for action, outcome in zip(limits, await self._limits.carry_out_many(limits), strict=True):
+            self._metrics.count("results", "limits", str(outcome["outcome"]))
+            if outcome["outcome"] == "done":
+                self._metrics.observe("decision", max(0.0, self._clock() - action.time))
+        # Chains and marks come last: a mark vouches for all that was ordered before it.
+        chains = [action for action in actions if action.effect == CHAIN]
+        if chains:
+            await self._store.write_keys({a.params["key"]: _chain(a, 0) for a in chains if a.params["key"]}, now=now)
+            for action in chains:
+                if not action.params["key"]:
+                    await self._store.write_untagged(_chain(action, self._partitions), now=now)
+        marks = [action for action in actions if action.effect == MARK]
+        if marks:
+            await self._store.write_marks([_mark(action) for action in marks], now=now)
+
+
+def _chain(action: Action, partitions: int) -> Chain:
+    params = action.params
+    return Chain(
+        links=tuple(Link(*link) for link in params["links"]),
+        stamp=action.stamp,
+        team=params["team"],
+        project=params["project"],
+        environment=params["environment"],
+        partitions=partitions if action.node == UNTAGGED else 0,
+    )
+
+
+def _mark(action: Action) -> Mark:
+    return Mark(log=action.params["log"], partition=action.params["partition"], at=action.time, stamp=action.stamp)

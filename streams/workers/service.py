@@ -1,0 +1,170 @@
+"""One worker as a running service: its Faust app, its agent, its loops. What runs is built here and nowhere else."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from spendbrake.schemas.topics import CONTROL, USAGE
+from spendbrake.streams.engine.rules import RuleBook
+from spendbrake.streams.engine.step import Engine, EngineSettings
+from spendbrake.streams.metrics import Metrics
+from spendbrake.streams.settings import Settings
+from spendbrake.streams.transport.acks import Limits
+from spendbrake.streams.transport.app import ChunkApp, Delivery, chunk_topic, create_app
+from spendbrake.streams.transport.producer import Outbox
+from spendbrake.streams.transport.store import RowLog, declare_table
+from spendbrake.streams.workers.burn import Burn
+from spendbrake.streams.workers.deployment import STATE, Broker, Place, admitted
+from spendbrake.streams.workers.snapshot import Snapshot
+from spendbrake.streams.workers.ticker import Ticker
+from spendbrake.streams.workers.versions import Versions
+
+LOG = structlog.get_logger("spendbrake.worker")
+TICK_EVERY_S = 0.25
+POLICY_WAIT_S = 1.0
+
+
+@dataclass(slots=True)
+class Service:
+    """A Faust app with what its worker is asked about.
+
+    Attributes:
+        worker: The part that knows the domain (`Burn`, `Act` ...).
+        topic: Broker's name of the topic whose chunks it takes.
+    """
+
+    name: str
+    app: ChunkApp
+    worker: Any
+    topic: str
+
+    async def run(self) -> None:
+        """Run until stopped.
+
+        Raises:
+            Exception: what the app has crashed of; nothing that was not acknowledged is lost.
+        """
+        await self.app.start()
+        await self.app.wait_until_stopped()
+        if self.app.crashed:
+            await self.app.stop()
+            raise self.app.crash_reason or RuntimeError(f"{self.name}: crashed")
+
+    async def stop(self) -> None:
+        """Store, commit and leave the group."""
+        await self.app.stop()
+
+
+async def ready_versions(broker: Broker, place: Place) -> tuple[Versions, Any]:
+    """Read the control topic; wait until a policy is there."""
+    log = broker.control(place.topic(CONTROL.name))
+    versions = Versions(place.partitions, time.monotonic)
+    versions.take(await asyncio.to_thread(log.read_to_end))
+    while not versions.policies:
+        LOG.warning("waiting for a policy: publish one with `spendbrake policy apply`")
+        versions.take(await asyncio.to_thread(log.follow, POLICY_WAIT_S))
+    return versions, log
+
+
+async def burn_service(
+    broker: Broker, place: Place, settings: Settings, metrics: Metrics, wall: Callable[[], float]
+) -> Service:
+    """Build the burn worker.
+
+    Raises:
+        Refused: the topics are not as registered.
+    """
+    versions, log = await ready_versions(broker, place)
+    epochs = await admitted(broker, place, versions)
+    engine = new_engine(versions.book, place, settings)
+    topic = place.topic(USAGE.name)
+    app = new_app("burn", broker, place, settings, topic)
+    burn = Burn(engine, Outbox(app.producer, place.prefix), epochs[USAGE.name], metrics, time.perf_counter)
+    table = declare_table(app, STATE, partitions=place.partitions, rows=burn.journal)
+
+    def acknowledge(partition: int, first: int, last: int, generation: int) -> bool:
+        return bool(app.consumer.acknowledge((topic, partition), first, last, generation))
+
+    snapshot = Snapshot(RowLog(table, app.producer, _writer()), acknowledge)
+
+    async def give_up(tps: set[Any]) -> None:
+        await burn.store_all(snapshot, {tp.partition for tp in tps if tp.topic == topic})
+
+    app.delivery.on_revoke = give_up
+    app.agent(chunk_topic(app, topic, place.partitions), name="burn")(burn.consume)
+    ticker = Ticker(place.secrets[0], wall)
+    burn.stepped = ticker.stirred
+    outbox = Outbox(app.producer, place.prefix)
+
+    async def tick() -> None:
+        records = ticker.due(burn.journal)
+        if records:
+            await (await outbox.send(records))
+
+    async def store() -> None:
+        over_s = 0.8 * settings.burn.snapshot_interval_s
+        await asyncio.gather(*(snapshot.take(owned, over_s) for owned in list(burn.journal.owned.values())))
+
+    if not place.simulation:
+        _every(app, TICK_EVERY_S, tick)
+    _every(app, settings.burn.snapshot_interval_s, store)
+    _every(app, settings.republish_s, burn.republish)
+    app.task(_follow(versions, log, ticker))
+    return Service("burn", app, burn, topic)
+
+
+def new_engine(book: RuleBook, place: Place, settings: Settings) -> Engine:
+    """Return the engine of a deployment."""
+    return Engine(
+        book,
+        EngineSettings(partitions=place.partitions, secrets=place.secrets, dedupe_blocks=settings.burn.dedupe_blocks),
+    )
+
+
+def new_app(name: str, broker: Broker, place: Place, settings: Settings, topic: str) -> ChunkApp:
+    """Return the Faust app of one worker of a deployment."""
+    data_dir = Path(settings.data_dir)
+    data_dir.mkdir(parents=True, exist_ok=True)
+    burn = settings.burn
+    return create_app(
+        place.group(name),
+        broker=broker.url,
+        delivery=Delivery(
+            topics=frozenset({topic}),
+            chunk_max=burn.chunk_max,
+            limits=Limits(offsets=burn.max_pending_offsets, age_s=burn.max_pending_s),
+        ),
+        data_dir=data_dir,
+        transport=broker.transport,
+        session_timeout_s=settings.group.session_timeout_s,
+        heartbeat_s=settings.group.heartbeat_interval_s,
+    )
+
+
+def _every(app: ChunkApp, interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Call `work` again and again, `interval_s` after it has returned; what it raises ends the process."""
+
+    @app.task  # type: ignore[misc]
+    async def loop() -> None:
+        while not app.should_stop:
+            await app.sleep(interval_s)
+            if not app.should_stop and not app.rebalancing:
+                await work()
+
+
+def _follow(versions: Versions, log: Any, ticker: Ticker) -> Callable[[], Awaitable[None]]:
+    async def follow() -> None:
+        await versions.follow(log, ticker.hurry)
+
+    return follow
+
+
+def _writer() -> str:
+    """Return a name that no process has had before."""
+    return uuid.uuid4().hex
