@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spendbrake.actions.effects.limits import decision_of
 from spendbrake.actions.policies.base import action_id
-from spendbrake.actions.policies.decision import decision_of
 from spendbrake.actions.policies.state import LadderState
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.decision import Decision, Scope

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from spendbrake.actions.policies.decision import decision_of
 from spendbrake.actions.policies.ladder import Ladder
 from spendbrake.actions.policies.state import LadderState
 from spendbrake.schemas.decision import Stamp
@@ -185,9 +184,6 @@ def test_a_shadow_policy_is_recorded_and_never_stands() -> None:
     actions = team.sees(budget(), 0.0)
     assert {action.mode for action in actions} == {"shadow"}
     assert team.limits(0.0) == {}
-    (shadow,) = decisions(actions)
-    with pytest.raises(ValueError, match="shadow"):
-        decision_of(shadow)
 
 
 def test_a_limit_binds_the_key_that_carries_the_excess() -> None:

@@ -1,0 +1,175 @@
+"""What a notification says in figures and words: read from an action's evidence, for any destination. No layout."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import ROUND_DOWN, Decimal
+from typing import Any
+
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.money import NanoUsd, to_usd
+
+LIFT = "lift"
+"""Rung of an action that tells of the end of a limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contributor:
+    """A key, model, project or session and what it has cost lately, nano-USD."""
+
+    kind: str
+    name: str
+    cost: NanoUsd
+    calls: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """The money behind an action, nano-USD; None where nothing is known or set.
+
+    Attributes:
+        node: Node the money is that of; a limit may bind one of its keys.
+        month_to_date: Spent in the budget period.
+        allocation: The hard cap, the budget where there is none.
+        used: Spent in the period of the basis; `base` what it is measured against.
+        percent: `used` of `base`, rounded down to hundredths: 100 is never shown before it is reached.
+    """
+
+    node: str
+    name: str
+    month_to_date: NanoUsd | None
+    budget: NanoUsd | None
+    allocation: NanoUsd | None
+    used: NanoUsd | None
+    base: NanoUsd | None
+    forecast: NanoUsd | None
+    rate_usd_h: float | None
+    threshold: float | None
+    contributors: tuple[Contributor, ...]
+
+    @property
+    def percent(self) -> Decimal | None:
+        """Return `used` as a percentage of `base`."""
+        if self.used is None or not self.base:
+            return None
+        return (Decimal(self.used) * 100 / Decimal(self.base)).quantize(Decimal("0.01"), ROUND_DOWN)
+
+    @property
+    def remaining(self) -> NanoUsd | None:
+        """Return what is left of the allocation, negative once it is passed."""
+        if self.allocation is None or self.month_to_date is None:
+            return None
+        return self.allocation - self.month_to_date
+
+
+def account_of(action: Action) -> Account:
+    """Return the money behind an action; figures that are absent or of the wrong type are None."""
+    told = action.evidence
+    spent, budget, allocation = (_nano(told, name) for name in ("month_to_date_nano", "budget_nano", "allocation_nano"))
+    cap = allocation if allocation is not None else budget
+    used, base = _nano(told, "amount_nano"), _nano(told, "base_nano")
+    node = _text(told, "finding_node") or action.node
+    return Account(
+        node=node,
+        name=_text(told, "node_name") or node,
+        month_to_date=spent,
+        budget=budget,
+        allocation=cap,
+        used=used if used is not None and base else spent,
+        base=base if used is not None and base else _measure(told.get("basis"), budget, cap),
+        forecast=_nano(told, "forecast_nano"),
+        rate_usd_h=_number(told, "rate_usd_h"),
+        threshold=_number(told, "threshold"),
+        contributors=_contributors(told.get("top")),
+    )
+
+
+def limit_text(action: Action) -> str:
+    """Return what is done about it, in plain words."""
+    if action.rung == LIFT:
+        return "The limit has been lifted."
+    scope = action.params.get("scope", "all")
+    calls = "all calls" if scope == "all" else f"{scope} calls"
+    match action.verdict:
+        case "throttle":
+            return f"Held {calls} of {action.node} to {_plain(action.params.get('max_rps'))} a second."
+        case "downgrade":
+            return f"Moved {calls} of {action.node} to {action.params.get('model')}."
+        case "queue":
+            return f"Queued {calls} of {action.node}."
+        case "approve":
+            return f"Put {calls} of {action.node} under approval."
+        case "block":
+            return f"Blocked {calls} of {action.node}."
+        case _:
+            return "No limit has been put in place."
+
+
+def ends_at(action: Action) -> float | None:
+    """Return when the limit that a notification tells of ends, epoch seconds; None when it tells of none."""
+    end = action.params.get("ends_at")
+    return float(end) if isinstance(end, int | float) and action.verdict != "allow" else None
+
+
+def time_text(at: float) -> str:
+    """Return a moment in RFC 3339, UTC, whole seconds.
+
+    Examples:
+        >>> time_text(1_795_374_000)
+        '2026-11-22T19:00:00Z'
+    """
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def usd_number(nano: NanoUsd | None) -> int | float | None:
+    """Return an amount as a JSON number of USD, rounded down to cents; whole dollars are an int.
+
+    Examples:
+        >>> usd_number(451_200 * 10**9), usd_number(1_239_999_999), usd_number(-5_000_000), usd_number(None)
+        (451200, 1.23, 0, None)
+    """
+    if nano is None:
+        return None
+    cents = to_usd(nano).quantize(Decimal("0.01"), ROUND_DOWN)
+    return int(cents) if cents == cents.to_integral_value() else float(cents)
+
+
+def _measure(basis: Any, budget: NanoUsd | None, cap: NanoUsd | None) -> NanoUsd | None:
+    return budget if basis == "monthly_budget" and budget is not None else cap
+
+
+def _nano(told: Mapping[str, Any], name: str) -> NanoUsd | None:
+    value = told.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _number(told: Mapping[str, Any], name: str) -> float | None:
+    value = told.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _text(told: Mapping[str, Any], name: str) -> str:
+    value = told.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _contributors(rows: Any) -> tuple[Contributor, ...]:
+    if not isinstance(rows, list | tuple):
+        return ()
+    known = (row for row in rows if isinstance(row, Mapping) and isinstance(row.get("cost_nano"), int))
+    return tuple(
+        Contributor(
+            kind=str(row.get("kind", "")),
+            name=str(row.get("name", "")),
+            cost=row["cost_nano"],
+            calls=row["calls"] if isinstance(row.get("calls"), int) else None,
+        )
+        for row in known
+    )

@@ -1,0 +1,310 @@
+"""Effect `slack`: one Block Kit message an action, with the action's id in its metadata, so that it can be found again.
+
+The bot needs `chat:write`; to find a message after a crash also `channels:history` (`groups:history`), and to know a
+channel by its name `channels:read` (`groups:read`). Without these what is in doubt ends as `unknown`.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from slack_sdk.errors import SlackApiError
+from slack_sdk.models.blocks import (
+    ActionsBlock,
+    Block,
+    ButtonElement,
+    ContextBlock,
+    HeaderBlock,
+    MarkdownTextObject,
+    PlainTextObject,
+    SectionBlock,
+)
+from slack_sdk.models.metadata import Metadata
+from slack_sdk.web.async_client import AsyncWebClient
+from slack_sdk.web.async_slack_response import AsyncSlackResponse
+
+from spendbrake.actions.effects.account import LIFT, Account, account_of, ends_at, limit_text, time_text
+from spendbrake.actions.effects.base import Effect, GiveUp, Retry
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.money import NanoUsd, usd_text
+
+EVENT_TYPE = "spendbrake_action"
+ACK, DENY = "spendbrake.ack", "spendbrake.deny"
+"""`action_id` of the buttons; their value is the action's id."""
+MAX_TEXT = 3_000
+MAX_HEADER = 150
+MAX_FIELD = 2_000
+TOP = 5
+PAGE, PAGES = 200, 10
+"""Messages a page, and pages, that are searched for an action from the newest back."""
+SLACK_CLOCK_S = 600.0
+"""A message is looked for from this long before its action: two clocks differ."""
+MARKS = {"critical": ":red_circle:", "warning": ":large_orange_circle:", "info": ":large_blue_circle:"}
+TRANSIENT = frozenset({"internal_error", "fatal_error", "request_timeout", "service_unavailable"})
+"""Errors after which Slack may or may not have posted the message."""
+CHANNEL_ID = re.compile(r"^[CGD][A-Z0-9]{6,}$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """A bot's token, and where its API is."""
+
+    token: str
+    base_url: str = "https://slack.com/api/"
+
+
+class Slack(Effect):
+    """Posts actions to the channels of the policy file's Slack destinations.
+
+    Args:
+        workspaces: By destination name.
+        timeout_s: For each call.
+        proxy: URL of an HTTP proxy; the environment is not consulted.
+    """
+
+    name = "slack"
+    takes_ids = False
+
+    def __init__(
+        self, workspaces: Mapping[str, Workspace], *, timeout_s: float = 10.0, proxy: str | None = None
+    ) -> None:
+        self._clients = {name: _client_of(place, proxy) for name, place in workspaces.items()}
+        self._timeout_s = timeout_s
+        self._channel_ids: dict[tuple[str, str], str] = {}
+
+    async def carry_out(self, action: Action) -> Mapping[str, Any]:
+        """Post one message; return its channel and timestamp, by which it can be changed later.
+
+        Raises:
+            Retry: no answer, a rate limit, or Slack's own trouble.
+            GiveUp: Slack refuses: a wrong token, no such channel; or the destination is not configured.
+        """
+        answer = await self._answer(
+            self._client(action).chat_postMessage(
+                channel=str(action.params.get("channel", "")),
+                text=mrkdwn(f"{title_of(action)}: {action.reason}", MAX_TEXT),
+                blocks=blocks_of(action),
+                metadata=Metadata(event_type=EVENT_TYPE, event_payload={"action_id": action.id}),
+                unfurl_links=False,
+                unfurl_media=False,
+            )
+        )
+        channel = str(answer.get("channel", ""))
+        self._channel_ids[action.destination, str(action.params.get("channel", ""))] = channel
+        return {"channel": channel, "ts": str(answer.get("ts", ""))}
+
+    async def find(self, action: Action) -> bool | None:
+        """Look for the action's id in the metadata of the channel's messages since the action was issued.
+
+        Returns:
+            None when Slack does not let us look, or there are too many messages to tell.
+
+        Raises:
+            Retry: no answer, a rate limit, or Slack's own trouble.
+        """
+        try:
+            channel = await self._channel_id(action)
+            return None if channel is None else await self._search(action, channel)
+        except GiveUp:
+            return None
+
+    async def _search(self, action: Action, channel: str) -> bool | None:
+        cursor = ""
+        for _ in range(PAGES):
+            page = await self._answer(
+                self._client(action).conversations_history(
+                    channel=channel,
+                    oldest=f"{action.time - SLACK_CLOCK_S:.6f}",
+                    include_all_metadata=True,
+                    limit=PAGE,
+                    cursor=cursor,
+                )
+            )
+            if any(_id_in(message) == action.id for message in page.get("messages", ())):
+                return True
+            cursor = _cursor(page)
+            if not cursor:
+                return False
+        return None
+
+    async def _channel_id(self, action: Action) -> str | None:
+        """Return the id of the action's channel; only posting takes names."""
+        name = str(action.params.get("channel", ""))
+        if CHANNEL_ID.match(name):
+            return name
+        place = (action.destination, name)
+        cursor = ""
+        while place not in self._channel_ids:
+            page = await self._answer(
+                self._client(action).conversations_list(
+                    types="public_channel,private_channel", exclude_archived=True, limit=PAGE, cursor=cursor
+                )
+            )
+            for channel in page.get("channels", ()):
+                self._channel_ids[action.destination, f"#{channel.get('name')}"] = channel["id"]
+            cursor = _cursor(page)
+            if not cursor:
+                break
+        return self._channel_ids.get(place)
+
+    def _client(self, action: Action) -> AsyncWebClient:
+        try:
+            return self._clients[action.destination]
+        except KeyError:
+            raise GiveUp(f"no Slack destination is named {action.destination!r}") from None
+
+    async def _answer(self, call: Awaitable[AsyncSlackResponse]) -> Mapping[str, Any]:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                answer = await call
+        except SlackApiError as error:
+            raise _refusal(error) from error
+        except aiohttp.ClientConnectorError as error:
+            raise Retry(f"not reached: {type(error).__name__}") from error
+        except (TimeoutError, aiohttp.ClientError) as error:
+            raise Retry(f"no answer: {type(error).__name__}", maybe_done=True) from error
+        return answer.data if isinstance(answer.data, Mapping) else {}
+
+
+def blocks_of(action: Action) -> list[Block]:
+    """Return the message: what happened, the money, who carries it, what was done, and the buttons."""
+    money = account_of(action)
+    blocks: list[Block] = [
+        HeaderBlock(text=PlainTextObject(text=_cut(title_of(action), MAX_HEADER), emoji=False)),
+        SectionBlock(text=_markdown(f"{MARKS[action.severity]} ", action.reason)),
+    ]
+    fields = _figures(money)
+    if fields:
+        blocks.append(SectionBlock(fields=[MarkdownTextObject(text=text) for text in fields]))
+    if money.contributors:
+        blocks.append(SectionBlock(text=MarkdownTextObject(text=_contributors(money))))
+    blocks.append(SectionBlock(text=MarkdownTextObject(text=_done(action))))
+    blocks.append(ContextBlock(elements=[MarkdownTextObject(text=_small_print(action, money))]))
+    if action.rung != LIFT:
+        blocks.append(
+            ActionsBlock(
+                block_id=action.id,
+                elements=[
+                    ButtonElement(text="Acknowledge", action_id=ACK, value=action.id, style="primary"),
+                    ButtonElement(text="False alarm", action_id=DENY, value=action.id),
+                ],
+            )
+        )
+    return blocks
+
+
+def title_of(action: Action) -> str:
+    """Return the headline: severity and node.
+
+    A lift says so instead of a severity.
+    """
+    word = "Lifted" if action.rung == LIFT else action.severity.capitalize()
+    return f"{word}: {account_of(action).name}"
+
+
+def mrkdwn(text: str, limit: int) -> str:
+    """Return text with Slack's three special characters escaped, cut to `limit` without breaking an escape.
+
+    Examples:
+        >>> mrkdwn("<!channel> R&D", 100), mrkdwn("a&b&c", 9)
+        ('&lt;!channel&gt; R&amp;D', 'a&amp;b…')
+    """
+    escapes = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+    parts = [escapes.get(char, char) for char in text]
+    if sum(map(len, parts)) <= limit:
+        return "".join(parts)
+    kept, size = [], 1
+    for part in parts:
+        if size + len(part) > limit:
+            break
+        kept.append(part)
+        size += len(part)
+    return "".join(kept) + "…"
+
+
+def _figures(money: Account) -> list[str]:
+    percent = money.percent
+    share = f" ({percent}% of {usd_text(money.base)})" if percent is not None and money.base is not None else ""
+    lines = [
+        ("Month to date", _amount(money.month_to_date)),
+        ("Used", _amount(money.used) + share if share else ""),
+        ("Budget", _amount(money.budget)),
+        ("Hard cap", _amount(money.allocation)),
+        ("Remaining", _amount(money.remaining)),
+        ("Burning", "" if money.rate_usd_h is None else f"${money.rate_usd_h:,.2f} an hour"),
+        ("Forecast for the month", _amount(money.forecast)),
+    ]
+    return [f"*{name}*\n{text}" for name, text in lines if text]
+
+
+def _amount(nano: NanoUsd | None) -> str:
+    return "" if nano is None else usd_text(nano)
+
+
+def _contributors(money: Account) -> str:
+    lines = ["*Who carries it*"]
+    for each in money.contributors[:TOP]:
+        calls = "" if each.calls is None else f", {each.calls:,} calls"
+        lines.append(f"• {mrkdwn(each.kind, 20)} `{mrkdwn(each.name, 256)}`: {usd_text(each.cost)}{calls}")
+    return "\n".join(lines)
+
+
+def _done(action: Action) -> str:
+    end = ends_at(action)
+    until = "" if end is None else f" Until {_date(end)}, or until it is resolved."
+    shadow = " (Shadow: nothing has been enforced.)" if action.mode == "shadow" else ""
+    return f"*Action*\n{mrkdwn(limit_text(action), MAX_FIELD)}{until}{shadow}"
+
+
+def _small_print(action: Action, money: Account) -> str:
+    parts = [f"policy {action.policy}, rung {action.rung}"]
+    parts += [f"tier {action.tier} of {action.period}"] if action.tier is not None else []
+    parts += [f"node {money.node}", f"action {action.id}"]
+    return mrkdwn(" · ".join(parts), MAX_FIELD)
+
+
+def _date(at: float) -> str:
+    """Return a time that Slack shows in the reader's own zone."""
+    return f"<!date^{int(at)}^{{date_short_pretty}} {{time}}|{time_text(at)}>"
+
+
+def _markdown(prefix: str, text: str) -> MarkdownTextObject:
+    return MarkdownTextObject(text=prefix + mrkdwn(text, MAX_TEXT - len(prefix)))
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _client_of(place: Workspace, proxy: str | None) -> AsyncWebClient:
+    # No retry handlers: the default one posts again after a dropped connection, and so posts twice.
+    client = AsyncWebClient(token=place.token, base_url=place.base_url, retry_handlers=[])
+    client.proxy = proxy
+    return client
+
+
+def _refusal(error: SlackApiError) -> Exception:
+    response = error.response
+    status = int(getattr(response, "status_code", 0) or getattr(response, "status", 0) or 0)
+    data = getattr(response, "data", None)
+    code = str(data.get("error", "")) if isinstance(data, Mapping) else ""
+    if status == 429 or code in ("ratelimited", "rate_limited"):
+        wait = str(getattr(response, "headers", {}).get("Retry-After", ""))
+        return Retry("rate limited", after_s=float(wait) if wait.isdecimal() else None)
+    if status >= 500 or code in TRANSIENT or not code:
+        return Retry(code or f"HTTP {status}", maybe_done=True)
+    return GiveUp(code)
+
+
+def _cursor(page: Mapping[str, Any]) -> str:
+    return str((page.get("response_metadata") or {}).get("next_cursor") or "")
+
+
+def _id_in(message: Mapping[str, Any]) -> str | None:
+    metadata = message.get("metadata") or {}
+    if metadata.get("event_type") != EVENT_TYPE:
+        return None
+    return (metadata.get("event_payload") or {}).get("action_id")

@@ -1,0 +1,146 @@
+"""Slack against a double of its API that keeps messages, metadata and scopes."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servers.receivers import SlackServer
+from spendbrake.actions.effects.base import GiveUp, Retry
+from spendbrake.actions.effects.slack import Slack, Workspace, blocks_of, mrkdwn
+from unit.effects.cases import TOP, alert, incident, lift
+
+
+@pytest.fixture
+def server() -> Iterator[SlackServer]:
+    with SlackServer() as server:
+        yield server
+
+
+def slack(server: SlackServer, token: str = "xoxb-test", timeout_s: float = 5.0) -> Slack:
+    return Slack({"ops": Workspace(token=token, base_url=server.base_url)}, timeout_s=timeout_s)
+
+
+async def test_a_message_says_what_happened_what_it_costs_and_what_was_done(server: SlackServer) -> None:
+    assert await slack(server).carry_out(alert("slack")) == {"channel": "C0PAYMENTS", "ts": "1001.000000"}
+    (message,) = server.messages
+    told = json.dumps(message.blocks, ensure_ascii=False)
+    for words in (
+        "Critical: Payments",
+        "critical crossed",
+        "$451,200.00",
+        "90.24% of $500,000.00",
+        "$48,800.00",
+        "`sk-&lt;agent&gt;`: $12.35, 1,234 calls",
+        "Held non-prod calls of org-1234-bg-payments to 10 a second. Until <!date^100000^",
+        "tier critical of 2026-11",
+    ):
+        assert words in told
+    assert message.text == "Critical: Payments: critical crossed"
+
+
+async def test_buttons_carry_the_actions_id_and_a_lift_has_none(server: SlackServer) -> None:
+    action = alert("slack")
+    await slack(server).carry_out(action)
+    *_, buttons = server.messages[0].blocks
+    assert [(button["action_id"], button["value"]) for button in buttons["elements"]] == [
+        ("spendbrake.ack", action.id),
+        ("spendbrake.deny", action.id),
+    ]
+    await slack(server).carry_out(lift("slack"))
+    assert "actions" not in [block["type"] for block in server.messages[1].blocks]
+    assert "The limit has been lifted." in json.dumps(server.messages[1].blocks)
+
+
+@given(st.text(max_size=6_000), st.text(max_size=400), st.text(max_size=400))
+def test_no_text_breaks_a_limit_or_escapes_into_markup(reason: str, name: str, key: str) -> None:
+    top = [{**TOP[0], "name": key, "kind": key}] * 9
+    action = replace(alert("slack", top=top), reason=reason)
+    blocks = blocks_of(replace(action, evidence={**action.evidence, "node_name": name}, node=name or "n"))
+    for block in blocks:
+        block.to_dict()  # slack_sdk checks its own limits here
+        texts = [block.text] if getattr(block, "text", None) else []
+        texts += getattr(block, "fields", None) or []
+        for text in texts:
+            assert len(text.text) <= 3000
+            if text.type == "mrkdwn":
+                assert "<" not in text.text.replace("<!date^", "")
+
+
+@given(st.text(alphabet="ab&<>", max_size=60), st.integers(10, 80))
+def test_cutting_never_breaks_an_escape(text: str, limit: int) -> None:
+    cut = mrkdwn(text, limit)
+    plain = cut.removesuffix("…").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    assert len(cut) <= limit
+    assert text.startswith(plain)
+
+
+async def test_a_message_is_found_by_its_action_id_even_on_a_later_page(server: SlackServer) -> None:
+    effect, action = slack(server), alert("slack")
+    assert await effect.find(action) is False
+    await effect.carry_out(action)
+    for number in range(5):
+        await effect.carry_out(replace(action, id=f"other-{number}"))
+    assert await slack(server).find(action) is True, "a new process must learn the channel's id"
+    assert await effect.find(replace(action, id="never sent")) is False
+    assert await effect.find(replace(action, params={**action.params, "channel": "C0PAYMENTS"})) is True
+    assert await effect.find(replace(action, params={**action.params, "channel": "#finance"})) is False
+
+
+@pytest.mark.parametrize("scope", ["channels:history", "channels:read"])
+async def test_without_the_scope_to_look_it_cannot_be_told(server: SlackServer, scope: str) -> None:
+    server.scopes.remove(scope)
+    assert await slack(server).find(alert("slack")) is None
+
+
+async def test_too_many_messages_to_search_cannot_be_told(server: SlackServer) -> None:
+    effect, action = slack(server), alert("slack")
+    for number in range(25):
+        await effect.carry_out(replace(action, id=f"other-{number}"))
+    assert await effect.find(action) is None
+
+
+async def test_a_rate_limit_is_honoured(server: SlackServer) -> None:
+    server.faults, server.retry_after = ["429"], "33"
+    with pytest.raises(Retry, match="rate limited") as failed:
+        await slack(server).carry_out(alert("slack"))
+    assert (failed.value.after_s, failed.value.maybe_done) == (33.0, False)
+
+
+@pytest.mark.parametrize(("fault", "posted"), [("drop", 1), ("hang", 1), ("refuse", 0), ("500", 0)])
+async def test_a_call_without_an_answer_is_in_doubt_and_not_repeated_by_the_client(
+    server: SlackServer, fault: str, posted: int
+) -> None:
+    server.faults = [fault]
+    with pytest.raises(Retry) as failed:
+        await slack(server, timeout_s=0.3 if fault == "hang" else 5.0).carry_out(alert("slack"))
+    assert failed.value.maybe_done
+    assert len(server.messages) == posted
+    assert server.calls["chat.postMessage"] == 1
+
+
+async def test_a_slack_that_is_down_is_retried_without_doubt() -> None:
+    effect = Slack({"ops": Workspace(token="t", base_url="http://127.0.0.1:1/api/")})
+    with pytest.raises(Retry, match="not reached") as failed:
+        await effect.carry_out(alert("slack"))
+    assert not failed.value.maybe_done
+
+
+async def test_what_slack_will_never_take_is_given_up(server: SlackServer) -> None:
+    with pytest.raises(GiveUp, match="invalid_auth"):
+        await slack(server, token="wrong").carry_out(alert("slack"))
+    action = incident("slack", params={"channel": "#nowhere"})
+    with pytest.raises(GiveUp, match="channel_not_found"):
+        await slack(server).carry_out(action)
+    with pytest.raises(GiveUp, match="elsewhere"):
+        await slack(server).carry_out(replace(action, destination="elsewhere"))
+    assert server.messages == []
+
+
+async def test_a_token_appears_in_no_error(server: SlackServer) -> None:
+    with pytest.raises(GiveUp) as failed:
+        await slack(server, token="xoxb-secret").carry_out(alert("slack"))
+    assert "xoxb-secret" not in repr(failed.value)
