@@ -1,7 +1,9 @@
 """From bucket readings to what detectors read: burn over several spans, the shape of a minute. No judgement."""
 
 import math
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from spendbrake.schemas.money import NANO
@@ -17,6 +19,7 @@ RECENT = 30
 MINUTE_S = 60.0
 
 _ALL_S = (*SPANS_S, USUAL_S)
+_PER_HOUR = tuple(HOUR_S / span for span in SPANS_S)
 
 
 class Minute(NamedTuple):
@@ -34,9 +37,10 @@ class Minute(NamedTuple):
     def shape(self) -> tuple[float, float, float, float, float]:
         """Return what kind of calls these were, free of how many: see `SHAPE`."""
         calls = max(self.calls, 1.0)
+        tokens_in, tokens_out = max(self.input_tokens, 0.0), max(self.output_tokens, 0.0)
         return (
-            math.log10((self.input_tokens + 1.0) / (self.output_tokens + 1.0)),
-            self.cached_tokens / max(self.input_tokens, 1.0),
+            math.log10((tokens_in + 1.0) / (tokens_out + 1.0)),
+            self.cached_tokens / max(tokens_in, 1.0),
             math.log10(max(self.usd, 0.0) / calls + 1e-6),
             self.errors / calls,
             math.log10(calls / max(self.sessions, 1.0)),
@@ -52,7 +56,7 @@ class Gap(NamedTuple):
 
     n: int
     width_s: float
-    rates: tuple[float, ...]
+    rates: Sequence[float]
 
 
 class Features(NamedTuple):
@@ -71,21 +75,32 @@ class Features(NamedTuple):
     width_s: float
     usd: float
     calls: int
-    rates: tuple[float, ...]
+    rates: Sequence[float]
     usual_usd_h: float
     age_s: float
     n: int
     minute: Minute | None
 
 
-def empty_rate_sums(gap: Gap, span: int) -> tuple[float, float]:
-    """Return mean and standard deviation of a rate while it decays through the gap, closed form, O(1)."""
-    d = math.exp(-gap.width_s / SPANS_S[span])
-    rate = gap.rates[span]
-    total = rate * d * -math.expm1(gap.n * math.log(d)) / (1.0 - d)
-    squares = rate * rate * d * d * -math.expm1(2 * gap.n * math.log(d)) / (1.0 - d * d)
-    mean = total / gap.n
-    return mean, math.sqrt(max(squares / gap.n - mean * mean, 0.0))
+@lru_cache(maxsize=4096)
+def decays(seconds: float) -> tuple[float, ...]:
+    """Return what is left of each rolling sum after `seconds`."""
+    return tuple(math.exp(-seconds / span) for span in _ALL_S)
+
+
+@lru_cache(maxsize=4096)
+def through_gap(n: int, width_s: float) -> tuple[tuple[float, float], ...]:
+    """Return, by span, mean and standard deviation of a rate that decays through `n` empty buckets.
+
+    Both in parts of the rate before the gap; closed form of a geometric series, O(1) in `n`.
+    """
+    shares = []
+    for span in SPANS_S:
+        d = math.exp(-width_s / span)
+        mean = d * -math.expm1(-n * width_s / span) / (1.0 - d) / n
+        square = d * d * -math.expm1(-2 * n * width_s / span) / (1.0 - d * d) / n
+        shares.append((mean, math.sqrt(max(square - mean * mean, 0.0))))
+    return tuple(shares)
 
 
 class Rolling:
@@ -99,29 +114,28 @@ class Rolling:
         self.last_at = -math.inf
         self.width_s = 10.0
         self.sums = [0.0] * len(_ALL_S)
-        self.recent: list[tuple[float, float]] = []
+        self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
         self.minute_at = 0.0
         self.minute = [0.0] * 7
 
-    def gap(self, reading: BucketReading) -> Gap:
-        """Return the empty buckets before `reading`."""
-        n = reading.empty_before if self.n else 0
-        return Gap(n, reading.width_s, self._rates(self.sums))
+    def gap(self, reading: BucketReading) -> Gap | None:
+        """Return the empty buckets before `reading`, if there are any between it and the one before."""
+        if not reading.empty_before or not self.n:
+            return None
+        return Gap(reading.empty_before, reading.width_s, self._rates())
 
     def advance(self, reading: BucketReading) -> Features:
         """Add a bucket later than all before it; negative money (a correction) counts as none."""
         usd = max(reading.cost, 0) / NANO
-        if not self.n:
+        if self.n:
+            left = decays((reading.empty_before + 1) * reading.width_s)
+            self.sums = [total * part + usd for total, part in zip(self.sums, left, strict=True)]
+        else:
             self.first_at = reading.at
-        steps = reading.empty_before + 1 if self.n else 1
-        self._decay(steps * reading.width_s)
-        for i in range(len(_ALL_S)):
-            self.sums[i] += usd
+            self.sums = [usd] * len(_ALL_S)
         self.n += 1
         self.last_at, self.width_s = reading.at, reading.width_s
         self.recent.append((reading.at, usd))
-        if len(self.recent) > RECENT:
-            del self.recent[0]
         return self._features(reading, usd, self._close_minute(reading, usd))
 
     def rescore(self, reading: BucketReading) -> Features | None:
@@ -130,8 +144,8 @@ class Rolling:
             if at == reading.at:
                 usd = max(reading.cost, 0) / NANO
                 age = self.last_at - at
-                for j, span in enumerate(_ALL_S):
-                    self.sums[j] = max(self.sums[j] + (usd - before) * math.exp(-age / span), 0.0)
+                for j, left in enumerate(decays(age)):
+                    self.sums[j] = max(self.sums[j] + (usd - before) * left, 0.0)
                 self.recent[i] = (at, usd)
                 return self._features(reading, usd - before, None) if usd > before else None
         return None
@@ -163,41 +177,40 @@ class Rolling:
         rolling.n, rolling.first_at, rolling.width_s = state["n"], state["first_at"], state["width_s"]
         rolling.last_at = state["last_at"] if rolling.n else -math.inf
         rolling.sums = [float(x) for x in state["sums"]]
-        rolling.recent = [(float(at), float(usd)) for at, usd in state["recent"]]
+        rolling.recent.extend((float(at), float(usd)) for at, usd in state["recent"])
         rolling.minute_at, rolling.minute = state["minute_at"], [float(x) for x in state["minute"]]
         return rolling
 
     def _features(self, reading: BucketReading, usd: float, minute: Minute | None) -> Features:
         return Features(
-            at=reading.at,
-            width_s=reading.width_s,
-            usd=usd,
-            calls=reading.calls,
-            rates=self._rates(self.sums),
-            usual_usd_h=self.usual_usd_h(),
-            age_s=reading.at - self.first_at,
-            n=self.n,
-            minute=minute,
+            reading.at,
+            reading.width_s,
+            usd,
+            reading.calls,
+            self._rates(),
+            self.usual_usd_h(),
+            reading.at - self.first_at,
+            self.n,
+            minute,
         )
 
-    def _decay(self, seconds: float) -> None:
-        for i, span in enumerate(_ALL_S):
-            self.sums[i] *= math.exp(-seconds / span)
-
-    @staticmethod
-    def _rates(sums: list[float]) -> tuple[float, ...]:
-        return tuple(total / span * HOUR_S for total, span in zip(sums, SPANS_S, strict=False))
+    def _rates(self) -> list[float]:
+        return [total * factor for total, factor in zip(self.sums, _PER_HOUR, strict=False)]
 
     def _close_minute(self, reading: BucketReading, usd: float) -> Minute | None:
-        minute_at = reading.at // MINUTE_S * MINUTE_S
+        """Add the bucket to its minute; return the minute before if this begins another."""
+        minute_at = reading.at - reading.at % MINUTE_S
         closed = None
         if minute_at != self.minute_at:
             if self.minute[1] > 0:
                 closed = Minute(self.minute_at, *self.minute)
             self.minute_at, self.minute = minute_at, [0.0] * 7
-        cached = reading.cache_read_tokens
-        for i, value in enumerate(
-            (usd, reading.calls, reading.errors, reading.input_tokens, cached, reading.output_tokens, reading.sessions)
-        ):
-            self.minute[i] += max(value, 0)
+        minute = self.minute
+        minute[0] += usd
+        minute[1] += reading.calls
+        minute[2] += reading.errors
+        minute[3] += reading.input_tokens
+        minute[4] += reading.cache_read_tokens
+        minute[5] += reading.output_tokens
+        minute[6] += reading.sessions
         return closed

@@ -24,7 +24,8 @@ class GateParams(Part):
         alarm_memory_s: Time constant with which the team's own recent alarms are forgotten.
         alarm_score: Each recent alarm raises the threshold by so many powers of ten.
         alarm_money: Each recent alarm raises the money floor by this part.
-        critical_factor: Critical from so many money floors of excess on.
+        critical_factor: Critical from so many money floors of excess on ...
+        critical_score: ... if the score is so many powers of ten above the threshold.
     """
 
     warm_buckets: int = Field(300, ge=1)
@@ -35,6 +36,7 @@ class GateParams(Part):
     alarm_score: float = Field(1.0, ge=0)
     alarm_money: float = Field(0.5, ge=0)
     critical_factor: float = Field(10.0, gt=1)
+    critical_score: float = Field(1.0, ge=0)
 
 
 class Gate:
@@ -74,10 +76,11 @@ class Gate:
         hours = max(evidence.span_s / HOUR_S, 1.0)
         return evidence.excess >= self.floor(usual) * hours * (1.0 + self.params.alarm_money * usual.alarms)
 
-    def severity(self, excess: NanoUsd, usual: Usual) -> Severity:
-        """Return how bad an excess is for this team."""
+    def severity(self, excess: NanoUsd, usual: Usual, score: float | None, every_s: float) -> Severity:
+        """Return how bad an excess is for this team; a fact, which has no score, is certain."""
         floor = self.floor(usual)
-        if excess >= self.params.critical_factor * floor:
+        certain = score is None or score >= self.threshold(every_s) + self.params.critical_score
+        if certain and excess >= self.params.critical_factor * floor:
             return "critical"
         return "warning" if excess >= floor else "info"
 

@@ -155,6 +155,8 @@ class Incidents:
 
     def due(self, now: float) -> list[Incident]:
         """Resolve what has been quiet long enough, forget what has dwelt, and return the resolved."""
+        if not self._items:
+            return []
         self._items = [i for i in self._items if i.state == "open" or i.until > now]
         resolved = [i for i in self._items if i.state == "open" and i.until <= now]
         for incident in resolved:

@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from spendbrake.detectors.base import BucketDetector, Detector, Evidence, FactDetector, Usual
+from spendbrake.detectors.base import BucketDetector, Detector, Evidence, FactDetector, Usual, pack, unpack
 from spendbrake.detectors.calibration import TailParams
 from spendbrake.detectors.catalog import detectors, parameters, read_part
 from spendbrake.detectors.causes import carrier, closing, figures
-from spendbrake.detectors.codec import pack, unpack
 from spendbrake.detectors.features import Features
 from spendbrake.detectors.gate import Alarms, Gate, GateParams
 from spendbrake.detectors.incident import Incident, IncidentParams, Incidents
@@ -38,6 +37,7 @@ class Sighting:
     now: float
     offset: int
     score: float | None = None
+    every_s: float = 0.0
     current: bool = True
 
 
@@ -153,7 +153,8 @@ class TeamPanel:
         if x is None:
             return []
         scored = track.score(x)
-        accepted = [one for one in (self._judge(where, x, best, reading) for best in families(scored)) if one]
+        loud = [one for one in scored if one.score > self._panel.gate.lowest]
+        accepted = [one for one in (self._judge(where, x, best, reading) for best in families(loud)) if one]
         findings = [finding for one in accepted for finding in self._tell(one, context)]
         learns = not accepted or self._panel.learn_anomalies or self._incidents.adopted(where, reading.now)
         if learns and not late:
@@ -163,7 +164,7 @@ class TeamPanel:
     def _judge(self, where: str, x: Features, best: Scored, reading: BucketReading) -> Sighting | None:
         """Return the opinion as a sighting if the gate lets it pass."""
         gate, detector = self._panel.gate, best.detector
-        if best.score <= gate.lowest or not gate.warm(x.n, x.age_s):
+        if not gate.warm(x.n, x.age_s):
             return None
         incident = self._incidents.of_series(where, detector.family)
         under_way = incident is not None and incident.state == "open"
@@ -173,9 +174,16 @@ class TeamPanel:
         evidence = detector.explain(x)
         if (evidence.step is not None and evidence.step <= 0) or not (under_way or gate.material(evidence, usual)):
             return None
-        ended = reading.at + reading.width_s
         return Sighting(
-            evidence, detector, where, usual, reading.now, reading.offset, best.score, reading.now - ended <= STALE_S
+            evidence,
+            detector,
+            where,
+            usual,
+            reading.now,
+            reading.offset,
+            best.score,
+            detector.every_s,
+            current=reading.now - (reading.at + reading.width_s) <= STALE_S,
         )
 
     def _fact(self, reading: NewSeries | SessionReading, context: AskContext) -> list[Finding]:
@@ -220,9 +228,10 @@ class TeamPanel:
         elif fresh:
             book.reopen(incident, evidence.key, seen.now)
         incident.add(evidence, seen.score, seen.now, self._panel.incident.quiet_s)
-        severity = self._panel.gate.severity(incident.excess, seen.usual)
+        paged = incident.severity != "info"
+        severity = self._panel.gate.severity(incident.excess, seen.usual, seen.score, seen.every_s)
         news = book.news(incident, severity, seen.now)
-        if fresh and severity != "info":
+        if not paged and incident.severity != "info":
             self._alarms.add(seen.now)
         if not fresh and not news:
             return []

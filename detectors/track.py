@@ -1,8 +1,7 @@
 """One series under watch: rolling sums, and each bucket detector with its calibrated tail. It decides nothing."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from spendbrake.detectors.base import BucketDetector, State
 from spendbrake.detectors.calibration import Tail, TailParams
@@ -13,11 +12,11 @@ Build = tuple[type[BucketDetector[Any]], Any]
 """A detector's class and its parameters."""
 
 
-@dataclass(slots=True)
-class Scored:
+class Scored(NamedTuple):
     """A detector's opinion of one bucket: raw, and -log10 of its tail probability."""
 
     detector: BucketDetector[Any]
+    tail: Tail
     raw: float
     score: float
 
@@ -35,7 +34,7 @@ class Track:
     def advance(self, reading: BucketReading) -> Features:
         """Learn the empty buckets before `reading` and return its features."""
         gap = self.rolling.gap(reading)
-        if gap.n > 0:
+        if gap is not None:
             for detector, _ in self.slots:
                 detector.learn_empty(gap)
         return self.rolling.advance(reading)
@@ -44,18 +43,17 @@ class Track:
         """Return what each detector that reads such a bucket makes of `x`; nothing is learned."""
         scored = []
         for detector, tail in self.slots:
-            if detector.every_s == 10 or x.minute is not None:
+            if x.minute is not None or detector.every_s == 10:
                 raw = detector.score_one(x)
-                scored.append(Scored(detector, raw, tail.score(raw)))
+                scored.append(Scored(detector, tail, raw, tail.score(raw)))
         return scored
 
-    def learn(self, x: Features, scored: Sequence[Scored]) -> None:
-        """Take the bucket for usual: detectors learn `x`, tails the scores it had before."""
-        raws = {one.detector.name: one.raw for one in scored}
-        for detector, tail in self.slots:
-            if detector.name in raws:
-                detector.learn_one(x)
-                tail.learn(raws[detector.name])
+    @staticmethod
+    def learn(x: Features, scored: Sequence[Scored]) -> None:
+        """Take the bucket for usual: the detectors learn `x`, the tails the scores it had before."""
+        for detector, tail, raw, _ in scored:
+            detector.learn_one(x)
+            tail.learn(raw)
 
     def to_state(self) -> State:
         """Return all that was learned, by detector."""

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator
-from river import proba
+from river import stats
 
 from spendbrake.detectors.base import BucketDetector, Evidence, Params, State
 from spendbrake.detectors.causes import rate_text, span_text
-from spendbrake.detectors.features import SPANS_S, Features, Gap, empty_rate_sums
+from spendbrake.detectors.features import SPANS_S, Features, Gap, through_gap
 from spendbrake.schemas.money import NANO, usd_text
 
 MAX_SIGMAS = 1e4
@@ -44,7 +44,7 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
 
     The score of a bucket is the largest, over the spans, of -log10 P(Z >= (rate - mean) / deviation). River's own
     score, 2 |CDF - 1/2|, is exactly 1.0 from 8 deviations on, so that all extremes tie. Only a rise counts.
-    Mean and deviation are river's, over all buckets, empty ones included.
+    Mean and deviation are river's (those of its `proba.Gaussian`), over all buckets, empty ones included.
 
     Examples:
         >>> log10_tail(0.0), round(log10_tail(3.0), 3), round(log10_tail(50.0), 1)
@@ -59,17 +59,19 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
 
     def __init__(self, params: GaussianTailParams) -> None:
         super().__init__(params)
-        self._gaussians = [proba.Gaussian() for _ in params.spans]
+        self._moments = [(span, stats.Var()) for span in params.spans]
 
     def score_one(self, x: Features) -> float:
         """Return -log10 of the upper tail of the span that stands out most; 0.0 below the mean."""
-        return max(self._score(i, x) for i in range(len(self._gaussians)))
+        sigmas, _ = self._farthest(x)
+        return log10_tail(sigmas) if sigmas > 0.0 else 0.0
 
     def learn_one(self, x: Features) -> None:
         """Take the rates of `x` for usual."""
-        for span, gaussian in zip(self.params.spans, self._gaussians, strict=True):
-            gaussian.update(x.rates[span])
-        if self._gaussians[0].n_samples > 2 * self.params.memory:
+        rates = x.rates
+        for span, var in self._moments:
+            var.update(rates[span])
+        if var.n > 2 * self.params.memory:
             self._fade()
 
     def learn_empty(self, gap: Gap) -> None:
@@ -77,58 +79,65 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
 
         Two weighted points at mean +- deviation have the very moments of the whole path.
         """
-        for span, gaussian in zip(self.params.spans, self._gaussians, strict=True):
-            mean, deviation = empty_rate_sums(gap, span)
-            gaussian.update(mean - deviation, gap.n / 2)
-            gaussian.update(mean + deviation, gap.n / 2)
+        shares, half = through_gap(gap.n, gap.width_s), gap.n / 2
+        for span, var in self._moments:
+            mean, deviation = shares[span]
+            rate = gap.rates[span]
+            if gap.n == 1:
+                var.update(rate * mean)
+                continue
+            var.update(rate * (mean - deviation), half)
+            var.update(rate * (mean + deviation), half)
 
     def explain(self, x: Features) -> Evidence:
         """Return the excess over the span that stands out most."""
-        i = max(range(len(self._gaussians)), key=lambda i: self._score(i, x))
-        span, usual = self.params.spans[i], max(self._gaussians[i].mu, 0.0)
-        rate, span_s = x.rates[span], SPANS_S[span]
-        excess = int((rate - usual) * span_s / 3_600.0 * NANO)
+        _, i = self._farthest(x)
+        span, var = self._moments[i]
+        usual, rate, span_s = max(var.mean.get(), 0.0), x.rates[span], SPANS_S[span]
+        excess = max(int((rate - usual) * span_s / 3_600.0 * NANO), 0)
         return Evidence(
-            excess=max(excess, 0),
+            excess=excess,
             step=int((x.usd - usual * x.width_s / 3_600.0) * NANO),
             span_s=span_s,
             text=(
                 f"Burning {rate_text(rate)} over the last {span_text(span_s)} where {rate_text(usual)} is usual: "
-                f"{usd_text(max(excess, 0))} too much so far"
+                f"{usd_text(excess)} too much so far"
             ),
             details={"span_s": span_s, "span_rate_usd_h": round(rate, 6), "expected_usd_h": round(usual, 6)},
         )
 
     def to_state(self) -> State:
         """Return river's sums: weight, mean and squared deviations of each span."""
-        return {"moments": [[g._var.mean.n, g._var.mean._mean, g._var._S] for g in self._gaussians]}  # noqa: SLF001
+        return {"moments": [[var.mean.n, var.mean.get(), var._S] for _, var in self._moments]}  # noqa: SLF001
 
     @classmethod
     def from_state(cls, params: GaussianTailParams, state: Mapping[str, Any]) -> Self:
         """Return the detector that `state` describes.
 
-        River restores a Gaussian from its variance, which costs the last bit; the sums themselves do not.
+        River restores a variance from its value, which costs the last bit; its sums do not.
         """
         detector = cls(params)
-        for gaussian, (n, mean, squares) in zip(detector._gaussians, state["moments"], strict=True):
-            var = gaussian._var  # noqa: SLF001
+        for (_, var), (n, mean, squares) in zip(detector._moments, state["moments"], strict=True):
             var.mean.n, var.mean._mean, var._S = n, mean, squares  # noqa: SLF001
         return detector
 
-    def _score(self, i: int, x: Features) -> float:
-        gaussian = self._gaussians[i]
-        if gaussian.n_samples < self.params.grace:
-            return 0.0
-        mean = gaussian.mu
-        above = x.rates[self.params.spans[i]] - mean
-        if above <= 0.0:
-            return 0.0
-        deviation = max(gaussian.sigma, self.params.least_spread * mean)
-        return log10_tail(min(above / deviation, MAX_SIGMAS) if deviation > 0.0 else MAX_SIGMAS)
+    def _farthest(self, x: Features) -> tuple[float, int]:
+        """Return the most deviations that a span is above its mean, and its place; 0.0 while learning."""
+        best, place = 0.0, 0
+        if self._moments[0][1].n < self.params.grace:
+            return best, place
+        for i, (span, var) in enumerate(self._moments):
+            mean = var.mean.get()
+            above = x.rates[span] - mean
+            if above > 0.0:
+                deviation = max(math.sqrt(var.get()), self.params.least_spread * mean)
+                sigmas = min(above / deviation, MAX_SIGMAS) if deviation > 0.0 else MAX_SIGMAS
+                if sigmas > best:
+                    best, place = sigmas, i
+        return best, place
 
     def _fade(self) -> None:
-        for gaussian in self._gaussians:
-            var = gaussian._var  # noqa: SLF001
+        for _, var in self._moments:
             var.mean.n, var._S = var.mean.n / 2, var._S / 2  # noqa: SLF001
 
 

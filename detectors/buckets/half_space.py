@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from spendbrake.detectors.base import BucketDetector, Evidence, Params, State
 from spendbrake.detectors.causes import rate_text
-from spendbrake.detectors.features import SHAPE, SPANS_S, Features
+from spendbrake.detectors.features import SHAPE, SPANS_S, Features, Minute
 from spendbrake.schemas.money import NANO
 
 PADDING = 0.15
@@ -21,7 +21,7 @@ SIZE_LIMIT = 0.1
 """Share of the window below which a node is not looked into; the paper's constant."""
 RANGE = 16.0
 """Deviations that the unit interval spans, mean in the middle: room for what was never seen."""
-LEAST_SPREAD = np.array([0.1, 0.05, 0.1, 0.05, 0.1])
+LEAST_SPREAD = (0.1, 0.05, 0.1, 0.05, 0.1)
 """Smallest deviation believed, by `features.SHAPE`: log10 for ratios, absolute for shares."""
 TEN_MINUTES = SPANS_S.index(600.0)
 
@@ -45,11 +45,27 @@ class HalfSpaceParams(Params):
 
 
 class Layout(NamedTuple):
-    """Splits of all trees in heap order (children of i are 2i + 1 and 2i + 2), tree after tree."""
+    """Splits of all trees in heap order (children of i are 2i + 1 and 2i + 2), tree after tree.
+
+    Attributes:
+        feature: Place in `features.SHAPE` that each node splits on.
+        threshold: Values below it go left.
+        left: Left child of each node, counted over all trees; the right one follows.
+        roots: First node of each tree.
+    """
 
     feature: NDArray[np.int64]
     threshold: NDArray[np.float64]
-    first: NDArray[np.int64]
+    left: NDArray[np.int64]
+    roots: NDArray[np.int64]
+
+
+class Seen(NamedTuple):
+    """A minute between its score and its learning."""
+
+    minute: Minute
+    shape: tuple[float, ...]
+    paths: NDArray[np.int64]
 
 
 class HalfSpace(BucketDetector[HalfSpaceParams]):
@@ -72,48 +88,62 @@ class HalfSpace(BucketDetector[HalfSpaceParams]):
     def __init__(self, params: HalfSpaceParams) -> None:
         super().__init__(params)
         self._layout = layout(params.n_trees, params.height, params.seed)
-        size = params.n_trees * (2 ** (params.height + 1) - 1)
+        size = params.n_trees * ((2 << params.height) - 1)
         self._reference = np.zeros(size, dtype=np.uint8)
         self._latest = np.zeros(size, dtype=np.uint8)
         self._counter = 0
         self._ready = False
         self._n = 0
-        self._mean = np.zeros(len(SHAPE))
-        self._var = np.zeros(len(SHAPE))
+        self._mean = [0.0] * len(SHAPE)
+        self._var = [0.0] * len(SHAPE)
+        self._weights = 1 << np.arange(params.height + 1)
+        self._last: Seen | None = None
 
     def score_one(self, x: Features) -> float:
         """Return -log10 of the mean mass on the minute's path, in [0, log10(2 ** (height + 1) - 1)]."""
         if not self._ready:
             return 0.0
-        return -math.log10(self.mass(self._scaled(x)))
+        return -math.log10(self.mass(self._seen(x).paths))
 
     def learn_one(self, x: Features) -> None:
         """Add the minute to the latest window, which becomes the reference when it is full."""
-        self.learn_point(self._scaled(x))
-        self._learn_scale(self._shape(x))
+        seen = self._seen(x)
+        self.learn_paths(seen.paths)
+        self._learn_scale(seen.shape)
+        self._last = None
 
-    def mass(self, point: NDArray[np.float64]) -> float:
-        """Return the mass that `point` (values in [0, 1]) falls on, in (0, 1]: 1 - river's score."""
+    def mass(self, paths: NDArray[np.int64]) -> float:
+        """Return the mass that a point falls on, in (0, 1]: 1 - river's score. `paths` are its `paths`."""
         window, height = self.params.window, self.params.height
-        mass = self._reference[self._paths(point)].astype(np.int64)
-        goes_on = np.logical_and.accumulate(mass[:, :-1] >= SIZE_LIMIT * window, axis=1)
-        deeper = (mass[:, 1:] * goes_on).sum(axis=0) @ (1 << np.arange(1, height + 1))
-        whole = self.params.n_trees * window * (2 ** (height + 1) - 1)
-        return int(mass[:, 0].sum() + deeper) / whole
+        mass = self._reference[paths]
+        stops = np.logical_or.accumulate(mass < SIZE_LIMIT * window)
+        mass[1:][stops[:-1]] = 0
+        total = int(self._weights @ np.add.reduce(mass, axis=1, dtype=np.int64))
+        return total / (self.params.n_trees * window * ((2 << height) - 1))
 
-    def learn_point(self, point: NDArray[np.float64]) -> None:
-        """Add a point (values in [0, 1]) to the latest window."""
-        self._latest[self._paths(point)] += 1
+    def learn_paths(self, paths: NDArray[np.int64]) -> None:
+        """Add a point to the latest window. `paths` are its `paths`."""
+        self._latest[paths] += 1
         self._counter += 1
         if self._counter == self.params.window:
             self._reference, self._latest = self._latest, np.zeros_like(self._latest)
             self._counter, self._ready = 0, True
 
+    def paths(self, point: Sequence[float]) -> NDArray[np.int64]:
+        """Return the nodes from the roots to the leaves, shape (height + 1, trees), of values in [0, 1]."""
+        feature, threshold, left, roots = self._layout
+        child = left + (np.array(point)[feature] >= threshold)
+        paths = np.empty((self.params.height + 1, len(roots)), dtype=np.int64)
+        paths[0] = node = roots
+        for depth in range(1, self.params.height + 1):
+            paths[depth] = node = child[node]
+        return paths
+
     def explain(self, x: Features) -> Evidence:
         """Name the ratio that is farthest from the team's own, and the burn above the usual."""
-        seen = self._shape(x)
-        sigmas = (seen - self._mean) / np.sqrt(np.maximum(self._var, LEAST_SPREAD**2))
-        worst = int(np.abs(sigmas).argmax())
+        seen = self._seen(x).shape
+        sigmas = self._sigmas(seen)
+        worst = max(range(len(SHAPE)), key=lambda i: abs(sigmas[i]))
         rate = x.rates[TEN_MINUTES]
         figures = f"{figure(worst, seen[worst])} where {figure(worst, self._mean[worst])} is usual"
         return Evidence(
@@ -124,7 +154,7 @@ class HalfSpace(BucketDetector[HalfSpaceParams]):
                 f"Calls of another kind than before: {SHAPE[worst]} {figures}, "
                 f"burning {rate_text(rate)} where {rate_text(x.usual_usd_h)} is usual"
             ),
-            details={"ratio": SHAPE[worst], "deviations": round(float(sigmas[worst]), 2)},
+            details={"ratio": SHAPE[worst], "deviations": round(sigmas[worst], 2)},
         )
 
     def to_state(self) -> State:
@@ -135,56 +165,53 @@ class HalfSpace(BucketDetector[HalfSpaceParams]):
             "counter": self._counter,
             "ready": self._ready,
             "n": self._n,
-            "mean": self._mean,
-            "var": self._var,
+            "mean": list(self._mean),
+            "var": list(self._var),
         }
 
     @classmethod
     def from_state(cls, params: HalfSpaceParams, state: Mapping[str, Any]) -> Self:
         """Return the detector that `state` describes."""
         detector = cls(params)
-        for name in ("reference", "latest", "mean", "var"):
-            setattr(detector, f"_{name}", state[name].copy())
+        detector._reference, detector._latest = state["reference"].copy(), state["latest"].copy()
+        detector._mean, detector._var = list(state["mean"]), list(state["var"])
         detector._counter, detector._ready, detector._n = state["counter"], state["ready"], state["n"]
         return detector
 
-    @staticmethod
-    def _shape(x: Features) -> NDArray[np.float64]:
-        if x.minute is None:
+    def _seen(self, x: Features) -> Seen:
+        """Return what becomes of a minute in the scale of now; kept from its score to its learning."""
+        minute = x.minute
+        if minute is None:
             raise ValueError("half_space reads buckets that closed a minute")
-        return np.array(x.minute.shape())
+        if self._last is None or self._last.minute is not minute:
+            shape = minute.shape()
+            point = [min(max(0.5 + z / RANGE, 0.0), 1.0) for z in self._sigmas(shape)]
+            self._last = Seen(minute, shape, self.paths(point))
+        return self._last
 
-    def _scaled(self, x: Features) -> NDArray[np.float64]:
-        deviation = np.sqrt(np.maximum(self._var, LEAST_SPREAD**2))
-        scaled: NDArray[np.float64] = 0.5 + (self._shape(x) - self._mean) / (RANGE * deviation)
-        return scaled.clip(0.0, 1.0)
+    def _sigmas(self, shape: Sequence[float]) -> list[float]:
+        return [
+            (value - mean) / max(math.sqrt(var), least)
+            for value, mean, var, least in zip(shape, self._mean, self._var, LEAST_SPREAD, strict=True)
+        ]
 
-    def _learn_scale(self, shape: NDArray[np.float64]) -> None:
+    def _learn_scale(self, shape: Sequence[float]) -> None:
         self._n += 1
         weight = 1.0 / min(self._n, self.params.memory)
-        away = shape - self._mean
-        self._mean += weight * away
-        self._var = (1.0 - weight) * (self._var + weight * away * away)
-
-    def _paths(self, point: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return the nodes from root to leaf in every tree, shape (trees, height + 1)."""
-        feature, threshold, first = self._layout
-        right = (point[feature] >= threshold).view(np.int8)
-        paths = np.empty((len(first), self.params.height + 1), dtype=np.int64)
-        node = first
-        paths[:, 0] = node
-        for depth in range(1, self.params.height + 1):
-            node = 2 * node - first + 1 + right[node]
-            paths[:, depth] = node
-        return paths
+        for i, value in enumerate(shape):
+            away = value - self._mean[i]
+            self._mean[i] += weight * away
+            self._var[i] = (1.0 - weight) * (self._var[i] + weight * away * away)
 
 
 @lru_cache(maxsize=8)
 def layout(n_trees: int, height: int, seed: int) -> Layout:
     """Return the splits of `n_trees` trees over the unit cube, drawn in river's order from river's generator."""
-    size = 2 ** (height + 1) - 1
+    size = (2 << height) - 1
     feature = np.zeros(n_trees * size, dtype=np.int64)
     threshold = np.zeros(n_trees * size)
+    roots = np.arange(n_trees, dtype=np.int64) * size
+    left = (roots[:, None] + 2 * np.arange(size) + 1).ravel()
     rng = random.Random(seed)
 
     def split(first: int, node: int, depth: int, limits: list[tuple[float, float]]) -> None:
@@ -199,9 +226,10 @@ def layout(n_trees: int, height: int, seed: int) -> Layout:
 
     for tree in range(n_trees):
         split(tree * size, 0, 0, [(0.0, 1.0)] * len(SHAPE))
-    for array in (feature, threshold):
+    made = Layout(feature, threshold, left, roots)
+    for array in made:
         array.flags.writeable = False
-    return Layout(feature, threshold, np.arange(n_trees, dtype=np.int64) * size)
+    return made
 
 
 def figure(ratio: int, value: float) -> str:
