@@ -1,0 +1,134 @@
+"""The Slack message of an action, in Block Kit: layout and escaping, within Slack's limits. It sends nothing."""
+
+from slack_sdk.models.blocks import (
+    ActionsBlock,
+    Block,
+    ButtonElement,
+    ContextBlock,
+    HeaderBlock,
+    MarkdownTextObject,
+    PlainTextObject,
+    SectionBlock,
+)
+
+from spendbrake.actions.effects.account import LIFT, Account, account_of, ends_at, limit_text, time_text
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.money import NanoUsd, usd_text
+
+ACK, DENY = "spendbrake.ack", "spendbrake.deny"
+"""`action_id` of the buttons; their value is the action's id."""
+MAX_TEXT = 3_000
+MAX_HEADER = 150
+MAX_FIELD = 2_000
+TOP = 5
+MARKS = {"critical": ":red_circle:", "warning": ":large_orange_circle:", "info": ":large_blue_circle:"}
+
+
+def blocks_of(action: Action) -> list[Block]:
+    """Return the message: what happened, the money, who carries it, what was done, and the buttons."""
+    money = account_of(action)
+    blocks: list[Block] = [
+        HeaderBlock(text=PlainTextObject(text=_cut(title_of(action), MAX_HEADER), emoji=False)),
+        SectionBlock(text=_markdown(f"{MARKS[action.severity]} ", action.reason)),
+    ]
+    fields = _figures(money)
+    if fields:
+        blocks.append(SectionBlock(fields=[MarkdownTextObject(text=text) for text in fields]))
+    if money.contributors:
+        blocks.append(SectionBlock(text=MarkdownTextObject(text=_contributors(money))))
+    blocks.append(SectionBlock(text=MarkdownTextObject(text=_done(action))))
+    blocks.append(ContextBlock(elements=[MarkdownTextObject(text=_small_print(action, money))]))
+    if action.rung != LIFT:
+        blocks.append(
+            ActionsBlock(
+                block_id=action.id,
+                elements=[
+                    ButtonElement(text="Acknowledge", action_id=ACK, value=action.id, style="primary"),
+                    ButtonElement(text="False alarm", action_id=DENY, value=action.id),
+                ],
+            )
+        )
+    return blocks
+
+
+def title_of(action: Action) -> str:
+    """Return the headline: severity and node.
+
+    A lift says so instead of a severity.
+    """
+    word = "Lifted" if action.rung == LIFT else action.severity.capitalize()
+    return f"{word}: {account_of(action).name}"
+
+
+def mrkdwn(text: str, limit: int) -> str:
+    """Return text with Slack's three special characters escaped, cut to `limit` without breaking an escape.
+
+    Examples:
+        >>> mrkdwn("<!channel> R&D", 100), mrkdwn("a&b&c", 9)
+        ('&lt;!channel&gt; R&amp;D', 'a&amp;b…')
+    """
+    escapes = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+    parts = [escapes.get(char, char) for char in text]
+    if sum(map(len, parts)) <= limit:
+        return "".join(parts)
+    kept, size = [], 1
+    for part in parts:
+        if size + len(part) > limit:
+            break
+        kept.append(part)
+        size += len(part)
+    return "".join(kept) + "…"
+
+
+def _figures(money: Account) -> list[str]:
+    percent = money.percent
+    share = f" ({percent}% of {usd_text(money.base)})" if percent is not None and money.base is not None else ""
+    lines = [
+        ("Month to date", _amount(money.month_to_date)),
+        ("Used", _amount(money.used) + share if share else ""),
+        ("Budget", _amount(money.budget)),
+        ("Hard cap", _amount(money.allocation)),
+        ("Remaining", _amount(money.remaining)),
+        ("Burning", "" if money.rate_usd_h is None else f"${money.rate_usd_h:,.2f} an hour"),
+        ("Forecast for the month", _amount(money.forecast)),
+    ]
+    return [f"*{name}*\n{text}" for name, text in lines if text]
+
+
+def _amount(nano: NanoUsd | None) -> str:
+    return "" if nano is None else usd_text(nano)
+
+
+def _contributors(money: Account) -> str:
+    lines = ["*Who carries it*"]
+    for each in money.contributors[:TOP]:
+        calls = "" if each.calls is None else f", {each.calls:,} calls"
+        lines.append(f"• {mrkdwn(each.kind, 20)} `{mrkdwn(each.name, 256)}`: {usd_text(each.cost)}{calls}")
+    return "\n".join(lines)
+
+
+def _done(action: Action) -> str:
+    end = ends_at(action)
+    until = "" if end is None else f" Until {_date(end)}, or until it is resolved."
+    shadow = " (Shadow: nothing has been enforced.)" if action.mode == "shadow" else ""
+    return f"*Action*\n{mrkdwn(limit_text(action), MAX_FIELD)}{until}{shadow}"
+
+
+def _small_print(action: Action, money: Account) -> str:
+    parts = [f"policy {action.policy}, rung {action.rung}"]
+    parts += [f"tier {action.tier} of {action.period}"] if action.tier is not None else []
+    parts += [f"node {money.node}", f"action {action.id}"]
+    return mrkdwn(" · ".join(parts), MAX_FIELD)
+
+
+def _date(at: float) -> str:
+    """Return a time that Slack shows in the reader's own zone."""
+    return f"<!date^{int(at)}^{{date_short_pretty}} {{time}}|{time_text(at)}>"
+
+
+def _markdown(prefix: str, text: str) -> MarkdownTextObject:
+    return MarkdownTextObject(text=prefix + mrkdwn(text, MAX_TEXT - len(prefix)))
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
