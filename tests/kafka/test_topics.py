@@ -12,12 +12,13 @@ from spendbrake.streams.transport.producer import SendError, ToolProducer
 
 pytestmark = pytest.mark.kafka
 TRACE_MS = 1_700_000_000_123
+AHEAD_MS = 4_000_000_000_123
 
 
-def sent_and_read(kafka: KafkaServer, topic: str) -> tuple[int, int]:
+def sent_and_read(kafka: KafkaServer, topic: str, at_ms: int = TRACE_MS) -> tuple[int, int]:
     """Return type and value of the timestamp of a record sent with the trace's time."""
     producer = ToolProducer(kafka.bootstrap)
-    producer.send(topic, key=b"team", value=b"1", timestamp_ms=TRACE_MS, partition=0)
+    producer.send(topic, key=b"team", value=b"1", timestamp_ms=at_ms, partition=0)
     producer.flush()
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "reader"})
     consumer.assign([TopicPartition(topic, 0, 0)])
@@ -76,9 +77,10 @@ def test_the_broker_stamps_usage_with_its_own_clock(kafka: KafkaServer) -> None:
     assert abs(stamp / 1000 - time.time()) < 60
 
 
-def test_a_simulation_keeps_the_time_of_its_trace(kafka: KafkaServer) -> None:
-    Admin(kafka.bootstrap).create(plan("sim.", 1, usage_retention_s=3_600, topics=[USAGE], simulation=True))
-    assert sent_and_read(kafka, "sim.usage.v1") == (1, TRACE_MS)
+@pytest.mark.parametrize(("prefix", "at_ms"), [("past.", TRACE_MS), ("ahead.", AHEAD_MS)])
+def test_a_simulation_keeps_the_time_of_its_trace(kafka: KafkaServer, prefix: str, at_ms: int) -> None:
+    Admin(kafka.bootstrap).create(plan(prefix, 1, usage_retention_s=3_600, topics=[USAGE], simulation=True))
+    assert sent_and_read(kafka, f"{prefix}usage.v1", at_ms) == (1, at_ms)
 
 
 def test_a_record_the_broker_refuses_is_not_taken_for_sent(kafka: KafkaServer) -> None:
