@@ -79,7 +79,7 @@ def create_app(
     broker: str,
     delivery: Delivery,
     data_dir: Path,
-    transport: type[Transport],
+    transport: Callable[[Any, Any], Transport],
     session_timeout_s: float = 10.0,
     heartbeat_s: float = 3.0,
     commit_interval_s: float = 1.0,
@@ -135,13 +135,14 @@ def chunk_topic(app: ChunkApp, name: str, partitions: int) -> Any:
     """Return the channel of a chunk topic (broker's name) for an agent: values are `Chunk`."""
     if name not in app.delivery.topics:
         raise ValueError(f"{name} is not among the chunk topics {sorted(app.delivery.topics)}")
-    return app.topic(
+    topic = app.topic(
         name,
         partitions=partitions,
         key_type=bytes,
         key_serializer="raw",
         value_type=bytes,
         value_serializer="raw",
-        maxsize=app.delivery.queue,
         internal=False,
     )
+    topic.maxsize = app.delivery.queue  # Faust's app.topic takes `maxsize` and drops it.
+    return topic

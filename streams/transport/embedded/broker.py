@@ -146,8 +146,9 @@ class Broker:
         return future
 
     async def flush(self) -> None:
-        """Wait until everything taken so far is on disk."""
-        await self._writer.submit(CommitOffsets("", {}))
+        """Wait until nothing taken so far is pending: each send's own future tells what came of it."""
+        if self._writer.error is None:
+            await self._writer.submit(CommitOffsets("", {}))
 
     def _count_unsent(self, size: int) -> None:
         with self._lock:

@@ -48,7 +48,10 @@ def test_totals_are_exact_after_kill_9_at_any_time(tmp_path: Path) -> None:
     assert changelog_rows < changelog_ends, "compaction ran between the kills"
 
     process = start(tmp_path, "drain")
-    said, _ = process.communicate(timeout=60)
+    try:
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 0
     sums = [tuple(map(int, line.split()[1:])) for line in said.splitlines() if line.startswith("sum ")]
     assert sums == [(n, len(stored[n]), sum(stored[n].values()), max(stored[n])) for n in range(4)]
