@@ -102,7 +102,9 @@ class NodeDefault(Limits):
 class ScopeRule(Part):
     """Which calls of the node a limit is about; all when empty."""
 
-    environment: tuple[str, ...] | None = None
+    environment: tuple[str, ...] | None = Field(
+        None, description="Names of environments; `non-prod` stands for every name in `non_production`."
+    )
     models: tuple[str, ...] | None = None
 
 
@@ -137,7 +139,7 @@ class Rung(Part):
 
 
 class When(Part):
-    """Which findings a policy answers. Every given field must match."""
+    """Which findings a policy answers: those of its tiers or its detectors, if every other given field matches."""
 
     tiers: tuple[Name, ...] | None = None
     detectors: tuple[Name, ...] | None = Field(None, description="Names in the detector catalog; `*` = any of them.")
