@@ -6,14 +6,15 @@ The store overwrites lower stamps only; neither a replay nor a frozen worker tha
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spendbrake.actions.gateway.store import AsyncStore, Written
+from spendbrake.actions.effects.base import Effect, GiveUp, Retry, Superseded
+from spendbrake.actions.gateway.store import AsyncStore, StoreUnavailable, Written
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.decision import Decision
 
 _OUTCOMES: dict[Written, str] = {"written": "done", "same": "done", "superseded": "superseded"}
 
 
-class Limits:
+class Limits(Effect):
     """Carries out actions of effect `limits` on a store of decisions."""
 
     name = "limits"
@@ -26,19 +27,28 @@ class Limits:
         """Write one decision; a shadow action is answered and not written.
 
         Raises:
-            ValueError: the action is no decision a gateway could obey; the message names the field.
-            StoreUnavailable: Redis failed; the action may be repeated.
+            GiveUp: the action is no decision a gateway could obey; the message names the field.
+            Superseded: a later decision stands.
+            Retry: Redis failed.
         """
-        if action.mode == "shadow":
-            return {"outcome": "shadow"}
-        (word,) = await self._store.write_decisions([decision_of(action)], now=action.time)
-        return {"outcome": _OUTCOMES[word], "write": word}
+        (outcome,) = await self.carry_out_many([action])
+        if outcome["outcome"] == "failed":
+            raise GiveUp(outcome["error"])
+        if outcome["outcome"] == "superseded":
+            raise Superseded("a later decision stands")
+        return outcome
+
+    async def find(self, action: Action) -> bool | None:
+        """Return None: writing again tells as much as asking."""
+        return None
 
     async def carry_out_many(self, actions: Sequence[Action]) -> list[Mapping[str, Any]]:
         """Write a batch; return an outcome an action, in order. A bad one fails alone.
 
+        Outcomes are those of a Result: done, shadow, superseded, or failed with `error`.
+
         Raises:
-            StoreUnavailable: Redis failed; the whole batch may be repeated.
+            Retry: Redis failed; the whole batch may be repeated.
         """
         outcomes: list[Mapping[str, Any]] = [{"outcome": "shadow"}] * len(actions)
         decisions: list[Decision] = []
@@ -56,7 +66,10 @@ class Limits:
                 places.append(place)
         if decisions:
             now = max(actions[place].time for place in places)
-            words = await self._store.write_decisions(decisions, now=now)
+            try:
+                words = await self._store.write_decisions(decisions, now=now)
+            except StoreUnavailable as error:
+                raise Retry(str(error), maybe_done=True) from error
             for place, word in zip(places, words, strict=True):
                 outcomes[place] = {"outcome": _OUTCOMES[word], "write": word}
         return outcomes

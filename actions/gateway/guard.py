@@ -21,7 +21,7 @@ from redis.retry import Retry
 
 from spendbrake.actions.gateway.contract import CheckResult, Layout, Marks, encoded
 from spendbrake.actions.gateway.memory import Call, Memories, Memory
-from spendbrake.schemas.decision import STATUS, OnUnavailable
+from spendbrake.schemas.decision import STATUS, OnUnavailable, Verdict
 
 SCRIPT = Path(__file__).with_name("check.lua").read_bytes()
 SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
@@ -78,7 +78,7 @@ class _Core:
         self.unavailable[marks] += 1
         if told.get("on_unavailable") != "last_decision" or not result.allowed:
             return result
-        remembered = self._memories.recall(call, now)
+        remembered = self._memories.recall(call, now, marks)
         if remembered is None or (remembered.allowed and result.verdict != "allow"):
             return result
         return remembered
@@ -100,7 +100,7 @@ class _Core:
                 marks=marks,
                 source="unavailable",
             )
-        remembered = self._memories.recall(call, now) if mode == "last_decision" else None
+        remembered = self._memories.recall(call, now, marks) if mode == "last_decision" else None
         return remembered or CheckResult(
             verdict="allow", status=200, model=call.model, known="none", marks=marks, source="unavailable"
         )
@@ -108,7 +108,7 @@ class _Core:
 
 def _result(told: dict[str, Any], model: str) -> CheckResult:
     get = told.get
-    verdict = told["verdict"] if told["verdict"] in STATUS else "block"
+    verdict: Verdict = told["verdict"] if told["verdict"] in STATUS else "block"
     return CheckResult(
         verdict=verdict,
         status=int(get("status") or STATUS[verdict]),

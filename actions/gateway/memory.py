@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from spendbrake.actions.gateway.contract import CheckResult
+from spendbrake.actions.gateway.contract import CheckResult, Marks
 from spendbrake.schemas.decision import OnUnavailable
 
 ANSWERS_PER_KEY = 64
@@ -31,12 +31,12 @@ class Memory:
     tokens: float
     at: float
 
-    def recall(self, now: float) -> CheckResult | None:
+    def recall(self, now: float, marks: Marks) -> CheckResult | None:
         """Return the answer if it still stands at `now`; under a throttle, by this process's own bucket."""
         result = self.result
         if result.expires_at is not None and result.expires_at <= now:
             return None
-        result = replace(result, source="memory", marks="unread")
+        result = replace(result, source="memory", marks=marks)
         if result.verdict not in ("allow", "throttle") or result.max_rps is None:
             return result
         full = max(1, result.burst or math.ceil(result.max_rps))
@@ -87,8 +87,8 @@ class Memories:
         with self._lock:
             return self._keys.get(key, (None, {}))[0]
 
-    def recall(self, call: Call, now: float) -> CheckResult | None:
+    def recall(self, call: Call, now: float, marks: Marks) -> CheckResult | None:
         """Return the last answer for `call` as it stands at `now`."""
         with self._lock:
             memory = self._keys.get(call.key, (None, {}))[1].get(call)
-            return memory.recall(now) if memory is not None else None
+            return memory.recall(now, marks) if memory is not None else None

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ class Valkey:
     def __init__(self, *, cluster: bool = False, **config: Any) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="spendbrake-valkey-")
         self._cluster = cluster
-        self._config = {**config, **({"cluster-enabled": "yes"} if cluster else {})}
+        self._config = {**config, **({"cluster-enabled": "yes", "cluster-port": free_port()} if cluster else {})}
         self.port = free_port()
         self._server: ValkeyServer | None = None
         self.pid = 0
@@ -51,8 +52,8 @@ class Valkey:
             self.pid = int(client.info("server")["process_id"])
             if self._cluster:
                 client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-                while client.execute_command("CLUSTER", "INFO")["cluster_state"] != "ok":
-                    pass
+                while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+                    time.sleep(0.05)
         return self
 
     @contextmanager
@@ -67,7 +68,8 @@ class Valkey:
     def stop(self) -> None:
         """End the server (SIGTERM) and wait for it."""
         if self._server is not None:
-            self.thaw()
+            if self.pid:
+                self.thaw()
             self._server.stop()
             self._server = None
 
@@ -101,7 +103,11 @@ class Valkey:
         self._directory.cleanup()
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
