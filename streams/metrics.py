@@ -29,7 +29,7 @@ METRICS: tuple[Metric, ...] = (
     # --- burn and parents: what became of each record
     Metric("events", "counter", "Usage records by what became of them.", ("outcome",)),
     Metric("late_events", "counter", "Events counted behind the watermark."),
-    Metric("unpriced_events", "counter", "Events of a model the price book does not know.", ("model",)),
+    Metric("unpriced_events", "counter", "Events of a model the price book does not know."),
     Metric("unplaced_nano_usd", "counter", "Money of events too old or too early to place, nano-USD."),
     Metric("findings", "counter", "Findings issued.", ("detector",)),
     Metric("actions", "counter", "Actions published.", ("effect",)),
@@ -57,6 +57,16 @@ METRICS: tuple[Metric, ...] = (
     Metric("checks", "counter", "Decisions handed to gateways over HTTP.", ("verdict",)),
     Metric("check", "histogram", "Time of one check over HTTP.", (), "seconds"),
 )
+
+
+COUNTED: dict[str, tuple[str, str]] = {
+    "events": ("events", "counted"),
+    "duplicates": ("events", "duplicate"),
+    "forwards": ("events", "forwarded"),
+    "late": ("late_events", ""),
+    "unpriced": ("unpriced_events", ""),
+}
+"""What the engine counts, as metric and label."""
 
 
 class Metrics:
@@ -92,6 +102,7 @@ class Metrics:
     def add(self, counters: Counter[tuple[str, str]]) -> None:
         """Add the counters of an `Outcome`; an empty label is none."""
         for (name, label), n in counters.items():
+            name, label = COUNTED.get(name, (name, label))
             self.count(name, *((label,) if label else ()), n=n)
 
     def set(self, name: str, value: float, *labels: str) -> None:

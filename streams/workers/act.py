@@ -1,7 +1,7 @@
 """The worker of gateways: chunks of actions.v1 into Redis, by the batch and without a ledger."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -70,11 +70,10 @@ class ActLimits:
         self._limits, self._store, self._bury, self._acknowledge = limits, store, bury, acknowledge
         self._partitions, self._metrics, self._clock, self._sleep = partitions, metrics, clock, sleep
 
-    async def consume(self, stream: Any) -> AsyncIterator[int]:
+    async def consume(self, stream: Any) -> None:
         """The agent's body."""
         async for chunk in stream.noack():
             await self.apply(chunk)
-            yield len(chunk)
 
     async def apply(self, chunk: Chunk) -> None:
         """Write what a chunk orders, in order, and acknowledge it; while Redis is away, wait for it."""

@@ -1,7 +1,7 @@
 """The burn worker: chunks of usage.v1 through the engine, what follows out, rows kept. It decides nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -39,11 +39,10 @@ class Burn:
         self.stepped: Callable[[Owned], None] = lambda owned: None
         self._pass = 0
 
-    async def consume(self, stream: Any) -> AsyncIterator[int]:
+    async def consume(self, stream: Any) -> None:
         """The agent's body: one event is one chunk; acknowledged by snapshots, never here."""
         async for chunk in stream.noack():
             await self.apply(chunk)
-            yield len(chunk)
 
     async def apply(self, chunk: Chunk) -> None:
         """Step the engine over one chunk and send what follows."""
