@@ -101,7 +101,8 @@ class LadderState:
 
     def next_due(self) -> float | None:
         """Return the log time at which `Ladder.tick` has something to do, None while nothing waits."""
-        return min((group.due for _, _, group in self if group.due is not None), default=None)
+        groups = (group for targets in self.groups.values() for group in targets.values())
+        return min((group.due for group in groups if group.due is not None), default=None)
 
     def to_state(self) -> dict[str, Any]:
         """Return the state as JSON-ready data."""
