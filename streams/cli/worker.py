@@ -36,7 +36,7 @@ async def _worker(name: Name, group: str) -> None:
         loop = asyncio.get_running_loop()
         running = asyncio.create_task(service.run())
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, lambda: asyncio.ensure_future(service.stop()))
+            loop.add_signal_handler(number, service.stop)
         await running
 
 

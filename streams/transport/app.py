@@ -70,6 +70,8 @@ class ChunkApp(faust.App):
         """Give partitions up in good order before the consumer stops."""
         if self._consumer is not None and self._assignment and not self.crashed:
             await cast(Any, self.consumer).give_up(self._assignment)
+        # Stopped only by the consumer below, agents would log their cancellation as a crash.
+        await self.agents.stop()
         await super().on_stop()
 
 

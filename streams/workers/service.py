@@ -4,7 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +43,28 @@ class Service:
     app: ChunkApp
     worker: Any
     topic: str
+    _ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        """Run until stopped.
+        """Run until stopped; then store, commit and leave the group.
 
         Raises:
             Exception: what the app has crashed of; nothing that was not acknowledged is lost.
         """
         await self.app.start()
-        await self.app.wait_until_stopped()
-        if self.app.crashed:
+        ends = [asyncio.ensure_future(wait) for wait in (self._ended.wait(), self.app.wait_until_stopped())]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
             await self.app.stop()
+        if self.app.crashed:
             raise self.app.crash_reason or RuntimeError(f"{self.name}: crashed")
 
-    async def stop(self) -> None:
-        """Store, commit and leave the group."""
-        await self.app.stop()
+    def stop(self) -> None:
+        """Let `run` come to its end."""
+        self._ended.set()
 
 
 async def ready_versions(broker: Broker, place: Place) -> tuple[Versions, Any]:
