@@ -100,7 +100,7 @@ for i = 1, #own, 2 do
 end
 
 if not raws[1] and marks == 'fresh' then
-  return '{"verdict":"allow","known":"' .. known .. '","marks":"fresh","on_unavailable":' .. cjson.encode(mode) .. '}'
+  return '{"verdict":"allow","status":200,"known":"' .. known .. '","marks":"fresh","on_unavailable":' .. cjson.encode(mode) .. '}'
 end
 
 local RANK = {allow = 0, throttle = 1, downgrade = 2, queue = 3, approve = 4, block = 5}
@@ -246,9 +246,11 @@ if worst and worst.verdict ~= 'downgrade' then return say(worst.verdict, worst) 
 if marks ~= 'fresh' and not CAUTION[mode] then
   return say('block', {
     status = 503, code = 'unavailable', reason = 'limits are not known now and on_unavailable is closed',
-  })
+  }, {retry_after = 5})
 end
 local throttle, wait, left = debit(throttles)
 if wait then return say('throttle', throttle, {retry_after = wait, remaining = 0}) end
 if downgrade then return say('downgrade', downgrade, {model = model, remaining = left}) end
-return say('allow', throttle or {}, {status = 200, code = '', reason = '', remaining = left})
+throttle = throttle or {}
+throttle.code, throttle.reason = nil, nil
+return say('allow', throttle, {status = 200, remaining = left})
