@@ -27,16 +27,14 @@ class Metric:
 
 METRICS: tuple[Metric, ...] = (
     # --- burn and parents: what became of each record
-    Metric("events", "counter", "Usage records by what became of them.", ("outcome",)),
-    Metric("late_events", "counter", "Events counted behind the watermark."),
-    Metric("unpriced_events", "counter", "Events of a model the price book does not know."),
-    Metric("unplaced_nano_usd", "counter", "Money of events too old or too early to place, nano-USD."),
+    Metric("events", "counter", "Usage events counted."),
+    Metric("duplicates", "counter", "Usage events seen before, and not counted again."),
+    Metric("forwards", "counter", "Usage events sent on to the partition that owns their team."),
+    Metric("late", "counter", "Usage events counted behind the watermark."),
+    Metric("unpriced", "counter", "Usage events of a model that the price book does not know."),
+    Metric("dead_letters", "counter", "Records sent to a dead-letter topic.", ("reason",)),
     Metric("findings", "counter", "Findings issued.", ("detector",)),
     Metric("actions", "counter", "Actions published.", ("effect",)),
-    Metric("dead_letters", "counter", "Records sent to a dead-letter topic.", ("reason",)),
-    Metric("ticks", "counter", "Ticks read."),
-    Metric("rollups", "counter", "Rollups published."),
-    Metric("series_folded", "counter", "Series put into `other` because a team has too many."),
     # --- the log
     Metric("lag", "gauge", "Records not yet acknowledged.", ("topic", "partition"), "records"),
     Metric("clock", "gauge", "The engine's now, epoch seconds.", ("topic", "partition"), "seconds"),
@@ -57,16 +55,6 @@ METRICS: tuple[Metric, ...] = (
     Metric("checks", "counter", "Decisions handed to gateways over HTTP.", ("verdict",)),
     Metric("check", "histogram", "Time of one check over HTTP.", (), "seconds"),
 )
-
-
-COUNTED: dict[str, tuple[str, str]] = {
-    "events": ("events", "counted"),
-    "duplicates": ("events", "duplicate"),
-    "forwards": ("events", "forwarded"),
-    "late": ("late_events", ""),
-    "unpriced": ("unpriced_events", ""),
-}
-"""What the engine counts, as metric and label."""
 
 
 class Metrics:
@@ -102,7 +90,6 @@ class Metrics:
     def add(self, counters: Counter[tuple[str, str]]) -> None:
         """Add the counters of an `Outcome`; an empty label is none."""
         for (name, label), n in counters.items():
-            name, label = COUNTED.get(name, (name, label))
             self.count(name, *((label,) if label else ()), n=n)
 
     def set(self, name: str, value: float, *labels: str) -> None:

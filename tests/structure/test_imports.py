@@ -1,6 +1,7 @@
 """R5, R6 and the double import: what a module may reach, beyond what import-linter can say."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,3 +81,25 @@ def test_a_gateway_loads_no_worker_library(expression: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "tests", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+def measured() -> Iterator[tuple[str, str, str, int]]:
+    """Every `emit.count("name", ...)` or `metrics.set("name", ...)`: place, method, metric and number of labels."""
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            match node:
+                case ast.Call(
+                    ast.Attribute(owner, "count" | "set" | "observe" as method), [ast.Constant(str(name)), *rest]
+                ):
+                    if re.search(r"(metrics|emit)$", ast.unparse(owner)) or path.name == "emit.py":
+                        yield f"{name_of(path)}:{node.lineno}", method, name, len(rest) - (method != "count")
+
+
+def test_what_is_measured_is_in_the_list_of_metrics() -> None:
+    from spendbrake.streams.metrics import METRICS
+
+    kinds = {"count": "counter", "set": "gauge", "observe": "histogram"}
+    listed = {(metric.kind, metric.name, len(metric.labels)) for metric in METRICS}
+    calls = list(measured())
+    assert {name for _, _, name, _ in calls} >= {"events", "findings"}, "the search no longer finds the engine's counts"
+    assert [place for place, method, name, labels in calls if (kinds[method], name, labels) not in listed] == []

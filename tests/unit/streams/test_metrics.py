@@ -13,22 +13,22 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 def test_counters_of_an_outcome_are_added_under_their_full_names() -> None:
     metrics = Metrics()
-    counters: Counter[tuple[str, str]] = Counter({("events", "counted"): 3, ("ticks", ""): 1})
+    counters: Counter[tuple[str, str]] = Counter({("dead_letters", "bad_time"): 3, ("events", ""): 1})
     metrics.add(counters)
     metrics.add(counters)
-    assert value(metrics, "spendbrake_events_total", outcome="counted") == 6
-    assert value(metrics, "spendbrake_ticks_total") == 2
-    assert b'spendbrake_events_total{outcome="counted"} 6.0' in metrics.exposition()
+    assert value(metrics, "spendbrake_dead_letters_total", reason="bad_time") == 6
+    assert value(metrics, "spendbrake_events_total") == 2
+    assert b'spendbrake_dead_letters_total{reason="bad_time"} 6.0' in metrics.exposition()
 
 
 def test_a_name_outside_the_list_is_a_mistake_and_raises() -> None:
     with pytest.raises(KeyError):
-        Metrics().add(Counter({("evnets", "counted"): 1}))
+        Metrics().add(Counter({("evnets", ""): 1}))
 
 
 def test_a_missing_label_is_a_mistake_and_raises() -> None:
     with pytest.raises(ValueError, match="label"):
-        Metrics().count("events")
+        Metrics().count("findings")
 
 
 def test_gauges_and_times_carry_their_unit_in_the_name() -> None:
@@ -48,5 +48,5 @@ def test_names_are_distinct_and_times_are_in_seconds() -> None:
 
 def test_two_processes_in_one_interpreter_do_not_share_a_registry() -> None:
     first, second = Metrics(), Metrics()
-    first.count("ticks")
-    assert value(second, "spendbrake_ticks_total") == 0
+    first.count("events")
+    assert value(second, "spendbrake_events_total") == 0
