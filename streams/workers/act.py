@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from spendbrake.actions.delivery.port import Retry
 from spendbrake.actions.gateway.contract import Chain, Link, Mark
 from spendbrake.actions.gateway.store import AsyncStore, StoreUnavailable
 from spendbrake.schemas.action import Action
@@ -86,7 +87,7 @@ class ActLimits:
             try:
                 await self._write(actions)
                 break
-            except StoreUnavailable as error:
+            except (Retry, StoreUnavailable) as error:
                 LOG.warning("decisions wait for Redis", error=str(error), retry_s=pause)
                 await self._sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
