@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spendbrake.streams.engine.routes import Routes
+from spendbrake.streams.engine.rules.routes import Routes
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.state.teams import FINE_S, TOKENS
 
@@ -87,6 +87,8 @@ def add_series(state: PartitionState, rows: Rows, entries: Entries, days: I64) -
     np.add.at(table.total, series, entries.cost)
     np.minimum.at(table.first_at, series, rows.at[entries.row])
     table.dirty[series] = True
+    told = table.told[series]
+    state.touched.days(series[told], days[told])
     return fresh
 
 
@@ -110,6 +112,7 @@ def add_teams(state: PartitionState, rows: Rows, routes: Routes, days: I64) -> N
     coarse = {"errors": rows.error, **tokens}
     teams.fine.add(team, bucket, fine)
     teams.minutes.add(team, minute, fine)
+    state.touched.minutes(team, minute)
     teams.hours.add(team, minute // (HOUR_S // MINUTE_S), coarse)
     teams.days.add(team, days, coarse)
 

@@ -10,7 +10,7 @@ from spendbrake.schemas.usage import UNTAGGED
 from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.budgets.tree import NodeView
 from spendbrake.streams.engine.emit import Emitter
-from spendbrake.streams.engine.rules import Rules
+from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import KeyChain, PartitionState
 
 CHAIN, MARK = "chain", "mark"

@@ -21,9 +21,9 @@ from spendbrake.streams.engine.apply import (
     spread,
 )
 from spendbrake.streams.engine.emit import Emitter
-from spendbrake.streams.engine.judge import Judge
-from spendbrake.streams.engine.routes import Routes
-from spendbrake.streams.engine.rules import Rules
+from spendbrake.streams.engine.judge.judge import Judge
+from spendbrake.streams.engine.rules.book import Rules
+from spendbrake.streams.engine.rules.routes import Routes
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.state.series import UNLIMITED
 from spendbrake.streams.engine.state.sessions import Passed

@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spendbrake.schemas.decision import Stamp
 from spendbrake.schemas.topics import USAGE
 from spendbrake.streams.engine.apply import Rows
-from spendbrake.streams.engine.columns import NO_COST, Part
-from spendbrake.streams.engine.corrections import Corrections
 from spendbrake.streams.engine.emit import Emitter
-from spendbrake.streams.engine.intake import Intake, Sorter, places
-from spendbrake.streams.engine.outcome import Batch, Outcome
-from spendbrake.streams.engine.routes import Routes
-from spendbrake.streams.engine.rules import RuleBook, Rules
+from spendbrake.streams.engine.intake.columns import NO_COST, Part
+from spendbrake.streams.engine.intake.corrections import Corrections
+from spendbrake.streams.engine.intake.sorter import Intake, Sorter, places
+from spendbrake.streams.engine.outcome import Batch, Outcome, OutRecord
+from spendbrake.streams.engine.rollups import due, rollups
+from spendbrake.streams.engine.rules.book import RuleBook, Rules
+from spendbrake.streams.engine.rules.routes import Routes
 from spendbrake.streams.engine.segment import SEGMENT_S, Segment
 from spendbrake.streams.engine.state.partition import PartitionState
 
@@ -84,8 +86,17 @@ class Engine:
             self._span(state, rules, intake, offsets, now, begin, end, emit, schemas)
         state.fingerprints.close()
         state.applied, state.now = int(offsets[-1]), float(now[-1])
+        if due(state, state.now):
+            outcome.records += self.flush(state)
         outcome.wants_tick = state.waits()
         return outcome
+
+    def flush(self, state: PartitionState) -> list[OutRecord]:
+        """Return what parents must still be told: to be sent, and acknowledged, before rows are copied."""
+        if not state.touched:
+            return []
+        stamp = Stamp(epoch=state.epoch, offset=state.applied)
+        return rollups(state, self.book.at(state.now), state.now, stamp, self.settings.secrets[0])
 
     def _spans(self, now: F64) -> list[tuple[int, int, Rules]]:
         """Cut a batch where the rules change."""

@@ -8,11 +8,12 @@ import numpy as np
 from spendbrake.actions.policies.state import LadderState
 from spendbrake.detectors.panel import TeamPanel
 from spendbrake.streams.budgets.tiers import NodeTiers
-from spendbrake.streams.engine.periods import Periods
+from spendbrake.streams.engine.rules.periods import Periods
 from spendbrake.streams.engine.state.fingerprints import Fingerprints
 from spendbrake.streams.engine.state.series import SeriesTable
 from spendbrake.streams.engine.state.sessions import SessionTable
 from spendbrake.streams.engine.state.teams import NO_BUCKET, TeamTable
+from spendbrake.streams.engine.state.touched import Touched
 
 MARKS = 64
 """Clocks kept for offsets that may have been committed."""
@@ -75,6 +76,7 @@ class PartitionState:
         self.sessions = SessionTable()
         self.cost_24h = np.zeros(64, np.int64)
         self.fingerprints = Fingerprints(blocks)
+        self.touched = Touched()
         self.heads: dict[int, Head] = {}
         self.dirty_heads: set[int] = set()
         self.periods = Periods()
@@ -103,6 +105,7 @@ class PartitionState:
         self.marks.append((self.applied + 1, self.now, self.rules))
 
     def waits(self) -> bool:
-        """Tell whether something waits for the clock: an open bucket, a dwell, a limit that ends."""
+        """Tell whether something waits for the clock: an open bucket, a dwell, a limit that ends, rollups."""
         n = len(self.teams)
-        return bool((self.teams.open[:n] != NO_BUCKET).any() or np.isfinite(self.teams.due[:n]).any())
+        pending = (self.teams.open[:n] != NO_BUCKET).any() or np.isfinite(self.teams.due[:n]).any()
+        return bool(self.touched) or bool(pending)

@@ -67,6 +67,12 @@ class Rings:
         values = self.fields[name][row, bucket % self.cells]
         return np.where(held, values, 0).astype(values.dtype)
 
+    def at(self, name: str, rows: I64, buckets: I64) -> NDArray[np.generic]:
+        """Return one bucket of each of `rows`, zero where the row does not span it."""
+        head = self.head[rows]
+        held = (buckets <= head) & (buckets > head - self.cells)
+        return np.where(held, self.fields[name][rows, buckets % self.cells], 0)
+
     def sums(self, name: str, rows: I64, first: I64 | int, last: I64 | int) -> I64:
         """Return for each of `rows` the sum over the buckets `first` to `last` (scalars or one a row)."""
         first, last = np.broadcast_to(first, rows.shape), np.broadcast_to(last, rows.shape)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from spendbrake.streams.engine.state.rings import Rings
 
 I64 = NDArray[np.int64]
-Kind: TypeAlias = Literal["team", "project", "key", "model", "environment", "node"]
-KINDS: tuple[Kind, ...] = ("team", "project", "key", "model", "environment", "node")
+Kind: TypeAlias = Literal["team", "project", "key", "model", "environment", "node", "calendar"]
+"""A `calendar` series is the whole team by a calendar that one of its ancestors keeps, and is named by its key."""
 OTHER = "other"
 """Name of the series that takes what a team with too many of a kind has left over."""
 
@@ -47,6 +47,7 @@ class SeriesTable:
         next_day: Total of the day at which one must be.
         total: Spent since `first_at`, nano-USD; `step` counts the `NEW_STEPS` it has passed.
         node: Id of the node in the tree, None for series that are no node.
+        told: Whether rollups tell of it: teams and calendars.
         seen: Offset up to which the row as it was loaded holds the log; -1 for rows born here.
         dirty: Changed since it was last stored.
     """
@@ -67,6 +68,7 @@ class SeriesTable:
         self.next_step = np.full(rows, NEW_STEPS[0], np.int64)
         self.seen = np.full(rows, -1, np.int64)
         self.dirty = np.zeros(rows, np.bool_)
+        self.told = np.zeros(rows, np.bool_)
         self.node: list[str | None] = []
 
     def __len__(self) -> int:
@@ -93,6 +95,7 @@ class SeriesTable:
         self.index[team, kind, name] = row
         self.node.append(None)
         self.calendar[row] = calendar
+        self.told[row] = kind in ("team", "calendar")
         return row
 
     def _grow(self, rows: int) -> None:
@@ -110,6 +113,7 @@ class SeriesTable:
             ("next_step", NEW_STEPS[0]),
             ("seen", -1),
             ("dirty", False),
+            ("told", False),
         ):
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.full(more, fill, old.dtype)]))

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from spendbrake.schemas.usage import UNTAGGED
 from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.budgets.tree import NodeView
-from spendbrake.streams.engine.columns import SEP, Part
-from spendbrake.streams.engine.rules import RuleBook, Rules
+from spendbrake.streams.engine.intake.columns import SEP, Part
+from spendbrake.streams.engine.rules.book import RuleBook, Rules
 from spendbrake.streams.engine.state.partition import KeyChain, PartitionState
 from spendbrake.streams.engine.state.series import OTHER, Kind
 
@@ -113,8 +113,20 @@ class Routes:
                 del nodes[node.level, node.id]
             rows.append(self._series(row, kind, name, node) if name else -1)  # type: ignore[arg-type]
         rows += [self._series(row, "node", node.id, node) for node in nodes.values()]
+        rows += self._calendars(row, team)
         self._bind(row, key, chain, project, environment)
         return tuple(rows)
+
+    def _calendars(self, row: int, team: NodeView) -> list[int]:
+        """Return the series that keep the team by calendars of its ancestors other than its own."""
+        table, own = self.state.series, self.rules.calendar(team)
+        rows = []
+        for number in self.rules.line(team):
+            if number != own:
+                key = self.rules.calendars[number].key
+                found = table.find(row, "calendar", key)
+                rows.append(table.create(row, "calendar", key, number) if found is None else found)
+        return rows
 
     def _bind(self, team: int, key: str, chain: tuple[NodeView, ...], project: str, environment: str) -> None:
         """Note a key that gateways have not been told of, or whose nodes are others now."""

@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from spendbrake.actions.policies.ladder import Ladder
 from spendbrake.detectors.panel import Panel
 from spendbrake.schemas.control import OwnersVersion, PolicyVersion
-from spendbrake.schemas.policy import PolicyFile
+from spendbrake.schemas.policy import Calendar, PolicyFile
 from spendbrake.streams.budgets.calendar import BudgetCalendar
 from spendbrake.streams.budgets.tree import NodeView, Tree
-from spendbrake.streams.engine.owners import Owners
 from spendbrake.streams.engine.prices.book import PriceBook
+from spendbrake.streams.engine.rules.owners import Owners
+
+KEPT = 200_000
+"""Names remembered with what they stand for."""
 
 
 class Rules:
@@ -27,16 +30,43 @@ class Rules:
         self.ladder = Ladder(file)
         self.panel = Panel(file.detection)
         self.calendars: list[BudgetCalendar] = []
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[tuple[str, int], int] = {}
+        self._teams: dict[str, NodeView] = {}
+        self._lines: dict[tuple[str, ...], tuple[int, ...]] = {}
 
     def calendar(self, node: NodeView) -> int:
         """Return the number of a node's calendar."""
-        calendar = BudgetCalendar(node.calendar)
-        number = self._numbers.get(calendar.key)
+        return self._number(node.calendar)
+
+    def calendar_named(self, key: str) -> int:
+        """Return the number of the calendar with a `BudgetCalendar.key`."""
+        zone, starts_on = key.rsplit("/", 1)
+        return self._number(Calendar(timezone=zone, month_starts_on=int(starts_on)))
+
+    def _number(self, calendar: Calendar) -> int:
+        name = calendar.timezone, calendar.month_starts_on
+        number = self._numbers.get(name)
         if number is None:
-            number = self._numbers[calendar.key] = len(self.calendars)
-            self.calendars.append(calendar)
+            number = self._numbers[name] = len(self.calendars)
+            self.calendars.append(BudgetCalendar(calendar))
         return number
+
+    def team(self, name: str) -> NodeView:
+        """Return the home node that goes by `name`, worked out once."""
+        view = self._teams.get(name)
+        if view is None:
+            if len(self._teams) >= KEPT:
+                self._teams.clear()
+            view = self._teams[name] = self.tree.resolve_team(name)
+        return view
+
+    def line(self, team: NodeView) -> tuple[int, ...]:
+        """Return the numbers of the distinct calendars that the ancestors of a home node keep."""
+        numbers = self._lines.get(team.ancestors)
+        if numbers is None:
+            kept = {self.calendar(view): None for view in self.tree.ancestor_views(team)}
+            numbers = self._lines[team.ancestors] = tuple(kept)
+        return numbers
 
 
 class RuleBook:

@@ -15,13 +15,13 @@ from spendbrake.schemas.standing import Standing
 from spendbrake.schemas.wire.envelope import decode_usage
 from spendbrake.streams.engine.chains import publish_chains
 from spendbrake.streams.engine.emit import Emitter
-from spendbrake.streams.engine.evidence import approved, context_of, standing_of
-from spendbrake.streams.engine.routes import Routes
-from spendbrake.streams.engine.rules import Rules
+from spendbrake.streams.engine.judge.evidence import approved, context_of, standing_of
+from spendbrake.streams.engine.judge.tiering import Tiering, finding_of
+from spendbrake.streams.engine.rules.book import Rules
+from spendbrake.streams.engine.rules.routes import Routes
 from spendbrake.streams.engine.state.partition import Head, PartitionState
 from spendbrake.streams.engine.state.sessions import Passed
 from spendbrake.streams.engine.state.teams import FINE_S, TOKENS
-from spendbrake.streams.engine.tiering import Tiering, finding_of
 
 DAY_S = 86_400.0
 
@@ -79,7 +79,7 @@ class Judge:
             return None
         table.pass_step(row, total)
         age = now - float(table.first_at[row])
-        if name.kind in ("team", "node") or age > DAY_S or offset <= self.state.teams.judged[name.team]:
+        if name.kind in ("team", "node", "calendar") or age > DAY_S or offset <= self.state.teams.judged[name.team]:
             return None
         own = int(self.state.teams.series[name.team])
         reading = NewSeries(

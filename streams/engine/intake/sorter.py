@@ -11,7 +11,7 @@ from spendbrake.schemas.usage import UsageEvent
 from spendbrake.schemas.wire.avro import MAGIC, schema_id_of
 from spendbrake.schemas.wire.envelope import decode_usage, kind_of, open_internal
 from spendbrake.schemas.wire.errors import BadRecord
-from spendbrake.streams.engine.columns import BUNDLED_USAGE_ID, Part, concat, from_bodies, from_events
+from spendbrake.streams.engine.intake.columns import BUNDLED_USAGE_ID, Part, concat, from_bodies, from_events
 from spendbrake.streams.engine.outcome import Batch, Headers
 
 

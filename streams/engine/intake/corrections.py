@@ -6,10 +6,10 @@ from xxhash import xxh3_64_intdigest
 
 from spendbrake.schemas.usage import UsageEvent
 from spendbrake.streams.engine.apply import Rows
-from spendbrake.streams.engine.columns import NO_COST, fingerprint_of, from_events
 from spendbrake.streams.engine.emit import Emitter
-from spendbrake.streams.engine.routes import Routes
-from spendbrake.streams.engine.rules import Rules
+from spendbrake.streams.engine.intake.columns import NO_COST, fingerprint_of, from_events
+from spendbrake.streams.engine.rules.book import Rules
+from spendbrake.streams.engine.rules.routes import Routes
 from spendbrake.streams.engine.state.partition import PartitionState
 
 I64 = NDArray[np.int64]

@@ -11,8 +11,8 @@ from spendbrake.schemas.standing import Standing
 from spendbrake.streams.budgets.bases import FORECAST_DAYS, daily_forecast, month_over_month_base
 from spendbrake.streams.budgets.calendar import day_id, period_after
 from spendbrake.streams.budgets.tiers import Crossing, NodeTiers
-from spendbrake.streams.engine.evidence import contributors, view_of
-from spendbrake.streams.engine.rules import Rules
+from spendbrake.streams.engine.judge.evidence import contributors, view_of
+from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
 
 Rolled = tuple[int, list[Crossing], int]
@@ -117,7 +117,10 @@ class Tiering:
         table = self.state.series
         for row, name in enumerate(table.names):
             team = self.state.teams.names[name.team]
-            view = view_of(self.rules, team, name) or self.rules.tree.resolve_team(team)
+            if name.kind == "calendar":
+                table.calendar[row] = self.rules.calendar_named(name.name)
+                continue
+            view = view_of(self.rules, team, name) or self.rules.team(team)
             table.calendar[row] = self.rules.calendar(view)
         self.state.periods.current.clear()
         self.state.numbered_by = self.rules

@@ -7,7 +7,7 @@ import numpy as np
 from spendbrake.schemas.reading import Context, Contributor
 from spendbrake.schemas.standing import Standing
 from spendbrake.streams.budgets.tree import NodeView
-from spendbrake.streams.engine.rules import Rules
+from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.state.series import SeriesName
 

@@ -1,0 +1,1 @@
+"""What follows from amounts: buckets closed, tiers crossed, facts; findings and actions."""
