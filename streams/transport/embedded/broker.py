@@ -206,7 +206,7 @@ class Broker:
         return self.log.committed(group, tp)
 
     def _ready(self, positions: Mapping[Place, int]) -> list[tuple[Place, int]]:
-        return [(tp, offset) for tp, offset in positions.items() if offset < self.log.end(tp)]
+        return [(tp, offset) for tp, offset in positions.items() if max(offset, self.log.start(tp)) < self.log.end(tp)]
 
     def _read(self, positions: Iterable[tuple[Place, int]], max_records: int) -> dict[Place, Records]:
         found = {tp: self.log.fetch(tp, offset, max_records) for tp, offset in positions}

@@ -15,6 +15,8 @@ from spendbrake.streams.transport.embedded.operations import TopicConfig
 from spendbrake.streams.transport.embedded.records import Records, StoredRecord
 from spendbrake.streams.transport.port import TP as Place
 
+FETCH_RECORDS = 1_000
+"""Records one read takes from a partition at most, or a chunk's worth if that is more."""
 UNSETTLED_S = 0.02
 """Seconds one wait for records may take while an assignment is not complete."""
 
@@ -23,6 +25,9 @@ class EmbeddedConsumer(ChunkDelivery):
     """Chunk delivery from a log in the same process.
 
     A rebalance happens when the subscription changes, and in the order Kafka's client has it: start, revoke, assign.
+
+    Attributes:
+        most: Records one read takes from a partition.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -34,6 +39,7 @@ class EmbeddedConsumer(ChunkDelivery):
         self._positions: dict[TP, int] = {}
         self._generation = 0
         self._changed = asyncio.Event()
+        self.most = max(FETCH_RECORDS, self._delivery.chunk_max)
 
     # Membership
 
@@ -75,18 +81,21 @@ class EmbeddedConsumer(ChunkDelivery):
         if not self.flow_active:
             return Fetched({}, {})
         wanted = self._assigned if active_partitions is None else active_partitions & self._assigned
-        if not self._may_deliver(self._generation):
+        if not self._may_deliver(self.app.consumer_generation_id):
             # Chunks read now would be dropped, and their place be noticed only when a later record comes.
             wanted = {tp for tp in wanted if tp.topic not in self._delivery.topics}
             timeout = min(timeout, UNSETTLED_S)
         positions = {tp: self._positions[tp] for tp in wanted}
-        found = await self._broker.fetch(positions, self._delivery.chunk_max, timeout)
+        found = await self._broker.fetch(positions, self.most, timeout)
         records: dict[TP, Any] = {}
         for tp, run in found.items():
             # Sought or given up while it was read: not what is asked for any more.
             if self._positions.get(tp) == positions[tp]:
                 self._positions[tp] = run.offsets[-1] + 1
                 records[tp] = run
+                if positions[tp] < run.offsets[0]:
+                    # Retention is no gap: the read began where the log now does.
+                    positions[tp] = max(positions[tp], self._broker.start(tp))
         return Fetched(records, positions)
 
     async def _wait_next_records(self, timeout: float) -> Any:

@@ -105,9 +105,10 @@ class Log:
         """Records from `offset` on, in order; empty at the end of the log. At least one record when there is one."""
         state = self._parts[partition]
         out = Records([], [])
+        offset = max(offset, state.log_start)
         if offset >= state.end:
             return out
-        low, high, size = state.id * SPAN + max(offset, 0), (state.id + 1) * SPAN, 0
+        low, high, size = state.id * SPAN + offset, (state.id + 1) * SPAN, 0
         with self._reader() as db:
             for base, data in db.execute(
                 "SELECT base, data FROM batch WHERE id >= ? AND id < ? ORDER BY id", (low, high)
@@ -169,6 +170,10 @@ class Log:
         try:
             results = [step.carry_out(operation) for operation in group]
             step.store_runs()
+            # Whoever reads a trimmed file must find the new start, so that it is not taken for a gap.
+            for partition, state in step.parts.items():
+                if partition in self._parts:
+                    self._parts[partition].log_start = state.log_start
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:

@@ -58,7 +58,7 @@ writes = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(writes, max_size=3))
 def test_compaction_keeps_the_last_record_a_key_at_its_offset(passes: list) -> None:
     clock = Clock()
