@@ -1,6 +1,7 @@
 """What a detector is, and the bytes its state is kept as. Detectors measure and explain; they decide nothing."""
 
 import json
+import math
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -188,8 +189,8 @@ def unpack(data: bytes) -> State:
         if _ARRAY not in value:
             return value
         dtype, shape = np.dtype(_DTYPES[value[_ARRAY]]), tuple(value["shape"])
-        end = at + dtype.itemsize * int(np.prod(shape))
-        if end > len(data):
+        end = at + dtype.itemsize * math.prod(shape)
+        if not at <= end <= len(data):
             raise ValueError(f"detector state is cut short: {len(data)} bytes, {end} wanted")
         array = np.frombuffer(data[at:end], dtype=dtype).reshape(shape).copy()
         at = end
@@ -200,6 +201,6 @@ def unpack(data: bytes) -> State:
         state = json.loads(data[8 : 8 + length], object_hook=restore)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"not a detector state: {error}") from error
-    if not isinstance(state, dict):
-        raise ValueError("not a detector state: its head is no object")
+    if not isinstance(state, dict) or at != len(data):
+        raise ValueError(f"not a detector state: {len(data)} bytes, of which {at} make sense")
     return state

@@ -157,11 +157,11 @@ class Incidents:
         """Resolve what has been quiet long enough, forget what has dwelt, and return the resolved."""
         if not self._items:
             return []
-        self._items = [i for i in self._items if i.state == "open" or i.until > now]
         resolved = [i for i in self._items if i.state == "open" and i.until <= now]
         for incident in resolved:
             incident.state, incident.turn = "dwell", incident.turn + 1
-            incident.until = now + self.params.dwell_s
+            incident.until += self.params.dwell_s
+        self._items = [i for i in self._items if i.state == "open" or i.until > now]
         return resolved
 
     def next_due(self) -> float | None:
