@@ -2,7 +2,7 @@
 
 import typer
 
-from spendbrake.streams.cli import policy, send, topics, worker
+from spendbrake.streams.cli import policy, send, topics, up, worker
 
 app = typer.Typer(
     name="spendbrake",
@@ -13,6 +13,7 @@ app = typer.Typer(
 )
 app.add_typer(topics.app, name="topics")
 app.add_typer(policy.app, name="policy")
+app.command("up")(up.up)
 app.command("worker")(worker.worker)
 app.command("send")(send.send)
 

