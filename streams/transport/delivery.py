@@ -90,7 +90,6 @@ class ChunkDelivery(Consumer):
                     await self.force_commit()
             except Exception as exc:
                 await self.crash(exc)
-        self.joined.forget(mine)
         self.in_flight.forget(mine)
 
     # Deliver

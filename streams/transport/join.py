@@ -1,7 +1,6 @@
 """Joined delivery: hand out of a partition only what continues where the last hand-out ended. It fetches nothing."""
 
 from bisect import bisect_left
-from collections.abc import Iterable
 
 from spendbrake.streams.transport.port import TP, Log, Run
 
@@ -64,11 +63,6 @@ class JoinedDelivery:
     def expected(self, tp: TP) -> int | None:
         """Return the offset that must come next; None before the partition's first run of this generation."""
         return self._next.get(tp)
-
-    def forget(self, tps: Iterable[TP]) -> None:
-        """Drop partitions that were given up."""
-        for tp in tps:
-            self._next.pop(tp, None)
 
     async def _expected(self, tp: TP, generation: int) -> int | None:
         if generation != self._generation:

@@ -161,6 +161,7 @@ class Group:
         self.delivered: list[Chunk] = []
         self.single: list[int] = []
         self.given_up: list[set[TP]] = []
+        self.events: list[str] = []
         self.app: ChunkApp = create_app(
             "group",
             broker="kafka://127.0.0.1:1",
@@ -174,7 +175,7 @@ class Group:
             transport=base.Transport,
         )
         self.on_give_up: Awaitable[None] | None = None
-        self.consumer = ScriptedConsumer(self.app.transport, self._take, self._nothing, self._nothing, log=log)
+        self.consumer = ScriptedConsumer(self.app.transport, self._take, self._revoked, self._assigned, log=log)
         self.app._consumer = self.consumer
         self.app.consumer_generation_id = 0
         self.settle()
@@ -227,6 +228,7 @@ class Group:
 
     async def on_revoke(self, tps: set[TP]) -> None:
         self.given_up.append(tps)
+        self.events.append("snapshot")
         if self.on_give_up is not None:
             await self.on_give_up
 
@@ -236,5 +238,8 @@ class Group:
         else:
             self.single.append(message.offset)
 
-    async def _nothing(self, *_: Any) -> None:
-        """Faust's own callbacks of a rebalance are not under test."""
+    async def _revoked(self, *_: Any) -> None:
+        self.events.append("faust revokes")
+
+    async def _assigned(self, *_: Any) -> None:
+        self.events.append("faust assigns")

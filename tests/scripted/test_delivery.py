@@ -249,6 +249,25 @@ async def test_what_is_acknowledged_while_giving_up_is_committed(group: Group, l
     assert group.offsets() == [9]
 
 
+async def test_the_snapshot_comes_before_faust_drops_what_is_pending(group: Group) -> None:
+    await group.rebalance()
+    assert group.events == ["snapshot", "faust revokes"]
+
+
+async def test_what_could_not_be_committed_in_time_is_not_committed_in_the_next_generation(
+    group: Group, log: Log
+) -> None:
+    await group.drain()
+    group.ack(*group.delivered)
+    group.consumer.refuses = True  # out of the group: frozen for longer than a session
+    await group.rebalance()
+    group.consumer.refuses = False
+    log[USAGE].append(20)
+    log[USAGE].committed = 25  # by the one who had the partition in between
+    await group.consumer.commit()
+    assert log[USAGE].committed == 25
+
+
 async def test_failing_to_snapshot_crashes_and_commits_nothing_more(group: Group, log: Log) -> None:
     await group.drain()
 
