@@ -37,9 +37,23 @@ def test_imported_base_classes_are_not_detectors() -> None:
     assert collect((sys.modules[base.__name__],)) == {}
 
 
-def test_the_package_alone_loads_no_river_and_no_numpy() -> None:
-    code = "import sys, spendbrake.detectors; print(sorted({'river', 'scipy', 'numpy'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+@pytest.mark.parametrize(
+    ("code", "loaded"),
+    [
+        ("import spendbrake.detectors", []),
+        ("import spendbrake.detectors.panel", ["numpy"]),
+        (
+            "from spendbrake.detectors.panel import Panel; from spendbrake.schemas.policy import Detection\n"
+            "Panel(Detection())",
+            ["numpy", "river", "scipy"],
+        ),
+    ],
+)
+def test_river_is_loaded_by_the_first_panel_and_by_no_import(code: str, loaded: list[str]) -> None:
+    code += "\nimport sys; print(sorted({'river', 'scipy', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == (
+        f"{loaded}\n"
+    )
 
 
 def test_a_misspelt_detector_or_parameter_is_named_with_its_place() -> None:
