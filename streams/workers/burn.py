@@ -9,7 +9,7 @@ import structlog
 from spendbrake.schemas.topics import USAGE
 from spendbrake.streams.engine.chains import chains, mark_action
 from spendbrake.streams.engine.emit import standing_record
-from spendbrake.streams.engine.outcome import OutRecord
+from spendbrake.streams.engine.outcome import Outcome, OutRecord
 from spendbrake.streams.engine.state.rows import restore
 from spendbrake.streams.engine.step import Engine
 from spendbrake.streams.metrics import Metrics
@@ -26,6 +26,8 @@ SHARES = 10
 class Burn:
     """One burn worker: the engine on the partitions that the group has given to this process.
 
+    `observers` are called after each step, on the loop, with what came of it.
+
     Args:
         epoch: Number of the usage topic's incarnation.
         clock: A clock that never runs back, seconds: for measuring steps.
@@ -36,7 +38,7 @@ class Burn:
         self._sender = sender
         self.journal = Journal(self._restore, lambda: Outputs(sender))
         self.schemas: dict[int, Any] = {}
-        self.stepped: Callable[[Owned], None] = lambda owned: None
+        self.observers: list[Callable[[Owned, Outcome], None]] = []
         self._pass = 0
 
     async def consume(self, stream: Any) -> None:
@@ -60,7 +62,8 @@ class Burn:
             await owned.outputs.send(outcome.records)
         self.metrics.add(outcome.counters)
         self.metrics.set("clock", outcome.now, USAGE.name, str(chunk.partition))
-        self.stepped(owned)
+        for observe in self.observers:
+            observe(owned, outcome)
 
     def _restore(self, number: int, rows: dict[str, bytes], committed: int) -> Any:
         state = self.engine.new_state(number, self.epoch)

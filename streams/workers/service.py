@@ -105,7 +105,7 @@ async def burn_service(
     app.delivery.on_revoke = give_up
     app.agent(chunk_topic(app, topic, place.partitions), name="burn")(burn.consume)
     ticker = Ticker(place.secrets[0], wall)
-    burn.stepped = ticker.stirred
+    burn.observers.append(lambda owned, _: ticker.stirred(owned))
     outbox = Outbox(app.producer, place.prefix)
 
     async def tick() -> None:
