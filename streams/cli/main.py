@@ -2,7 +2,7 @@
 
 import typer
 
-from spendbrake.streams.cli import policy, send, topics, up, worker
+from spendbrake.streams.cli import demo, policy, send, topics, up, worker
 
 app = typer.Typer(
     name="spendbrake",
@@ -14,6 +14,7 @@ app = typer.Typer(
 app.add_typer(topics.app, name="topics")
 app.add_typer(policy.app, name="policy")
 app.command("up")(up.up)
+app.command("demo")(demo.demo)
 app.command("worker")(worker.worker)
 app.command("send")(send.send)
 

@@ -33,6 +33,7 @@ class Stack:
     place: Place
     broker: Broker
     redis_url: str
+    redis_prefix: str
     metrics: Metrics
     services: list[Service] = field(default_factory=list)
 
@@ -60,8 +61,9 @@ async def stack(
         place, metrics = place_of(config), Metrics()
         await create(broker, place, config.data_dir)
         await put_into_force(broker, place, document)
-        running = Stack(config, place, broker, url, metrics)
-        store = AsyncStore.from_url(url, prefix=config.prefix.rstrip("-._") or "sb")
+        redis_prefix = config.prefix.rstrip("-._") or "sb"
+        running = Stack(config, place, broker, url, redis_prefix, metrics)
+        store = AsyncStore.from_url(url, prefix=redis_prefix)
         parts.push_async_callback(store.aclose)
         running.services = [
             await burn_service(broker, place, config, metrics, clock),
