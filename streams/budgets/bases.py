@@ -51,3 +51,20 @@ def month_over_month_base(previous: Sequence[NanoUsd], elapsed: int) -> NanoUsd 
     if elapsed < ARMED_AFTER_DAYS or not previous:
         return None
     return sum(previous[: elapsed + 1]) or None
+
+
+def month_forecast(month_to_date: NanoUsd, days: Sequence[NanoUsd], days_left: int) -> NanoUsd | None:
+    """Return what the month will come to: so far, and the mean whole day x days left; None before the first such day.
+
+    Args:
+        days: Spend of the last 14 whole local days, oldest first; empty ones before the first with any do not count.
+        days_left: Of the month, today included.
+
+    Examples:
+        >>> month_forecast(100, [0, 0, 10, 30], 2), month_forecast(100, [0, 0], 2)
+        (140, None)
+    """
+    first = next((i for i, spent in enumerate(days) if spent), None)
+    if first is None:
+        return None
+    return month_to_date + sum(days[first:]) // (len(days) - first) * days_left

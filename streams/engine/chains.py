@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.decision import Stamp
@@ -16,6 +17,15 @@ from spendbrake.streams.engine.state.partition import KeyChain, PartitionState
 CHAIN, MARK = "chain", "mark"
 """Effects beside `limits` that the workers of gateways carry out."""
 LIFE_S = 7 * 86_400.0
+
+
+class Stamped(Protocol):
+    """The state of one partition of a log, as far as its clock and place go."""
+
+    number: int
+    epoch: int
+    applied: int
+    now: float
 
 
 def publish_chains(state: PartitionState, rules: Rules, emit: Emitter, now: float) -> None:
@@ -80,13 +90,13 @@ def _action(
     )
 
 
-def mark_action(state: PartitionState) -> Action:
-    """Return the order that ends a republish pass of the partition."""
+def mark_action(state: Stamped, log: str) -> Action:
+    """Return the order that ends a republish pass of a partition of `log`."""
     return Action(
-        id=f"mark-{state.number}-{state.applied}",
+        id=f"mark-{log}-{state.number}-{state.applied}",
         time=state.now,
         team="",
-        node=f"{USAGE.name}/{state.number}",
+        node=f"{log}/{state.number}",
         effect=MARK,
         policy="",
         rung="",
@@ -97,7 +107,7 @@ def mark_action(state: PartitionState) -> Action:
         stamp=Stamp(epoch=state.epoch, offset=state.applied),
         partition=state.number,
         expires_at=state.now + LIFE_S,
-        params={"log": USAGE.name, "partition": state.number, "partitions": 0},
+        params={"log": log, "partition": state.number, "partitions": 0},
     )
 
 

@@ -75,7 +75,7 @@ def rollups(state: PartitionState, rules: Rules, now: float, stamp: Stamp, secre
         )
         children[view.parent, rules.calendars[calendar].key].append(child)
     return [
-        _record(Rollup(parent=parent, calendar=key, now=now, children=tuple(some)), rules.partitions, secret)
+        rollup_record(Rollup(parent=parent, calendar=key, now=now, children=tuple(some)), rules.partitions, secret)
         for (parent, key), all_ in sorted(children.items())
         for some in _slices(all_)
     ]
@@ -85,7 +85,8 @@ def _slices(children: Sequence[ChildTotals]) -> list[Sequence[ChildTotals]]:
     return [children[first : first + CHILDREN] for first in range(0, len(children), CHILDREN)]
 
 
-def _record(rollup: Rollup, partitions: int, secret: bytes) -> OutRecord:
+def rollup_record(rollup: Rollup, partitions: int, secret: bytes) -> OutRecord:
+    """Return a rollup as a signed record of its parent's partition."""
     key, value = rollup.parent.encode(), encode(rollup)
     headers = seal("rollup", ROLLUPS.name, key, value, secret)
     return OutRecord(ROLLUPS.name, key, value, rollup.now, partition_of(key, partitions), headers)

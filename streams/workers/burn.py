@@ -96,5 +96,5 @@ class Burn:
             for action in rules.ladder.standing_decisions(head.ladder, state.now)
         ]
         actions += chains(state, rules, state.now, self._pass % SHARES, SHARES)
-        actions.append(mark_action(state))
+        actions.append(mark_action(state, USAGE.name))
         return [standing_record(action, state.number, state.now) for action in actions]

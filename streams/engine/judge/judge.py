@@ -15,7 +15,7 @@ from spendbrake.schemas.standing import Standing
 from spendbrake.schemas.wire.envelope import decode_usage
 from spendbrake.streams.engine.chains import publish_chains
 from spendbrake.streams.engine.emit import Emitter
-from spendbrake.streams.engine.judge.evidence import approved, context_of, standing_of
+from spendbrake.streams.engine.judge.evidence import approved, context_of, contributors, standing_of
 from spendbrake.streams.engine.judge.tiering import Tiering, finding_of
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.rules.routes import Routes
@@ -155,7 +155,8 @@ class Judge:
         name = self.state.series.names[row]
         standing = standing_of(self.state, self.rules, row, month, now)
         for crossing in crossings:
-            self._finding(name.team, finding_of(crossing, standing, self.state, row), standing, offset)
+            found = finding_of(crossing, standing, contributors(self.state, name.team))
+            self._finding(name.team, found, standing, offset)
         self._changed(name.team, now)
 
     # --- findings --------------------------------------------------------------------------------

@@ -1,17 +1,18 @@
 """Tiers of a partition's nodes: set when a node is new or the rules change, rolled with the day, moved by money."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from spendbrake.schemas.finding import BUDGET, Finding
 from spendbrake.schemas.money import usd_text
+from spendbrake.schemas.reading import Contributor
 from spendbrake.schemas.standing import Standing
 from spendbrake.streams.budgets.bases import FORECAST_DAYS, daily_forecast, month_over_month_base
 from spendbrake.streams.budgets.calendar import day_id, period_after
 from spendbrake.streams.budgets.tiers import Crossing, NodeTiers
-from spendbrake.streams.engine.judge.evidence import contributors, view_of
+from spendbrake.streams.engine.judge.evidence import view_of
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
 
@@ -152,8 +153,8 @@ class Tiering:
         return self.rules.calendars[int(table.calendar[row])].day_of(float(table.first_at[row]))
 
 
-def finding_of(crossing: Crossing, standing: Standing, state: PartitionState, row: int) -> Finding:
-    """Return the finding that a crossing is."""
+def finding_of(crossing: Crossing, standing: Standing, top: Iterable[Contributor]) -> Finding:
+    """Return the finding that a crossing is; `top` are the heaviest parts of the node's spend."""
     incident = f"{standing.node}/{crossing.tier}/{crossing.period}/{crossing.turn - (crossing.state == 'resolve')}"
     text = f"{standing.node}\0{crossing.tier}\0{crossing.period}\0{crossing.turn}"
     share = crossing.amount / crossing.base if crossing.base else 0.0
@@ -183,9 +184,6 @@ def finding_of(crossing: Crossing, standing: Standing, state: PartitionState, ro
             "threshold_nano": crossing.threshold,
             "amount_nano": crossing.amount,
             "percent": round(100 * share, 2),
-            "top": [
-                {"kind": c.kind, "name": c.name, "cost_nano": c.cost, "calls": c.calls}
-                for c in contributors(state, state.series.names[row].team)
-            ],
+            "top": [{"kind": c.kind, "name": c.name, "cost_nano": c.cost, "calls": c.calls} for c in top],
         },
     )
