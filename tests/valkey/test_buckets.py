@@ -129,8 +129,8 @@ def test_a_stricter_rate_holds_from_the_next_call(valkey) -> None:
 def test_gateways_whose_clocks_differ_do_not_refill_for_each_other(valkey) -> None:
     publish(Store(valkey), throttle("payments", 1.0, 4))
     ahead, behind = guard_at(valkey, [NOW + 3]), guard_at(valkey, [NOW])
-    allowed = sum(guard.check("k", "m").allowed for _ in range(10) for guard in (ahead, behind))
-    assert allowed == 4
+    allowed = [guard.check("k", "m").allowed for _ in range(4) for guard in (ahead, behind)]
+    assert allowed == [True] * 4 + [False] * 4
 
 
 def test_a_bucket_of_another_run_of_the_clock_starts_anew(valkey) -> None:

@@ -247,9 +247,11 @@ def test_an_unknown_key_gets_the_untagged_chain(asked: Asked) -> None:
 
 
 @pytest.mark.parametrize("mode", ["open", "closed"])
-def test_a_key_counts_as_unknown_only_when_every_partition_has_spoken(asked: Asked, mode) -> None:
+@pytest.mark.parametrize("silent", [0, 1, 2, 3])
+def test_a_key_counts_as_unknown_only_when_every_partition_has_spoken(asked: Asked, mode, silent: int) -> None:
     asked.store.write_untagged(untagged(partitions=4, mode=mode), now=NOW)
-    asked.store.write_marks(marks(["usage.v1/0", "usage.v1/1", "usage.v1/2", "rollups.v1/0"]), now=NOW)
+    spoken = [f"usage.v1/{p}" for p in range(4) if p != silent]
+    asked.store.write_marks(marks([*spoken, "rollups.v1/0"]), now=NOW)
     result = asked.check(key="stranger")
     assert result.marks == "missing"
     assert result.verdict == ("allow" if mode == "open" else "block")

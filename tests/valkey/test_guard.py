@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis.asyncio
 
-from gateway_samples import DAY, NOW, chain, decision, marks, publish, throttle
+from gateway_samples import DAY, NOW, chain, decision, marks, publish, throttle, untagged
 from servers.valkey import Valkey, free_port
 from spendbrake.actions.gateway.contract import Refused
 from spendbrake.actions.gateway.guard import STALE_AFTER_S, AsyncGuard, Guard
@@ -165,6 +165,18 @@ def test_a_remembered_rate_goes_on_in_this_process(own_valkey: Valkey) -> None:
         assert [guard.check("k", "m").verdict for _ in range(2)] == ["allow", "throttle"]
 
 
+def test_a_remembered_rate_counts_from_the_last_answer(own_valkey: Valkey) -> None:
+    """The same bytes twice, a second apart, are not the same moment."""
+    put(own_valkey, throttle("payments", 1.0, 1), modes=("last_decision",) * 5)
+    now = [NOW]
+    with Guard(own_valkey.url, clock=lambda: now[0], timeout_s=2.0) as guard:
+        for now[0] in (NOW, NOW + 1.0):
+            assert (guard.check("k", "m").verdict, guard.check("k", "n").verdict) == ("allow", "throttle")
+        own_valkey.kill()
+        now[0] = NOW + 1.5
+        assert guard.check("k", "m").verdict == "throttle"
+
+
 def test_an_empty_bucket_remembered_refills_too(own_valkey: Valkey) -> None:
     put(own_valkey, throttle("payments", 1.0, 1), modes=("last_decision",) * 5)
     now = [NOW]
@@ -275,9 +287,22 @@ def test_what_is_not_understood_is_an_error_not_an_exception(own_valkey: Valkey)
 def test_a_chain_of_a_later_contract_is_unavailable_not_unknown(own_valkey: Valkey) -> None:
     with own_valkey.client() as client:
         client.hset("{sb}:k:k", "chain", '{"v":2,"nodes":[["a","b","c"]]}')
+        Store(client).write_untagged(untagged(partitions=0), now=NOW)
+        Store(client).write_marks(marks(), now=NOW)
     guard = Both(own_valkey.url, on_unavailable="closed")
     assert (guard.check().status, guard.check().known) == (503, "none")
+    assert guard.check(key="stranger").known == "untagged"
     guard.close()
+
+
+def test_a_mode_of_a_later_contract_is_handled_as_closed(own_valkey: Valkey, both) -> None:
+    put(own_valkey, modes=("open", "open", "ask_the_owner", "open", "open"))
+    guard = both()
+    assert guard.check().verdict == "allow"
+    guard.now = NOW + STALE_AFTER_S + 1
+    assert guard.check().status == 503
+    own_valkey.kill()
+    assert guard.check().status == 503
 
 
 def test_refusals_can_be_raised(own_valkey: Valkey, both) -> None:

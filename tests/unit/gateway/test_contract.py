@@ -13,7 +13,7 @@ LAYOUT = Layout()
 
 def test_a_decision_is_written_so() -> None:
     full = throttle(
-        "payments", 10.0, 20, policy="spike", reset_at=NOW + 60, action_id="5f3a", reason="4.2 × usual",
+        "payments", 10.0, 20, policy="spike", reset_at=NOW + 60, action_id="5f3a", reason="4.2 times é",
         scope=Scope(environment=("dev", "ci"), models=("gpt-5*",)),
     )  # fmt: skip
     (entry,) = LAYOUT.decision_entries(full)
@@ -22,7 +22,7 @@ def test_a_decision_is_written_so() -> None:
     assert (
         entry.payload
         == (
-            '{"verdict":"throttle","status":429,"code":"rate_limited","reason":"4.2 × usual","action_id":"5f3a",'
+            '{"verdict":"throttle","status":429,"code":"rate_limited","reason":"4.2 times é","action_id":"5f3a",'
             '"policy":"spike","partition":3,"stamp":[1,10],"expires_at":1763931600.0,"reset_at":1763845260.0,'
             '"max_rps":10.0,"burst":20,"environment":["dev","ci"],"models":["gpt-5*"]}'
         ).encode()
