@@ -3,7 +3,9 @@
 import asyncio
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +16,8 @@ from spendbrake.streams.cli.base import console, run, settings
 PREFIX = "sim-demo-"
 DAY_S = 86_400.0
 FRAME_S = 0.2
+TICK_S = 15.0
+RUNAWAY_AT_H = 24 + 14.5
 
 
 def demo(
@@ -44,7 +48,7 @@ async def _demo(
 def _config(folder: str, broker: str | None, redis: str | None) -> Any:
     config = settings()
     given = {"data_dir": Path(folder), "broker": broker or "embedded://", "redis": redis or "embedded://"}
-    given |= {"prefix": f"{PREFIX}{int(time.time())}-", "partitions": 4, "republish_s": 1.0}
+    given |= {"prefix": f"{PREFIX}{int(time.time())}-", "partitions": 2, "republish_s": 1.0}
     given["burn"] = config.burn.model_copy(update={"snapshot_interval_s": 1.0, "dedupe_blocks": 16})
     return config.model_copy(update=given)
 
@@ -56,11 +60,11 @@ async def _play(
     from spendbrake.streams.cli.scene import Scene
     from spendbrake.streams.cli.stack import stack
     from spendbrake.streams.simulate.company import Company
-    from spendbrake.streams.simulate.player import Ticks, play
+    from spendbrake.streams.simulate.player import LAG_FILE_S, Ticks, play
     from spendbrake.streams.transport.producer import Outbox
     from spendbrake.streams.workers.ticker import tick
 
-    company = Company(seed=seed, calls_per_day=calls)
+    company = Company(seed=seed, calls_per_day=calls, days=2, runaway_at_h=RUNAWAY_AT_H)
     document = company_policy()
     now = [company.start]
     with console.status("starting broker, Valkey and workers"):
@@ -84,9 +88,16 @@ async def _play(
         make=lambda partition, at: tick(partition, at, running.place.secrets[0]),
         progress=lambda: scene.clocks,
         partitions=running.place.partitions,
+        every_s=TICK_S,
     )
     began = time.monotonic()
-    playing = asyncio.create_task(play(scene.gate(_events(company, trace)), send, ticks=ticks, speed=speed))
+    events = _events(company, trace)
+    if trace is None:
+        # Detectors know nobody on the first day: it is played as fast as it goes, and only the second is shown.
+        before, events = split(events, company.start + DAY_S)
+        with console.status("playing the day before, for detectors to learn what is usual"):
+            await play(before, send, ticks=replace(ticks, lag_s=LAG_FILE_S))
+    playing = asyncio.create_task(play(scene.gate(events), send, ticks=ticks, speed=speed))
     await _watch(scene, playing, plain)
     await playing
     from spendbrake.streams.cli.board import summary
@@ -122,6 +133,24 @@ async def _lines(scene: Any, playing: "asyncio.Task[Any]") -> None:
         for line in lines[shown:]:
             console.print(f"{clock_text(line.at)}  {line.kind:<9} {line.severity:<8} {line.text}", highlight=False)
         shown = len(lines)
+
+
+def split(events: Iterator[Any], at: float) -> tuple[Iterator[Any], Iterator[Any]]:
+    """Return the events before `at`, to be drawn first, and the rest."""
+    held: list[Any] = []
+
+    def before() -> Iterator[Any]:
+        for event in events:
+            if event.time >= at:
+                held.append(event)
+                return
+            yield event
+
+    def rest() -> Iterator[Any]:
+        yield from held
+        yield from events
+
+    return before(), rest()
 
 
 def _events(company: Any, trace: Path | None) -> Any:
