@@ -70,7 +70,7 @@ class _Line:
         self.measures: list[_Measure] = []
 
     def next_threshold(self) -> NanoUsd:
-        waiting = (limit for tier, _, limit in self.measures if not self._stands(tier.name))
+        waiting = (limit for tier, _, limit in self.measures if not self.stands(tier.name))
         return min(waiting, default=NEVER)
 
     def least_standing(self) -> NanoUsd:
@@ -82,7 +82,7 @@ class _Line:
             if mark.stands and amount < self._holds_at(name):
                 yield self._close(name, mark, amount)
         for tier, base, threshold in self.measures:
-            if amount >= threshold and not self._stands(tier.name):
+            if amount >= threshold and not self.stands(tier.name):
                 mark = self._mark(tier, base, threshold)
                 mark.turn, mark.stands = mark.turn + 1, True
                 yield self._crossing(tier.name, mark, self.period, "open", amount)
@@ -125,7 +125,7 @@ class _Line:
         self.marks = {name: _Mark(*fields) for name, *fields in marks}
         self.ended = {name: _Mark(*fields) for name, *fields in ended}
 
-    def _stands(self, name: str) -> bool:
+    def stands(self, name: str) -> bool:
         mark = self.marks.get(name)
         return mark is not None and mark.stands
 
@@ -148,15 +148,7 @@ class _Line:
         return self._crossing(name, mark, self.period, "resolve", amount, notify=mark.told)
 
     def _crossing(
-        self,
-        name: str,
-        mark: _Mark,
-        period: str,
-        state: Literal["open", "resolve"],
-        amount: NanoUsd,
-        *,
-        notify: bool = True,
-        current: bool = True,
+        self, name: str, mark: _Mark, period: str, state: Literal["open", "resolve"], amount: NanoUsd, **more: bool
     ) -> Crossing:
         return Crossing(
             tier=name,
@@ -168,8 +160,7 @@ class _Line:
             base=mark.base,
             threshold=mark.threshold,
             amount=amount,
-            notify=notify,
-            current=current,
+            **more,
         )
 
 
@@ -254,6 +245,12 @@ class NodeTiers:
         self._month.told(found)
         self._day.told(found)
         return found
+
+    def shown(self) -> Iterator[tuple[Tier, str, NanoUsd, NanoUsd, bool]]:
+        """Yield the tiers in force: (tier, id of its period, base, threshold, whether it stands)."""
+        for line in (self._month, self._day):
+            for tier, base, threshold in line.measures:
+                yield tier, line.period, base, threshold, line.stands(tier.name)
 
     def advance_ended(self, period: str, total: NanoUsd) -> list[Crossing]:
         """Return the tiers that late money crosses in the month before; they resolve no more."""

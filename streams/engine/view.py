@@ -1,0 +1,190 @@
+"""What people are shown of a team: amounts, nodes, limits as of the last record applied. It changes nothing.
+
+Amounts are given twice: `usd` is an exact decimal string, `nano_usd` the same as an integer.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from spendbrake.schemas.money import NanoUsd, to_usd
+from spendbrake.schemas.standing import Standing
+from spendbrake.streams.budgets.bases import NEVER
+from spendbrake.streams.budgets.tiers import NodeTiers
+from spendbrake.streams.engine.judge.evidence import RATE_MINUTES, standing_of
+from spendbrake.streams.engine.rules.book import Rules
+from spendbrake.streams.engine.state.partition import PartitionState
+
+KINDS = ("project", "key", "model", "environment")
+MINUTE_S = 60
+
+
+def money(nano: NanoUsd) -> dict[str, Any]:
+    """Return an amount as people and programs read it.
+
+    Examples:
+        >>> money(166_250_001)
+        {'usd': '0.166250001', 'nano_usd': 166250001}
+    """
+    return {"usd": format(to_usd(nano), "f"), "nano_usd": nano}
+
+
+def team_view(state: PartitionState, rules: Rules, team: int) -> dict[str, Any]:
+    """Return the burn of the team in row `team`, JSON-ready.
+
+    Args:
+        rules: Those the state was stepped with last (`state.numbered_by`): its calendars are numbered by them.
+    """
+    table, own = state.series, int(state.teams.series[team])
+    month = int(table.month[own])
+    standing = standing_of(state, rules, own, month, state.now)
+    period = state.periods.current[int(table.calendar[own])]
+    shown = {
+        "team": standing.node,
+        "name": standing.name,
+        "ancestors": list(standing.ancestors),
+        "as_of": as_of(state),
+        "period": {"id": standing.period, "ends_at": standing.period_ends_at},
+        "month_to_date": money(month),
+        "today": money(int(table.today(np.array([own]), np.array([period.today]))[0])),
+        "last_hour": money(_minutes(state, team, 60)),
+        "last_15_min": money(_minutes(state, team, 15)),
+        "rate_per_hour": money(_minutes(state, team, RATE_MINUTES) * (60 // RATE_MINUTES)),
+        "forecast": None if standing.forecast is None else money(standing.forecast),
+        "unplaced": {**money(int(state.teams.unplaced[team])), "events": int(state.teams.n_unplaced[team])},
+        "nodes": list(_nodes(state, rules, team)),
+        "limits": list(_limits(state, team)),
+    }
+    return shown | {f"{kind}s": rows for kind, rows in _parts(state, team).items()}
+
+
+def teams_view(state: PartitionState, rules: Rules) -> list[dict[str, Any]]:
+    """Return a line for each team of a partition, by id."""
+    teams, table = state.teams, state.series
+    n = len(teams)
+    own = teams.series[:n]
+    today = table.today(own, state.periods.today(table.calendar[own]))
+    minute = int(state.now // MINUTE_S)
+    rate = teams.minutes.sums("cost", np.arange(n), minute - RATE_MINUTES + 1, minute) * (60 // RATE_MINUTES)
+    lines = []
+    for team, (name, row) in enumerate(zip(teams.names, own.tolist(), strict=True)):
+        view, month = rules.team(name), int(table.month[row])
+        lines.append(
+            {
+                "team": view.id,
+                "name": view.name,
+                "as_of": as_of(state),
+                "month_to_date": money(month),
+                "today": money(int(today[team])),
+                "rate_per_hour": money(int(rate[team])),
+                **_against(month, view.budget, view.allocation),
+                "limits": sum(1 for _ in _limits(state, team)),
+            }
+        )
+    return sorted(lines, key=lambda line: line["team"])
+
+
+def as_of(state: PartitionState) -> dict[str, Any]:
+    """Return the place in the log that a view is true of."""
+    return {"clock": state.now, "partition": state.number, "epoch": state.epoch, "offset": state.applied}
+
+
+def _minutes(state: PartitionState, team: int, n: int) -> int:
+    """Return the cost of the last `n` minutes, the one now running included."""
+    minute = int(state.now // MINUTE_S)
+    return int(state.teams.minutes.span("cost", team, minute - n + 1, minute).sum())
+
+
+def _parts(state: PartitionState, team: int) -> dict[str, list[dict[str, Any]]]:
+    """Return the series of a team by kind, the dearest of the month first."""
+    table = state.series
+    rows = np.array([r for r in table.of_team[team] if table.names[r].kind in KINDS], np.int64)
+    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    if not len(rows):
+        return found
+    calendar = table.calendar[rows]
+    first, end = state.periods.month_days(calendar)
+    calls = table.days.sums("calls", rows, first, end - 1)
+    today = table.today(rows, state.periods.today(calendar))
+    for i in np.argsort(-table.month[rows], kind="stable").tolist():
+        row = int(rows[i])
+        name = table.names[row]
+        found[name.kind].append(
+            {
+                "name": name.name,
+                "month_to_date": money(int(table.month[row])),
+                "today": money(int(today[i])),
+                "total": money(int(table.total[row])),
+                "calls": int(calls[i]),
+                "first_at": float(table.first_at[row]),
+            }
+        )
+    return found
+
+
+def _nodes(state: PartitionState, rules: Rules, team: int) -> Iterator[dict[str, Any]]:
+    """Yield the nodes of a team that have tiers, the team first, each with where it stands."""
+    table, head = state.series, state.heads[team]
+    for row in table.of_team[team]:
+        node = table.node[row]
+        if node is None or node not in head.tiers:
+            continue
+        standing = standing_of(state, rules, row, int(table.month[row]), state.now)
+        yield {
+            "node": node,
+            "name": standing.name,
+            "level": standing.level,
+            "month_to_date": money(standing.month_to_date),
+            **_against(standing.month_to_date, standing.budget, standing.allocation),
+            "forecast": None if standing.forecast is None else money(standing.forecast),
+            "tiers": list(_tiers(head.tiers[node], standing)),
+        }
+
+
+def _tiers(tiers: NodeTiers, standing: Standing) -> Iterator[dict[str, Any]]:
+    for tier, period, _, threshold, stands in tiers.shown():
+        yield {
+            "tier": tier.name,
+            "basis": tier.basis,
+            "severity": tier.severity,
+            "period": period or standing.period,
+            "threshold": None if threshold == NEVER else money(threshold),
+            "stands": stands,
+        }
+
+
+def _limits(state: PartitionState, team: int) -> Iterator[dict[str, Any]]:
+    """Yield what gateways are told to do with a team's calls, and what they would be told in shadow mode."""
+    for _, _, group in state.heads[team].ladder:
+        for _, slot in sorted(group.slots.items()):
+            action = slot.action
+            if action.effect != "limits" or action.verdict == "allow" or action.expires_at <= state.now:
+                continue
+            yield {
+                "node": action.node,
+                "scope": action.scope.text(),
+                "policy": action.policy,
+                "rung": action.rung,
+                "verdict": action.verdict,
+                "mode": action.mode,
+                "code": action.code,
+                "reason": action.reason,
+                "action_id": action.id,
+                "since": action.time,
+                "expires_at": action.expires_at,
+                "reset_at": action.reset_at,
+            }
+
+
+def _against(month: NanoUsd, budget: NanoUsd | None, allocation: NanoUsd | None) -> dict[str, Any]:
+    return {
+        "budget": None if budget is None else money(budget),
+        "budget_percent": _percent(month, budget),
+        "allocation": None if allocation is None else money(allocation),
+        "allocation_percent": _percent(month, allocation),
+    }
+
+
+def _percent(month: NanoUsd, limit: NanoUsd | None) -> float | None:
+    return round(month / limit * 100, 2) if limit else None
