@@ -43,7 +43,7 @@ class Minute(NamedTuple):
             self.cached_tokens / max(tokens_in, 1.0),
             math.log10(max(self.usd, 0.0) / calls + 1e-6),
             self.errors / calls,
-            math.log10(calls / max(self.sessions, 1.0)),
+            math.log10(calls / self.sessions) if self.sessions > 0 else 0.0,
         )
 
 

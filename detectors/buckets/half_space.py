@@ -132,7 +132,7 @@ class HalfSpace(BucketDetector[HalfSpaceParams]):
     def paths(self, point: Sequence[float]) -> NDArray[np.int64]:
         """Return the nodes from the roots to the leaves, shape (height + 1, trees), of values in [0, 1]."""
         feature, threshold, left, roots = self._layout
-        child = left + (np.array(point)[feature] >= threshold)
+        child = left + (np.array(point).take(feature) >= threshold)
         paths = np.empty((self.params.height + 1, len(roots)), dtype=np.int64)
         paths[0] = node = roots
         for depth in range(1, self.params.height + 1):

@@ -22,6 +22,7 @@ class RunawaySessionParams(Params):
     Attributes:
         ratio: Times the typical session's cost.
         over_record: Times the dearest session the team has had.
+        min_calls: One dear call runs nowhere.
         min_sessions: Sessions behind `typical` before it is believed.
         settled_s: Age of the team from which on it is judged, seconds.
         admit_after_s: A dear session counts for the record once it has been idle so long.
@@ -30,6 +31,7 @@ class RunawaySessionParams(Params):
 
     ratio: float = Field(8.0, gt=1)
     over_record: float = Field(1.3, ge=1)
+    min_calls: int = Field(3, ge=1)
     min_sessions: int = Field(20, ge=1)
     settled_s: float = Field(DAY_S, ge=0)
     admit_after_s: float = Field(DAY_S, gt=0)
@@ -58,7 +60,9 @@ class RunawaySession(FactDetector[RunawaySessionParams]):
         self._follow(reading)
         if usual.age_s < self.params.settled_s or reading.n_sessions < self.params.min_sessions:
             return None
-        if reading.cost < max(self.params.ratio * reading.typical, self.params.over_record * record):
+        if reading.calls < self.params.min_calls or reading.cost < max(
+            self.params.ratio * reading.typical, self.params.over_record * record
+        ):
             return None
         lasts = max(reading.now - reading.started_at, 0.0)
         return Evidence(

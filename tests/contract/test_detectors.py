@@ -13,7 +13,7 @@ from readings import DAY_S, START, new_series, ordinary, session
 from spendbrake.detectors.base import BucketDetector, FactDetector, Usual, pack, unpack
 from spendbrake.detectors.calibration import TailParams
 from spendbrake.detectors.catalog import detectors
-from spendbrake.detectors.features import Features, Rolling
+from spendbrake.detectors.features import Features, Rolling, decays, through_gap
 from spendbrake.detectors.track import Track
 from spendbrake.schemas.reading import BucketReading
 
@@ -185,6 +185,8 @@ def test_empty_buckets_cost_one_step_whatever_their_number(name: str) -> None:
     for n in (60, 500_000):
         reading = replace(reading, at=last + 10.0 * (n + 1), empty_before=n)
         other = Track.from_state([(cls, cls.parameters())], TailParams(), unpack(pack(track.to_state())))
+        decays.cache_clear()
+        through_gap.cache_clear()
         steps = 0
         sys.setprofile(count)
         try:

@@ -94,6 +94,24 @@ def test_quiet_time_resolves_at_a_tick_and_what_comes_back_soon_is_the_same_inci
     assert back[0].evidence["excess_nano"] < 12 * NANO
 
 
+def test_ticks_that_come_early_change_nothing_and_late_ones_no_id() -> None:
+    ends = []
+    for ticks in (False, True):
+        team, readings = settled(params=RATE_ONLY)
+        hot = burst(readings[-1], 12)
+        play(team, hot)
+        before, due = team.dump(), team.wants_until()
+        assert due is not None
+        assert team.tick(due - 0.5, 1) == []
+        assert team.dump() == before
+        ended = team.tick(due, 2) if ticks else []
+        later = replace(hot[-1], at=hot[-1].at + 3_000.0, now=hot[-1].now + 3_000.0, empty_before=299, cost=10**7)
+        ended += play(team, [later])
+        ends.append(([(f.id, f.state, f.turn) for f in ended], team.wants_until()))
+    assert ends[0] == ends[1]
+    assert [state for _, state, _ in ends[0][0]] == ["resolve"]
+
+
 def test_after_the_dwell_it_is_another_incident() -> None:
     team, readings = settled(params=RATE_ONLY)
     hot = burst(readings[-1], 12)
@@ -207,6 +225,11 @@ def test_a_runaway_session_points_at_its_key_and_doublings_are_updates() -> None
     ]
     assert told[-1].severity == "critical"
     assert told[-1].evidence["excess_nano"] == 40 * NANO - NANO // 10
+
+
+def test_one_dear_call_is_no_runaway() -> None:
+    team, readings = settled()
+    assert play(team, [session(now=readings[-1].now + DAY_S, calls=2)]) == []
 
 
 def test_a_session_like_the_dearest_before_it_is_no_news() -> None:
