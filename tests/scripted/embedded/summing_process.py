@@ -70,7 +70,7 @@ async def feed(broker: Broker) -> None:
 
 async def main(directory: Path, feeding: bool) -> None:
     broker = Broker(
-        directory / "log", time.time, cleaning=CleaningSettings(every_s=0.1, dirty_bytes=2_000, tombstone_s=0.0)
+        directory / "log", time.time, cleaning=CleaningSettings(every_s=0.1, dirty_bytes=200, tombstone_s=0.0)
     )
     rows = changelog_name(GROUP, TABLE)
     await EmbeddedAdmin(broker).create([TopicPlan(TOPIC, PARTITIONS), TopicPlan(rows, PARTITIONS, CHANGELOG_CONFIG)])
