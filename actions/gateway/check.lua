@@ -81,13 +81,16 @@ for i, raw in ipairs(call('HMGET', tag .. ':m', unpack(fields))) do
 end
 mode = mode or any
 
--- Raw decisions: order of the node in the chain, node, scope and policy, JSON. Lifted ones are not worth decoding.
-local LIFTED = '{"verdict":"allow"'
+-- Raw decisions: order of the node in the chain, node, scope and policy, JSON. Decoding is what a check costs most:
+-- not for those that are lifted, or about environments whose list in the field's name does not hold this one.
+local LIFTED, ELSEWHERE = '{"verdict":"allow"', 'environment='
+local environment = text(chain.environment) or text(ARGV[2])
 local raws = {}
 for order, link in ipairs(links) do
   local found = call('HGETALL', tag .. ':d:' .. link[1])
   for i = 1, #found, 2 do
-    if string.sub(found[i + 1], 1, #LIFTED) ~= LIFTED then
+    if string.sub(found[i + 1], 1, #LIFTED) ~= LIFTED and (string.sub(found[i], 1, #ELSEWHERE) ~= ELSEWHERE
+      or environment and string.find(found[i], environment, 1, true)) then
       raws[#raws + 1] = {order, link[1], found[i], found[i + 1]}
     end
   end
@@ -135,7 +138,6 @@ end
 
 -- Decisions that bind this call, whatever its model.
 local standing = {}
-local environment = text(chain.environment) or text(ARGV[2])
 for _, raw in ipairs(raws) do
   local decision = obeyable(decoded(raw[4]))
   if decision.verdict ~= 'allow' and decision.expires_at > now and listed(decision.environment, environment) then
