@@ -23,6 +23,7 @@ Reason: TypeAlias = Literal[
     "too_long",
     "forged",
     "unknown_kind",
+    "misplaced",
 ]
 REASONS: frozenset[str] = frozenset(get_args(Reason))
 
