@@ -2,7 +2,7 @@
 
 import typer
 
-from spendbrake.streams.cli import demo, policy, send, topics, up, worker
+from spendbrake.streams.cli import demo, policy, replay, send, topics, up, worker
 
 app = typer.Typer(
     name="spendbrake",
@@ -17,6 +17,7 @@ app.command("up")(up.up)
 app.command("demo")(demo.demo)
 app.command("worker")(worker.worker)
 app.command("send")(send.send)
+app.command("replay")(replay.replay)
 
 
 def main() -> None:

@@ -43,7 +43,8 @@ async def _worker(name: Name, group: str) -> None:
 async def _service(name: Name, group: str, broker: Any, config: Any) -> Any:
     from spendbrake.actions.gateway.store import AsyncStore
     from spendbrake.streams.metrics import Metrics
-    from spendbrake.streams.workers.delivering import limits_service
+    from spendbrake.streams.settings import named_secret
+    from spendbrake.streams.workers.delivering import limits_service, notify_service
     from spendbrake.streams.workers.service import burn_service
 
     place, metrics = place_of(config), Metrics()
@@ -51,4 +52,4 @@ async def _service(name: Name, group: str, broker: Any, config: Any) -> Any:
         return await burn_service(broker, place, config, metrics, time.time)
     if group == "limits":
         return await limits_service(broker, place, config, metrics, time.time, AsyncStore.from_url(config.redis))
-    raise ValueError(f"no class of actions is named {group!r}")
+    return await notify_service(group, broker, place, config, metrics, time.time, named_secret)

@@ -1,0 +1,87 @@
+"""`spendbrake replay`: a file of events in, findings and actions out; no broker, no Redis."""
+
+import gzip
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import orjson
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from spendbrake.streams.cli.base import console, fail
+
+SHOWN_BAD = 20
+
+
+def replay(
+    events: Annotated[Path, typer.Argument(help="JSON lines of usage events, .gz too.", exists=True, dir_okay=False)],
+    policy: Annotated[
+        Path | None, typer.Option(help="Policy file; the starter policy when absent.", exists=True)
+    ] = None,
+    findings: Annotated[Path | None, typer.Option(help="Write findings here, a JSON object a line.")] = None,
+    actions: Annotated[Path | None, typer.Option(help="Write actions here, a JSON object a line.")] = None,
+) -> None:
+    """Run a file of events through the engine and write what follows from it."""
+    from spendbrake.schemas.control import PolicyVersion
+    from spendbrake.streams.cli.stack import policy_document
+    from spendbrake.streams.offline import replay as offline
+
+    try:
+        document = policy_document(policy)
+    except ValueError as error:
+        fail(str(error))
+    version = PolicyVersion(version=1, valid_from=0.0, published_at=0.0, digest="", document=document)
+    n = {"findings": 0, "actions": 0, "bad": 0}
+    total = _lines(events)
+    with _opened(events) as lines, _Out(findings) as found, _Out(actions) as acted, _bar() as bar:
+        task = bar.add_task("replaying", total=total)
+        for told in offline.replay(lines, version, progress=lambda line: bar.update(task, completed=line)):
+            for finding in told.findings:
+                found.write(asdict(finding))
+            for action in told.actions:
+                acted.write(asdict(action))
+            for line, why in told.bad[: max(0, SHOWN_BAD - n["bad"])]:
+                console.print(f"[yellow]{events}:{line}[/]: {why}", highlight=False)
+            n["findings"] += len(told.findings)
+            n["actions"] += len(told.actions)
+            n["bad"] += len(told.bad)
+        bar.update(task, completed=total)
+    console.print(
+        f"{total:,} lines: {n['findings']:,} findings, {n['actions']:,} actions, {n['bad']:,} could not be counted"
+    )
+
+
+def _opened(path: Path) -> BinaryIO:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _lines(path: Path) -> int:
+    with _opened(path) as file:
+        return sum(1 for _ in file)
+
+
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console)
+
+
+class _Out:
+    """A file of JSON lines, or nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> "_Out":
+        if self._path is not None:
+            self._file = self._path.open("wb")
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, message: dict[str, Any]) -> None:
+        if self._file is not None:
+            self._file.write(orjson.dumps(message) + b"\n")

@@ -1,0 +1,168 @@
+"""Replay: a file of events through the engine, with no broker and no Redis. The same `engine.step` as the agents'."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.control import OwnersVersion, PolicyVersion
+from spendbrake.schemas.finding import Finding
+from spendbrake.schemas.topics import ACTIONS, FINDINGS, USAGE, USAGE_DLQ
+from spendbrake.schemas.wire.avro import decode
+from spendbrake.schemas.wire.envelope import seal
+from spendbrake.schemas.wire.errors import BadRecord
+from spendbrake.schemas.wire.json import decode_usage_json
+from spendbrake.streams.engine.outcome import Headers, Outcome
+from spendbrake.streams.engine.rules.book import RuleBook
+from spendbrake.streams.engine.step import Engine, EngineSettings
+
+BATCH = 1_000
+SECRET = b"replays sign their own ticks"
+TICKS = seal("tick", USAGE.name, b"", b"", SECRET)
+SOON_S, SOON = 10.0, 6
+"""In a silence the clock ticks every ten seconds for a minute, so that buckets close and limits run out in time."""
+LATER_S = 300.0
+DEDUPE_BLOCKS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of the log that a file stands for; `line` 0 is a tick."""
+
+    value: bytes
+    at: float
+    line: int = 0
+
+
+@dataclass(slots=True)
+class Told:
+    """What a replay has found.
+
+    Attributes:
+        bad: (line of the file, why) of what could not be counted.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    actions: list[Action] = field(default_factory=list)
+    bad: list[tuple[int, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive records as a batch."""
+
+    records: Sequence[Record]
+    first: int
+    topic: str = USAGE.name
+    partition: int = 0
+
+    @property
+    def offsets(self) -> Sequence[int]:
+        """Places in the replayed log."""
+        return range(self.first, self.first + len(self.records))
+
+    @property
+    def values(self) -> list[bytes | None]:
+        """Lines as they are."""
+        return [record.value for record in self.records]
+
+    @property
+    def keys(self) -> list[bytes | None]:
+        """Ticks have the empty key."""
+        return [b"" if not record.line else None for record in self.records]
+
+    @property
+    def timestamps_ms(self) -> list[int]:
+        """Event times made monotone."""
+        return [round(record.at * 1_000) for record in self.records]
+
+    @property
+    def headers(self) -> list[Headers]:
+        """Signatures of ticks."""
+        return [() if record.line else TICKS for record in self.records]
+
+
+def log_of(lines: Iterable[bytes]) -> Iterator[Record]:
+    """Yield the lines of a file as records of a log, with ticks where nothing comes."""
+    now = 0.0
+    for number, raw in enumerate(lines, 1):
+        line = raw.strip()
+        if not line:
+            continue
+        at = _time_of(line, now)
+        if now:
+            yield from _ticks(now, at)
+        now = max(now, at)
+        yield Record(line, now, number)
+    if now:
+        yield from _ticks(now, now + LATER_S)
+
+
+def replay(
+    lines: Iterable[bytes],
+    policy: PolicyVersion,
+    owners: Iterable[OwnersVersion] = (),
+    *,
+    progress: Callable[[int], None] = lambda n: None,
+) -> Iterator[Told]:
+    """Yield what each batch of the log has brought.
+
+    Args:
+        progress: Called with the number of lines read.
+    """
+    engine = Engine(
+        RuleBook(1, [policy], owners), EngineSettings(partitions=1, secrets=(SECRET,), dedupe_blocks=DEDUPE_BLOCKS)
+    )
+    state = engine.new_state(0, 1)
+    for run in _runs(log_of(lines)):
+        yield _told(engine.step(state, run), run)
+        progress(max(record.line for record in run.records))
+
+
+def _runs(records: Iterator[Record]) -> Iterator[Run]:
+    held: list[Record] = []
+    first = 0
+    for record in records:
+        held.append(record)
+        if len(held) == BATCH:
+            yield Run(held, first)
+            first, held = first + BATCH, []
+    if held:
+        yield Run(held, first)
+
+
+def _told(outcome: Outcome, run: Run) -> Told:
+    told = Told()
+    for record in outcome.records:
+        if record.topic == FINDINGS.name:
+            told.findings.append(decode(Finding, record.value or b""))
+        elif record.topic == ACTIONS.name:
+            told.actions.append(decode(Action, record.value or b""))
+        elif record.topic == USAGE_DLQ.name:
+            headers: dict[str, Any] = dict(record.headers)
+            place = int(headers["sb-origin"].rsplit(b"/", 1)[1]) - run.first
+            told.bad.append((run.records[place].line, headers.get("sb-message", b"").decode(errors="replace")))
+    return told
+
+
+def _ticks(now: float, until: float) -> Iterator[Record]:
+    at, n = now, 0
+    while (at := at + (SOON_S if n < SOON else LATER_S)) < until:
+        n += 1
+        yield Record(b"", at)
+
+
+def _time_of(line: bytes, now: float) -> float:
+    """Return the event time of a line; the clock as it stands for one that has none."""
+    try:
+        at = orjson.loads(line)["time"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return now
+    if isinstance(at, int | float):
+        return float(at) if 0 <= at < 4e9 else now
+    try:
+        return decode_usage_json(line).time
+    except BadRecord:
+        return now
