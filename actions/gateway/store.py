@@ -91,6 +91,17 @@ class Store(_Writer[list[Written]]):
         )
         return cls(client, prefix)
 
+    def ping(self) -> None:
+        """Return if Redis answers.
+
+        Raises:
+            StoreUnavailable: it does not.
+        """
+        try:
+            self._client.ping()
+        except RedisError as error:
+            raise StoreUnavailable(f"cannot reach Redis: {error}") from error
+
     def close(self) -> None:
         """Close the client's connections."""
         self._client.close()

@@ -2,7 +2,7 @@
 
 import typer
 
-from spendbrake.streams.cli import demo, policy, replay, send, topics, up, worker
+from spendbrake.streams.cli import demo, doctor, explain, keys, policy, replay, send, topics, up, worker
 
 app = typer.Typer(
     name="spendbrake",
@@ -13,11 +13,14 @@ app = typer.Typer(
 )
 app.add_typer(topics.app, name="topics")
 app.add_typer(policy.app, name="policy")
+app.add_typer(keys.app, name="keys")
 app.command("up")(up.up)
 app.command("demo")(demo.demo)
 app.command("worker")(worker.worker)
 app.command("send")(send.send)
 app.command("replay")(replay.replay)
+app.command("explain")(explain.explain)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:

@@ -13,6 +13,21 @@ File = Annotated[Path, typer.Argument(help="Policy file (YAML).", exists=True, d
 
 
 @app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="Where to write it.", dir_okay=False)] = Path("policy.yaml"),
+) -> None:
+    """Write a commented starter policy: what `up`, `demo` and `replay` use when none is given."""
+    from spendbrake.streams.budgets.starter import starter_text
+
+    try:
+        with file.open("x") as out:
+            out.write(starter_text())
+    except FileExistsError:
+        fail(f"{file} exists; it is left as it is")
+    console.print(f"{file}: edit it, then `spendbrake policy check {file}`")
+
+
+@app.command()
 def check(file: File) -> None:
     """Name every problem of a policy file at once."""
     _load(file)

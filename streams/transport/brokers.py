@@ -1,7 +1,7 @@
 """The two brokers as deployments use them: Kafka through confluent-kafka, and the embedded log of this process."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,17 @@ class KafkaBroker:
     async def ends(self, topic: str) -> dict[int, tuple[int, int]]:
         """Return first readable offset and end by partition."""
         return await asyncio.to_thread(self._admin.ends, topic)
+
+    async def read(self, topic: str) -> AsyncIterator[bytes]:
+        """Yield the values of all records of a topic, in order within a partition."""
+        partitions = await asyncio.to_thread(self._admin.partitions, topic)
+        reader = KafkaControl(self._bootstrap, topic, partitions=partitions)
+        try:
+            for _, value in await asyncio.to_thread(reader.read_to_end):
+                if value is not None:
+                    yield value
+        finally:
+            reader.close()
 
     def control(self, topic: str) -> KafkaControl:
         """Return a reader of the control topic."""
@@ -117,6 +128,13 @@ class EmbeddedBroker:
     async def ends(self, topic: str) -> dict[int, tuple[int, int]]:
         """Return first readable offset and end by partition."""
         return self._admin.ends(topic)
+
+    async def read(self, topic: str) -> AsyncIterator[bytes]:
+        """Yield the values of all records of a topic, in order within a partition."""
+        for run in (await self.log.read_to_end(topic)).values():
+            for value in run.values:
+                if value is not None:
+                    yield value
 
     def control(self, topic: str) -> EmbeddedControl:
         """Return a reader of the control topic."""

@@ -1,10 +1,10 @@
-"""The control topic: read whole by everyone, without a group; then followed. What its records say is not known here."""
+"""Topics read whole and then followed, without a group: control above all. What records say is not known here."""
 
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 KeyValue: TypeAlias = tuple[bytes, bytes | None]
 
@@ -24,17 +24,25 @@ class ControlUnavailable(ConnectionError):
 
 
 class KafkaControl:
-    """The control topic on Kafka: one partition, no group, no commits.
+    """A topic on Kafka, such as the control topic: no group, no commits.
 
     Args:
         topic: As the broker has it.
+        partitions: How many it has; order holds within each.
         timeout_s: Longest wait for the end of the topic.
     """
 
     def __init__(
-        self, bootstrap: str, topic: str, *, timeout_s: float = 30.0, clock: Callable[[], float] = time.monotonic
+        self,
+        bootstrap: str,
+        topic: str,
+        *,
+        partitions: int = 1,
+        timeout_s: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._topic, self._timeout_s, self._clock = topic, timeout_s, clock
+        self._partitions = partitions
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -45,7 +53,7 @@ class KafkaControl:
                 "fetch.wait.max.ms": 100,
             }
         )
-        self._consumer.assign([TopicPartition(topic, 0, 0)])
+        self._consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(partitions)])
 
     def read_to_end(self) -> list[KeyValue]:
         """Return all records from the first on.
@@ -54,11 +62,13 @@ class KafkaControl:
             ControlUnavailable: the end was not reached in time.
         """
         records: list[KeyValue] = []
+        ended: set[int] = set()
         until = self._clock() + self._timeout_s
         while self._clock() < until:
-            found, ended = self._take(0.2)
+            found, ends = self._take(0.2)
             records += found
-            if ended:
+            ended |= ends
+            if len(ended) == self._partitions:
                 return records
         raise ControlUnavailable(f"{self._topic}: its end was not reached within {self._timeout_s:g} s")
 
@@ -70,15 +80,15 @@ class KafkaControl:
         """Leave the broker."""
         self._consumer.close()
 
-    def _take(self, wait_s: float) -> tuple[list[KeyValue], bool]:
+    def _take(self, wait_s: float) -> tuple[list[KeyValue], set[int]]:
         records: list[KeyValue] = []
-        ended = False
+        ended: set[int] = set()
         for message in self._consumer.consume(500, wait_s):
             error = message.error()
             if error is None:
                 records.append((message.key() or b"", message.value()))
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
-                ended = True
+                ended.add(message.partition() or 0)
             else:
                 raise ControlUnavailable(f"{self._topic}: {KafkaException(error)}")
         return records, ended

@@ -1,0 +1,108 @@
+"""`spendbrake doctor`: what is wrong with a deployment, in one list."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import typer
+
+from spendbrake.streams.cli.base import broker_of, console, place_of, run, settings
+
+Check = tuple[str, str, str]
+"""(state: ok, warn or bad; what; detail)."""
+STYLES = {"ok": "green", "warn": "yellow", "bad": "bold red"}
+SHORT_HORIZON_S = 3_600.0
+
+
+def doctor() -> None:
+    """Look at settings, broker, topics, versions, Redis and dedupe horizon; end with 1 if something is bad."""
+    if run(_doctor()):
+        raise typer.Exit(1)
+
+
+async def _doctor() -> bool:
+    bad = False
+    async for state, what, detail in _checks():
+        bad |= state == "bad"
+        console.print(f"[{STYLES[state]}]{state:<4}[/] {what}: {detail}", highlight=False)
+    return bad
+
+
+async def _checks() -> AsyncIterator[Check]:
+    from spendbrake.streams.settings import unknown_names
+
+    config = settings()
+    yield "ok", "settings", f"broker {config.shown()['broker']}, prefix {config.prefix or '(none)'}"
+    for name in unknown_names():
+        yield "warn", "settings", f"{name} means nothing here: misspelt?"
+    place = place_of(config)
+    async with broker_of(config) as broker:
+        problems = await broker.check_topics(place.plans())
+        for problem in problems:
+            yield "bad", "topics", problem
+        if problems:
+            return
+        yield "ok", "topics", f"{len(place.plans())} as they must be, {place.partitions} partitions"
+        async for check in _versions(broker, place):
+            yield check
+        async for check in _horizon(config, place, broker):
+            yield check
+    yield _redis(config)
+
+
+async def _versions(broker: Any, place: Any) -> AsyncIterator[Check]:
+    from spendbrake.schemas.policy import PolicyFile
+    from spendbrake.streams.settings import named_secret
+    from spendbrake.streams.workers.deployment import Refused, admitted, read_versions
+
+    versions = await read_versions(broker, place)
+    try:
+        await admitted(broker, place, versions)
+        yield "ok", "registrations", "topics are the ones that were registered"
+    except Refused as error:
+        yield "bad", "registrations", str(error)
+    if not versions.policies:
+        yield "bad", "policy", "none in force: spendbrake policy apply FILE"
+        return
+    rules = versions.book.at(time.time())
+    yield "ok", "policy", f"version {rules.version} in force, {len(versions.owners)} versions of owners"
+    file: PolicyFile = rules.file
+    for name, destination in file.destinations.items():
+        variable = getattr(destination, "token_env", None) or getattr(destination, "secret_env", "")
+        if variable and named_secret(variable) is None:
+            yield "warn", "destinations", f"{name}: {variable} is not set in this environment"
+
+
+async def _horizon(config: Any, place: Any, broker: Any) -> AsyncIterator[Check]:
+    """Estimate how far back duplicates are recognised, from what the log holds."""
+    from spendbrake.schemas.topics import USAGE
+    from spendbrake.streams.engine.state.fingerprints import BLOCK
+
+    ends = await broker.ends(place.topic(USAGE.name))
+    size = config.burn.dedupe_blocks * BLOCK
+    busiest = max((end - start for start, end in ends.values()), default=0)
+    if busiest <= size:
+        yield (
+            "ok",
+            "dedupe",
+            f"the whole log ({busiest:,} records in its longest partition) fits the {size:,} remembered",
+        )
+        return
+    share_s = config.retention.usage_s * size / busiest
+    state = "warn" if share_s < SHORT_HORIZON_S else "ok"
+    yield state, "dedupe", f"at least {share_s / 3600:.1f} h back, if the log spans its retention"
+
+
+def _redis(config: Any) -> Check:
+    if config.redis.startswith("embedded:"):
+        return "ok", "redis", "embedded: started by `spendbrake up`"
+    from spendbrake.actions.gateway.store import Store, StoreUnavailable
+
+    store = Store.from_url(config.redis)
+    try:
+        store.ping()
+    except StoreUnavailable as error:
+        return "bad", "redis", str(error)
+    finally:
+        store.close()
+    return "ok", "redis", "answers"

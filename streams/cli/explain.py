@@ -1,0 +1,79 @@
+"""`spendbrake explain ACTION_ID`: why an action was taken, from the records that led to it."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from spendbrake.streams.cli.base import broker_of, console, fail, place_of, run, settings
+
+
+def explain(
+    action_id: Annotated[str, typer.Argument(help="Id of the action, as a gateway or a message shows it.")],
+) -> None:
+    """Show an action, the finding behind it, the record it stands on, and what became of it."""
+    run(_explain(action_id))
+
+
+async def _explain(action_id: str) -> None:
+    from spendbrake.schemas.action import Action
+    from spendbrake.schemas.finding import Finding
+    from spendbrake.schemas.result import Result
+    from spendbrake.schemas.topics import ACTIONS, FINDINGS, RESULTS
+
+    config = settings()
+    async with broker_of(config) as broker:
+        place = place_of(config)
+
+        async def read(topic: str, kind: Any, wanted: Any) -> list[Any]:
+            return [m async for m in _messages(broker, place.topic(topic), kind) if wanted(m)]
+
+        actions = await read(ACTIONS.name, Action, lambda m: m.id == action_id)
+        if not actions:
+            fail(f"no action {action_id!r} in {place.topic(ACTIONS.name)}: unknown, or older than the log")
+        action = actions[0]
+        findings = await read(FINDINGS.name, Finding, lambda m: m.id == action.finding)
+        results = await read(RESULTS.name, Result, lambda m: m.action == action_id)
+    console.print(_story(action, len(actions), findings, results))
+
+
+async def _messages(broker: Any, topic: str, kind: Any) -> Any:
+    from spendbrake.schemas.wire.avro import decode
+    from spendbrake.schemas.wire.errors import BadRecord
+
+    async for value in broker.read(topic):
+        try:
+            yield decode(kind, value)
+        except BadRecord:
+            continue
+
+
+def _story(action: Any, n: int, findings: list[Any], results: list[Any]) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column()
+    table.add_row("action", f"[bold]{action.verdict}[/] {action.node} ({action.scope.text()}) by {action.effect}")
+    table.add_row("mode", f"{action.mode}, policy {action.policy}, rung {action.rung}, turn {action.turn}")
+    table.add_row("at", f"{_when(action.time)}, ends {_when(action.expires_at)}")
+    table.add_row("why", action.reason)
+    table.add_row(
+        "stands on", f"partition {action.partition}, epoch {action.stamp.epoch}, offset {action.stamp.offset}"
+    )
+    for name, value in sorted(action.evidence.items()):
+        if not isinstance(value, dict | list):
+            table.add_row(f"  {name}", str(value))
+    for finding in findings[:1]:
+        table.add_row("finding", f"{finding.detector} {finding.severity}: {finding.reason}")
+        for top in finding.evidence.get("top", [])[:5]:
+            table.add_row(
+                "  carried by", f"{top.get('kind')} {top.get('name')}: {top.get('cost_nano', 0) / 1e9:.4f} USD"
+            )
+    for result in results:
+        table.add_row("result", f"{result.outcome} at {_when(result.at)} after {result.attempts} tries")
+    table.add_row("records", f"{n} in the log (a replay or a republishing repeats an action under its id)")
+    return table
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
