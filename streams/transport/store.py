@@ -6,7 +6,7 @@ compaction keeps. The loader takes the highest stamp of a row; its owner then re
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import faust
@@ -161,11 +161,22 @@ class RowLog:
         topic = self._table.changelog_topic_name
         mine = [Outgoing(f"{row.key}@{self._writer}".encode(), row.value) for row in rows]
         await (await self._sender.send_run(topic, partition, mine))
-        store = cast(RowStore, self._table.data)
+        await self._bury(partition, {row.key: self._others(partition, row.key) for row in rows})
+
+    async def remove(self, partition: int, keys: Sequence[str]) -> None:
+        """Take rows out, whoever wrote them, and wait until the broker has it.
+
+        Raises:
+            KafkaError: It was not acknowledged.
+        """
+        await self._bury(partition, {key: {*self._others(partition, key), self._writer} for key in keys})
+
+    def _others(self, partition: int, key: str) -> set[str]:
+        return cast(RowStore, self._table.data).take_writers(partition, key) - {self._writer}
+
+    async def _bury(self, partition: int, writers: Mapping[str, set[str]]) -> None:
         dead = [
-            Outgoing(f"{row.key}@{writer}".encode(), None)
-            for row in rows
-            for writer in sorted(store.take_writers(partition, row.key) - {self._writer})
+            Outgoing(f"{key}@{writer}".encode(), None) for key, names in writers.items() for writer in sorted(names)
         ]
         if dead:
-            await (await self._sender.send_run(topic, partition, dead))
+            await (await self._sender.send_run(self._table.changelog_topic_name, partition, dead))

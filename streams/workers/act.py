@@ -33,19 +33,25 @@ class Bury(Protocol):
 Acknowledge = Callable[[Chunk], None]
 
 
-def read_actions(chunk: Chunk) -> tuple[list[Action], list[OutRecord]]:
-    """Return the actions of a chunk, and dead letters of what is none."""
-    actions: list[Action] = []
+def placed_actions(chunk: Chunk) -> tuple[list[tuple[int, Action]], list[OutRecord]]:
+    """Return the actions of a chunk with their offsets, and dead letters of what is none."""
+    actions: list[tuple[int, Action]] = []
     dead: list[OutRecord] = []
     for offset, key, value, stamp in zip(chunk.offsets, chunk.keys, chunk.values, chunk.timestamps_ms, strict=True):
         try:
-            actions.append(decode(Action, value or b""))
+            actions.append((offset, decode(Action, value or b"")))
         except BadRecord as bad:
             origin = f"{chunk.topic}/{chunk.partition}/{offset}"
             headers = (("sb-reason", bad.reason.encode()), ("sb-message", str(bad).encode()))
             headers += (("sb-origin", origin.encode()),)
             dead.append(OutRecord(ACTIONS_DLQ.name, key, value, stamp / 1000, chunk.partition, headers))
     return actions, dead
+
+
+def read_actions(chunk: Chunk) -> tuple[list[Action], list[OutRecord]]:
+    """Return the actions of a chunk, and dead letters of what is none."""
+    placed, dead = placed_actions(chunk)
+    return [action for _, action in placed], dead
 
 
 class ActLimits:

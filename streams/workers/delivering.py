@@ -1,19 +1,34 @@
 """The action workers as services: one Faust app a class of destination, so that a dead one never delays another."""
 
-from collections.abc import Callable, Sequence
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from spendbrake.actions.effects.limits import Limits
 from spendbrake.actions.gateway.store import AsyncStore
-from spendbrake.schemas.topics import ACTIONS
+from spendbrake.schemas.result import Result
+from spendbrake.schemas.topics import ACTIONS, RESULTS
+from spendbrake.schemas.wire.avro import encode
 from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.settings import Settings
-from spendbrake.streams.transport.app import chunk_topic
+from spendbrake.streams.transport.acks import Limits as Reading
+from spendbrake.streams.transport.app import ChunkApp, chunk_topic
 from spendbrake.streams.transport.chunk import Chunk
 from spendbrake.streams.transport.producer import Outbox
-from spendbrake.streams.workers.act import ActLimits
-from spendbrake.streams.workers.deployment import Broker, Place, admitted
+from spendbrake.streams.transport.store import RowLog, declare_table
+from spendbrake.streams.workers.act import Acknowledge, ActLimits, Bury
+from spendbrake.streams.workers.deployment import GROUPS, LEDGER, Broker, Place, admitted
+from spendbrake.streams.workers.notify.destinations import Destinations, Secrets
+from spendbrake.streams.workers.notify.ledger import Ledgers
+from spendbrake.streams.workers.notify.pulse import Pulse
+from spendbrake.streams.workers.notify.worker import Notify, Publish
 from spendbrake.streams.workers.service import Service, new_app, ready_versions
+
+NOTICE_LIFE_S = 86_400.0
+"""Reading goes on for so long while an action waits for its receiver: those behind it have others."""
+TIDY_S = 3_600.0
 
 
 async def limits_service(
@@ -24,14 +39,125 @@ async def limits_service(
     await admitted(broker, place, versions)
     topic = place.topic(ACTIONS.name)
     app = new_app("act-limits", broker, place, settings, topic)
+    bury, acknowledge = _bury(app, place), _acknowledge(app)
+    act = ActLimits(Limits(store), store, bury, acknowledge, place.partitions, metrics, wall)
+    app.agent(chunk_topic(app, topic, place.partitions), name="act-limits")(act.consume)
+    return Service("act-limits", app, act, topic)
+
+
+async def notify_service(
+    class_name: str,
+    broker: Broker,
+    place: Place,
+    settings: Settings,
+    metrics: Metrics,
+    wall: Callable[[], float],
+    secrets: Secrets,
+) -> Service:
+    """Build the worker that brings notifications to one class of destinations, `slack` or `webhook`.
+
+    Args:
+        wall: Epoch seconds UTC. Notifications expire by it; in a simulation by the trace's time.
+        secrets: Value of a variable that the policy file names; None when it is not set.
+
+    Raises:
+        ValueError: there is no such class.
+        Refused: the topics are not as registered.
+    """
+    name = f"act-{class_name}"
+    if GROUPS.get(name) != LEDGER:
+        raise ValueError(f"no class of notifications is named {class_name!r}")
+    versions, control = await ready_versions(broker, place)
+    await admitted(broker, place, versions)
+    topic = place.topic(ACTIONS.name)
+    app = new_app(name, broker, place, settings, topic)
+    app.delivery.limits = Reading(offsets=settings.burn.max_pending_offsets, age_s=NOTICE_LIFE_S)
+    clock = None if place.simulation else wall
+    destinations = Destinations(
+        class_name,
+        lambda now: versions.book.at(now).file.destinations,
+        secrets,
+        metrics,
+        wall=wall,
+        clock=clock or (lambda: float("-inf")),
+        timer=time.perf_counter,
+    )
+    writer, ledgers = uuid.uuid4().hex, Ledgers()
+    table = declare_table(app, LEDGER, partitions=place.partitions, rows=ledgers)
+    pulse = Pulse(time.monotonic, settings.group.session_timeout_s / 2)
+    notify = Notify(
+        destinations,
+        ledgers,
+        RowLog(table, app.producer, writer),
+        _publish(app, place, writer),
+        _bury(app, place),
+        _acknowledge(app),
+        writer,
+        metrics,
+        clock=clock,
+        pulse=pulse,
+        grace_s=0.4 * settings.group.session_timeout_s,
+    )
+
+    async def follow() -> None:
+        try:
+            await versions.follow(control, lambda: None)
+        finally:
+            await destinations.aclose()
+
+    _run_beside(app, notify, topic, follow, pulse.beat, *(() if place.simulation else (_tidy(app, notify),)))
+    app.agent(chunk_topic(app, topic, place.partitions), name=name)(notify.consume)
+    return Service(name, app, notify, topic)
+
+
+def _run_beside(app: ChunkApp, notify: Notify, topic: str, *tasks: Callable[[], Awaitable[None]]) -> None:
+    """Run tasks beside the agent, give partitions up in good order; what a task raises ends the process."""
+
+    async def give_up(tps: set[Any]) -> None:
+        await notify.give_up({tp.partition for tp in tps if tp.topic == topic}, app.consumer_generation_id)
+
+    app.delivery.on_revoke = give_up
+    for task in (notify.watch, *tasks):
+        app.task(task)
+
+
+def _tidy(app: ChunkApp, notify: Notify) -> Callable[[], Awaitable[None]]:
+    async def tidy() -> None:
+        while not app.should_stop:
+            await app.sleep(TIDY_S)
+            if not app.should_stop and not app.rebalancing:
+                await notify.tidy()
+
+    return tidy
+
+
+def _bury(app: ChunkApp, place: Place) -> Bury:
     outbox = Outbox(app.producer, place.prefix)
 
     async def bury(records: Sequence[OutRecord]) -> None:
         await (await outbox.send(records))
 
+    return bury
+
+
+def _publish(app: ChunkApp, place: Place, writer: str) -> Publish:
+    outbox = Outbox(app.producer, place.prefix)
+    # All of a writer's results lie on one partition: a death cuts its chain off and leaves no hole in it.
+    partition = int(writer[:8], 16) % place.partitions
+
+    async def publish(results: Sequence[Result]) -> None:
+        await (
+            await outbox.send(
+                OutRecord(RESULTS.name, result.action.encode(), encode(result), result.at, partition)
+                for result in results
+            )
+        )
+
+    return publish
+
+
+def _acknowledge(app: ChunkApp) -> Acknowledge:
     def acknowledge(chunk: Chunk) -> None:
         app.consumer.acknowledge(chunk.tp, chunk.joins, chunk.last, chunk.generation)
 
-    act = ActLimits(Limits(store), store, bury, acknowledge, place.partitions, metrics, wall)
-    app.agent(chunk_topic(app, topic, place.partitions), name="act-limits")(act.consume)
-    return Service("act-limits", app, act, topic)
+    return acknowledge

@@ -1,0 +1,1 @@
+"""Notifications: the actions of one class of destinations, each brought once. Limits have no part in it."""

@@ -1,0 +1,154 @@
+"""The ledger as rows of a changelog: of an action's rows the one of the highest turn holds, whoever wrote it.
+
+A worker that was frozen and wakes up may write rows late. Its successor has read all its earlier rows and begins with
+a higher term; where it had written none, the group's generation tells the two apart. So what a predecessor writes late
+never stands against what its successor wrote.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+
+from spendbrake.actions.delivery.ledger import KEEP_S, Entry
+from spendbrake.streams.workers.notify.together import Together
+
+TERM_KEY = "term"
+"""Row with the highest term of a partition: it outlives the entries, which are forgotten. It is no action's id."""
+FORGOTTEN_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Turn:
+    """Orders rows.
+
+    Attributes:
+        term: One more than that of any row of the partition its writer had read when it began.
+        generation: The group's, in which it was written.
+        number: Counts the writer's rows of the partition.
+    """
+
+    term: int
+    generation: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One row; without an entry it claims a term."""
+
+    key: str
+    turn: Turn
+    entry: Entry | None
+
+    @property
+    def value(self) -> bytes:
+        """The row as JSON."""
+        turn, entry = self.turn, self.entry
+        fields: dict[str, Any] = {"turn": [turn.term, turn.generation, turn.number]}
+        if entry is not None:
+            fields |= {"attempts": entry.attempts, "at": entry.at, "outcome": entry.outcome}
+            fields |= {"error": entry.error, "response": entry.response}
+        return orjson.dumps(fields)
+
+    @classmethod
+    def parse(cls, key: str, value: bytes) -> "LedgerRow":
+        """Return the row that `value` wrote.
+
+        Raises:
+            ValueError: not such a row.
+        """
+        try:
+            fields = orjson.loads(value)
+            turn = Turn(*map(int, fields.pop("turn")))
+            return cls(key, turn, Entry(**fields) if fields else None)
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"ledger row {key!r} cannot be read: {error!r}: {value[:80]!r}") from None
+
+
+class Changelog(Protocol):
+    """Where rows are kept (streams/transport/store.py: RowLog)."""
+
+    async def write(self, partition: int, rows: Sequence[LedgerRow]) -> None:
+        """Return once all are acknowledged."""
+
+    async def remove(self, partition: int, keys: Sequence[str]) -> None:
+        """Take rows out; return once that is acknowledged."""
+
+
+class Ledgers:
+    """Takes recovered rows in and opens the ledgers of owned partitions (`Rows` of streams/transport/store.py)."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, dict[str, LedgerRow]] = {}
+        self._terms: dict[int, int] = {}
+
+    def load(self, partition: int, key: str, writer: str, value: bytes) -> None:
+        """Take a row in, unless a later one of the action is here."""
+        row = LedgerRow.parse(key, value)
+        self._terms[partition] = max(self._terms.get(partition, 0), row.turn.term)
+        if row.entry is not None:
+            _keep(self._rows.setdefault(partition, {}), row)
+
+    def forget(self, partition: int) -> None:
+        """Drop a partition that went, or that is about to be read from its start."""
+        self._rows.pop(partition, None)
+        self._terms.pop(partition, None)
+
+    def recovered(self, partitions: frozenset[int]) -> None:
+        """Hear that all rows of the partitions are here; they are opened with their first chunk."""
+
+    def open(self, partition: int, generation: int, log: Changelog) -> "PartitionLedger":
+        """Return the ledger of a partition for one generation of the group."""
+        term = self._terms.get(partition, 0) + 1
+        return PartitionLedger(self._rows.setdefault(partition, {}), partition, term, generation, log)
+
+
+class PartitionLedger:
+    """The ledger of one partition in one generation: a `Ledger` whose rows are written by the batch."""
+
+    def __init__(self, rows: dict[str, LedgerRow], partition: int, term: int, generation: int, log: Changelog) -> None:
+        self._rows, self._partition, self._term, self._generation = rows, partition, term, generation
+        self._log = log
+        self._number = 0
+        self._claimed = False
+        self._together: Together[LedgerRow] = Together(self._write)
+
+    def get(self, action: str) -> Entry | None:
+        """Return the entry of an action id."""
+        row = self._rows.get(action)
+        return row.entry if row is not None else None
+
+    async def put(self, action: str, entry: Entry) -> None:
+        """Keep an entry; return once the broker has it."""
+        await self._together.put(LedgerRow(action, self._turn(), entry))
+
+    async def expire(self, now: float) -> int:
+        """Take out what no log can bring again by `now`; return how many."""
+        old = [key for key, row in self._rows.items() if row.entry is not None and row.entry.at + KEEP_S <= now]
+        for start in range(0, len(old), FORGOTTEN_AT_ONCE):
+            some = old[start : start + FORGOTTEN_AT_ONCE]
+            if not self._claimed:
+                await self._write([])
+            await self._log.remove(self._partition, some)
+            for key in some:
+                self._rows.pop(key, None)
+        return len(old)
+
+    async def _write(self, rows: Sequence[LedgerRow]) -> None:
+        claim = [] if self._claimed else [LedgerRow(TERM_KEY, Turn(self._term, self._generation, 0), None)]
+        await self._log.write(self._partition, [*claim, *rows])
+        self._claimed = True
+        for row in rows:
+            _keep(self._rows, row)
+
+    def _turn(self) -> Turn:
+        self._number += 1
+        return Turn(self._term, self._generation, self._number)
+
+
+def _keep(rows: dict[str, LedgerRow], row: LedgerRow) -> None:
+    held = rows.get(row.key)
+    if held is None or held.turn <= row.turn:
+        rows[row.key] = row

@@ -1,0 +1,157 @@
+"""The worker of a class of destinations: chunks of actions.v1 in, notifications and results out. It knows no broker."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import structlog
+
+from spendbrake.actions.delivery.chain import Chain
+from spendbrake.actions.delivery.port import Effect
+from spendbrake.actions.delivery.retry import Backoff
+from spendbrake.schemas.result import Result
+from spendbrake.streams.metrics import Metrics
+from spendbrake.streams.transport.chunk import Chunk
+from spendbrake.streams.workers.act import Acknowledge, Bury, placed_actions
+from spendbrake.streams.workers.notify.errand import Errand, Means
+from spendbrake.streams.workers.notify.lane import GivenUp, Lane
+from spendbrake.streams.workers.notify.ledger import Changelog, Ledgers
+from spendbrake.streams.workers.notify.pulse import Pulse
+from spendbrake.streams.workers.notify.together import Together
+
+LOG = structlog.get_logger("spendbrake.notify")
+PENDING = 2_000
+"""Actions begun and not ended at which no more chunks are taken."""
+UNDELIVERED = "undelivered"
+"""Reason of dead letters that could be read and not be brought."""
+
+
+class Publish(Protocol):
+    """Publishes results."""
+
+    async def __call__(self, results: Sequence[Result]) -> None:
+        """Return once the broker has all of them."""
+
+
+class Notify:
+    """Brings actions to their end and acknowledges a chunk when all its actions have ended and their results are safe.
+
+    An action that waits for its next try holds up its own node's news to that destination, and nothing else.
+
+    Args:
+        effect: All destinations of the class; `effect.name` says which actions are meant.
+        log: Where the ledger's rows are kept.
+        writer: Name of the chain of results; one start of one process.
+        clock: Epoch seconds UTC; None = the time of the newest action of the partition: the clock of a trace.
+        pulse: Asked before each try whether the process stood still.
+        grace_s: Given to calls under way when a partition is given up; less than a session of the group.
+    """
+
+    def __init__(
+        self,
+        effect: Effect,
+        ledgers: Ledgers,
+        log: Changelog,
+        publish: Publish,
+        bury: Bury,
+        acknowledge: Acknowledge,
+        writer: str,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] | None,
+        pulse: Pulse,
+        chance: Callable[[], float] = random.random,
+        backoff: Backoff | None = None,
+        grace_s: float = 4.0,
+        pending: int = PENDING,
+    ) -> None:
+        self._ledgers, self._log, self._acknowledge, self._metrics = ledgers, log, acknowledge, metrics
+        self._clock, self._pulse, self._grace_s, self._bury = clock, pulse, grace_s, bury
+        # In the chain's order, each write after the one before: what a death leaves behind is a chain without a hole.
+        results: Together[Result] = Together(publish)
+        self._means = Means(effect, Chain(writer), results, bury, metrics, self._now, chance, backoff)
+        self._room = asyncio.Semaphore(pending)
+        self._lanes: dict[int, Lane] = {}
+        self._given_up: dict[int, int] = {}
+        self._failure: Exception | None = None
+        self._failed = asyncio.Event()
+
+    async def consume(self, stream: Any) -> None:
+        """The agent's body."""
+        async for chunk in stream.noack():
+            await self.apply(chunk)
+
+    async def apply(self, chunk: Chunk) -> None:
+        """Begin with all actions of the class in a chunk; waits only while too many are pending."""
+        lane = await self._lane_of(chunk)
+        if lane is None:
+            return
+        placed, dead = placed_actions(chunk)
+        if dead:
+            self._metrics.count("dead_letters", "bad_action", n=len(dead))
+            await self._bury(dead)
+        lane.newest = max([lane.newest, *(action.time for _, action in placed)])
+        begun = []
+        for offset, action in placed:
+            if action.effect == self._means.effect.name:
+                await self._room.acquire()
+                errand = Errand(self._means, lane, action, f"{chunk.topic}/{chunk.partition}/{offset}")
+                task = lane.queue((action.node, action.destination), errand.run)
+                task.add_done_callback(lambda _: self._room.release())
+                begun.append(task)
+        lane.start(self._see_through(lane, chunk, begun))
+
+    async def give_up(self, partitions: Iterable[int], generation: int) -> None:
+        """Bring what is under way on partitions to an end; the rest is left to whoever owns them next."""
+        lanes = []
+        for partition in partitions:
+            self._given_up[partition] = generation
+            lane = self._lanes.pop(partition, None)
+            if lane is not None:
+                lanes.append(lane)
+        await asyncio.gather(*(lane.close(self._grace_s) for lane in lanes))
+
+    async def tidy(self) -> None:
+        """Take entries out of the ledger whose actions the log has lost."""
+        for lane in list(self._lanes.values()):
+            forgotten = await lane.expire(self._now(lane))
+            if forgotten:
+                LOG.info("entries of the ledger have expired", entries=forgotten)
+
+    async def watch(self) -> None:
+        """Wait for ever.
+
+        Raises:
+            Exception: what a ledger, dead letters or results could not be written for: the process must end.
+        """
+        await self._failed.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _lane_of(self, chunk: Chunk) -> Lane | None:
+        """Return the lane of a chunk; None for a chunk of a generation in which the partition was given up."""
+        if chunk.generation <= self._given_up.get(chunk.partition, -1):
+            return None
+        lane = self._lanes.get(chunk.partition)
+        if lane is not None and lane.generation != chunk.generation:
+            await self.give_up([chunk.partition], lane.generation)
+            return await self._lane_of(chunk)
+        if lane is None:
+            ledger = self._ledgers.open(chunk.partition, chunk.generation, self._log)
+            lane = self._lanes[chunk.partition] = Lane(chunk.generation, ledger, self._pulse)
+        return lane
+
+    async def _see_through(self, lane: Lane, chunk: Chunk, begun: Sequence[Awaitable[None]]) -> None:
+        try:
+            await asyncio.gather(*begun)
+        except GivenUp:
+            return
+        except Exception as error:
+            self._failure = self._failure or error
+            self._failed.set()
+            return
+        self._acknowledge(chunk)
+
+    def _now(self, lane: Lane) -> float:
+        return lane.newest if self._clock is None else self._clock()
