@@ -59,7 +59,7 @@ def place_of(config: Settings) -> Place:
 @asynccontextmanager
 async def broker_of(config: Settings) -> AsyncIterator[Any]:
     """Open the deployment's broker."""
-    from spendbrake.streams.transport.brokers import EmbeddedBroker, KafkaBroker
+    from spendbrake.streams.transport.clients.brokers import EmbeddedBroker, KafkaBroker
 
     broker = EmbeddedBroker(config.log_dir, time.time) if config.embedded else KafkaBroker(config.bootstrap_servers)
     try:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from spendbrake.schemas.control import TopicRegistration
 from spendbrake.schemas.topics import ACTIONS, CONTROL, ROLLUPS, TOPICS, USAGE
 from spendbrake.streams.transport.admin import TopicPlan, plan
-from spendbrake.streams.transport.control import ControlLog
+from spendbrake.streams.transport.clients.control import ControlLog
 from spendbrake.streams.transport.port import Headers
 from spendbrake.streams.transport.store import changelog_name
 from spendbrake.streams.workers.versions import Versions, control_record

@@ -12,7 +12,7 @@ from spendbrake.schemas.control import ControlMessage, Owner, OwnersVersion, Pol
 from spendbrake.schemas.policy import PolicyFile
 from spendbrake.schemas.wire.avro import decode, encode, schema_id_of
 from spendbrake.streams.engine.rules import RuleBook
-from spendbrake.streams.transport.control import ControlLog, KeyValue
+from spendbrake.streams.transport.clients.control import ControlLog, KeyValue
 
 LOG = structlog.get_logger("spendbrake.versions")
 LEAD_S = 30.0

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from spendbrake.streams.transport.schemaregistry import RegistryUnavailableError, SchemaRegistry
+from spendbrake.streams.transport.clients.schemaregistry import RegistryUnavailableError, SchemaRegistry
 
 SCHEMA = '{"type": "string"}'
 

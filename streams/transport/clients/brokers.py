@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spendbrake.streams.transport.admin import Admin, TopicPlan
-from spendbrake.streams.transport.control import KafkaControl, KeyValue
+from spendbrake.streams.transport.clients.control import KafkaControl, KeyValue
 from spendbrake.streams.transport.embedded.admin import EmbeddedAdmin
 from spendbrake.streams.transport.embedded.broker import Broker as EmbeddedLog
 from spendbrake.streams.transport.embedded.transport import EmbeddedTransport

@@ -1,0 +1,1 @@
+"""Clients beside Faust: deployments' brokers, topics read whole, the schema registry."""
