@@ -2,7 +2,9 @@
 
 import typer
 
-from spendbrake.streams.cli import demo, doctor, explain, keys, policy, replay, send, topics, up, worker
+from spendbrake.streams.cli import replay, send, up, worker
+from spendbrake.streams.cli.control import doctor, explain, keys, policy, topics
+from spendbrake.streams.cli.demo import command as demo
 
 app = typer.Typer(
     name="spendbrake",

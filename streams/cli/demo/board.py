@@ -11,7 +11,7 @@ from rich.text import Text
 
 from spendbrake.actions.gateway.contract import CheckResult
 from spendbrake.schemas.money import usd_text
-from spendbrake.streams.cli.scene import Line, Scene
+from spendbrake.streams.cli.demo.scene import Line, Scene
 
 SPARKS = " ▁▂▃▄▅▆▇█"
 VERDICT_STYLE = {"allow": "bold green", "throttle": "bold black on yellow", "block": "bold white on red"}

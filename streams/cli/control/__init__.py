@@ -1,0 +1,1 @@
+"""Commands that look at a deployment or change what it is told."""

@@ -1,0 +1,1 @@
+"""`spendbrake demo`: the scene, the board it is drawn on, the command."""
