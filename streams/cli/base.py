@@ -4,19 +4,19 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
 
 from spendbrake.streams.settings import Settings, SettingsError
-from spendbrake.streams.transport.admin import TopicsError
-from spendbrake.streams.workers.deployment import Place, Refused
+
+if TYPE_CHECKING:
+    from spendbrake.streams.workers.deployment import Place
 
 T = TypeVar("T")
 console = Console()
 errors = Console(stderr=True)
-EXPECTED = (SettingsError, TopicsError, Refused, ConnectionError, ValueError, LookupError, OSError)
 SIMULATION = "sim-"
 """Prefixes that begin so name topics with a trace's own clock."""
 
@@ -39,14 +39,34 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command; what a user can mend is told in a line, a defect with its trace."""
     try:
         return asyncio.run(work)
-    except EXPECTED as error:
-        fail(str(error) or type(error).__name__)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+    except Exception as error:
+        told = _innermost(error)
+        if not isinstance(told, _expected()):
+            raise
+        fail(str(told) or type(told).__name__)
 
 
-def place_of(config: Settings) -> Place:
+def _expected() -> tuple[type[Exception], ...]:
+    """Return the errors that a user can mend."""
+    from spendbrake.streams.transport.admin import TopicsError
+    from spendbrake.streams.workers.deployment import Refused
+
+    return (TopicsError, Refused, ValueError, LookupError, OSError)
+
+
+def _innermost(error: Exception) -> Exception:
+    """Return the first error of a group: what has ended it."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def place_of(config: Settings) -> "Place":
     """Return what all workers of the deployment agree on."""
+    from spendbrake.streams.workers.deployment import Place
+
     return Place(
         prefix=config.prefix,
         partitions=config.n_partitions,

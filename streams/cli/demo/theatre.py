@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.live import Live
 
@@ -19,7 +19,7 @@ from spendbrake.streams.cli.demo.scene import Scene
 from spendbrake.streams.cli.stack import stack
 from spendbrake.streams.simulate.company import Company
 from spendbrake.streams.simulate.player import LAG_FILE_S, LAG_S, Ticks, play
-from spendbrake.streams.transport.producer import Outbox
+from spendbrake.streams.transport.producer import Outbox, Sender
 from spendbrake.streams.workers.ticker import tick
 
 PREFIX = "sim-demo-"
@@ -85,7 +85,7 @@ class Theatre:
         scene = Scene(parts.enter_context(guard), pricing(document), company.runaway, NEIGHBOUR)
         burn = running.service("burn")
         burn.worker.observers.append(scene.observe)
-        return cls(running, scene, Outbox(burn.app.producer, running.place.prefix), clock)
+        return cls(running, scene, Outbox(cast(Sender, burn.app.producer), running.place.prefix), clock)
 
     async def play(self, events: Iterator[Any], *, speed: float = 0.0, lag_s: float = LAG_S) -> None:
         """Play events onto the usage topic, with ticks."""
