@@ -42,8 +42,8 @@ def placed_actions(chunk: Chunk) -> tuple[list[tuple[int, Action]], list[OutReco
             actions.append((offset, decode(Action, value or b"")))
         except BadRecord as bad:
             origin = f"{chunk.topic}/{chunk.partition}/{offset}"
-            headers = (("sb-reason", bad.reason.encode()), ("sb-message", str(bad).encode()))
-            headers += (("sb-origin", origin.encode()),)
+            about = (("sb-reason", bad.reason), ("sb-message", str(bad)), ("sb-origin", origin))
+            headers = tuple((name, text.encode()) for name, text in about)
             dead.append(OutRecord(ACTIONS_DLQ.name, key, value, stamp / 1000, chunk.partition, headers))
     return actions, dead
 

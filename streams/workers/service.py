@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import structlog
 
@@ -17,7 +17,7 @@ from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.settings import Settings
 from spendbrake.streams.transport.acks import Limits
 from spendbrake.streams.transport.app import ChunkApp, Delivery, chunk_topic, create_app
-from spendbrake.streams.transport.producer import Outbox
+from spendbrake.streams.transport.producer import Outbox, Sender
 from spendbrake.streams.transport.store import RowLog, declare_table
 from spendbrake.streams.workers.burn import Burn
 from spendbrake.streams.workers.deployment import STATE, Broker, Place, admitted
@@ -91,13 +91,13 @@ async def burn_service(
     engine = new_engine(versions.book, place, settings)
     topic = place.topic(USAGE.name)
     app = new_app("burn", broker, place, settings, topic)
-    burn = Burn(engine, Outbox(app.producer, place.prefix), epochs[USAGE.name], metrics, time.perf_counter)
+    burn = Burn(engine, Outbox(cast(Sender, app.producer), place.prefix), epochs[USAGE.name], metrics, time.perf_counter)
     table = declare_table(app, STATE, partitions=place.partitions, rows=burn.journal)
 
     def acknowledge(partition: int, first: int, last: int, generation: int) -> bool:
-        return bool(app.consumer.acknowledge((topic, partition), first, last, generation))
+        return bool(cast(Any, app.consumer).acknowledge((topic, partition), first, last, generation))
 
-    snapshot = Snapshot(RowLog(table, app.producer, _writer()), acknowledge)
+    snapshot = Snapshot(RowLog(table, cast(Sender, app.producer), _writer()), acknowledge)
 
     async def give_up(tps: set[Any]) -> None:
         await burn.store_all(snapshot, {tp.partition for tp in tps if tp.topic == topic})
@@ -106,7 +106,7 @@ async def burn_service(
     app.agent(chunk_topic(app, topic, place.partitions), name="burn")(burn.consume)
     ticker = Ticker(place.secrets[0], wall)
     burn.observers.append(lambda owned, _: ticker.stirred(owned))
-    outbox = Outbox(app.producer, place.prefix)
+    outbox = Outbox(cast(Sender, app.producer), place.prefix)
 
     async def tick() -> None:
         records = ticker.due(burn.journal)
@@ -156,7 +156,7 @@ def new_app(name: str, broker: Broker, place: Place, settings: Settings, topic: 
 def _every(app: ChunkApp, interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
     """Call `work` again and again, `interval_s` after it has returned; what it raises ends the process."""
 
-    @app.task  # type: ignore[misc]
+    @app.task
     async def loop() -> None:
         while not app.should_stop:
             await app.sleep(interval_s)
