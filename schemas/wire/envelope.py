@@ -28,8 +28,26 @@ def decode_usage(value: bytes | None, headers: Headers = (), schemas: Schemas | 
     defaults = implied(context) if context else {}
     if value and value[0] == 0:
         return _from_avro(value, schemas, defaults)
-    fields = loads(_present(value))
-    if isinstance(fields, Mapping) and ("specversion" in fields or (headers and is_structured(headers))):
+    structured = bool(headers) and is_structured(headers)
+    return usage_from_parsed(loads(_present(value)), structured=structured, defaults=defaults, schemas=schemas)
+
+
+def usage_from_parsed(
+    fields: Any,
+    *,
+    structured: bool = False,
+    defaults: Mapping[str, Any] | None = None,
+    schemas: Schemas | None = None,
+) -> UsageEvent:
+    """Return the event in a parsed JSON value: plain, or the CloudEvent that `structured` or `specversion` says it is.
+
+    `defaults` are what an outer envelope gives where the event itself has nothing.
+
+    Raises:
+        BadRecord: names field, value and why.
+    """
+    defaults = defaults or {}
+    if isinstance(fields, Mapping) and ("specversion" in fields or structured):
         attributes, fields = open_structured(fields)
         defaults = {**defaults, **implied(attributes)}
         if isinstance(fields, bytes):

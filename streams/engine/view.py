@@ -13,6 +13,7 @@ from spendbrake.schemas.standing import Standing
 from spendbrake.streams.budgets.bases import NEVER
 from spendbrake.streams.budgets.tiers import NodeTiers
 from spendbrake.streams.engine.judge.evidence import RATE_MINUTES, standing_of
+from spendbrake.streams.engine.judge.moment import Ledger, Moment
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
 
@@ -38,7 +39,7 @@ def team_view(state: PartitionState, rules: Rules, team: int) -> dict[str, Any]:
     """
     table, own = state.series, int(state.teams.series[team])
     month = int(table.month[own])
-    standing = standing_of(state, rules, own, month, state.now)
+    standing = standing_of(state, rules, own, _moment(state))
     period = state.periods.current[int(table.calendar[own])]
     shown = {
         "team": standing.node,
@@ -90,6 +91,11 @@ def as_of(state: PartitionState) -> dict[str, Any]:
     return {"clock": state.now, "partition": state.number, "epoch": state.epoch, "offset": state.applied}
 
 
+def _moment(state: PartitionState) -> Moment:
+    """Return the end of the log, as far as it is applied: nothing comes after it."""
+    return Moment(state.now, state.applied, 0, Ledger(state))
+
+
 def _minutes(state: PartitionState, team: int, n: int) -> int:
     """Return the cost of the last `n` minutes, the one now running included."""
     minute = int(state.now // MINUTE_S)
@@ -130,7 +136,7 @@ def _nodes(state: PartitionState, rules: Rules, team: int) -> Iterator[dict[str,
         node = table.node[row]
         if node is None or node not in head.tiers:
             continue
-        standing = standing_of(state, rules, row, int(table.month[row]), state.now)
+        standing = standing_of(state, rules, row, _moment(state))
         yield {
             "node": node,
             "name": standing.name,
