@@ -1,0 +1,264 @@
+"""Judging parents: tiers moved by totals and by the clock, ladders, places in the tree; findings, actions, rollups out.
+
+Nothing is judged or told of a parent up to the offset that its head row was stored at: it was before a crash.
+"""
+
+import heapq
+import math
+
+from spendbrake.schemas.decision import Stamp
+from spendbrake.schemas.money import NANO
+from spendbrake.schemas.reading import Contributor
+from spendbrake.schemas.standing import Standing
+from spendbrake.streams.budgets.bases import FORECAST_DAYS, daily_forecast, month_forecast, month_over_month_base
+from spendbrake.streams.budgets.calendar import day_id, day_number
+from spendbrake.streams.budgets.tiers import Crossing
+from spendbrake.streams.budgets.tree import NodeView
+from spendbrake.streams.engine.emit import Emitter
+from spendbrake.streams.engine.judge.tiering import finding_of
+from spendbrake.streams.engine.parents.cells import MINUTE_S, month_id, month_number
+from spendbrake.streams.engine.parents.hop import enter, leave, note, tell, tells_at
+from spendbrake.streams.engine.parents.merge import Change, close, expire
+from spendbrake.streams.engine.parents.state import Book, Parent, ParentsState
+from spendbrake.streams.engine.rules.book import Rules
+from spendbrake.streams.engine.rules.periods import Period
+
+RATE_MINUTES = 5
+TOP = 5
+
+
+class Judge:
+    """Judges the parents of one partition, record by record.
+
+    Args:
+        secret: Signs rollups.
+    """
+
+    def __init__(self, state: ParentsState, emit: Emitter, secret: bytes) -> None:
+        self.state, self.emit, self._secret = state, emit, secret
+
+    def come(self, rules: Rules, offset: int, now: float) -> None:
+        """Come to a record: a new version may be in force at it, a new day may have begun."""
+        self.rules, self.now = rules, now
+        self.stamp = Stamp(epoch=self.state.epoch, offset=offset)
+        state = self.state
+        if state.ruled_by is rules and now < state.tomorrow_at:
+            return
+        if state.ruled_by is not rules:
+            state.ruled_by = rules
+            state.periods.current.clear()
+            state.numbers.clear()
+        self._roll()
+        for _, parent in sorted(state.parents.items()):
+            self._begin(parent)
+
+    def parent(self, node: str) -> Parent:
+        """Return the parent with this id, with its place in the tree when it is new."""
+        parent = self.state.parents.get(node)
+        if parent is None:
+            parent = self.state.parents[node] = Parent(node)
+            self._begin(parent)
+        return parent
+
+    def period(self, key: str) -> Period:
+        """Return where the calendar with this key stands.
+
+        Raises:
+            ValueError: there is no such calendar.
+        """
+        number = self.state.numbers.get(key)
+        if number is None:
+            number = self.state.numbers[key] = self.rules.calendar_named(key)
+        if number >= len(self.state.periods.current):
+            self._roll()
+        return self.state.periods.current[number]
+
+    def changed(self, parent: Parent, key: str, change: Change) -> None:
+        """Judge a parent whose children have told of spend by the calendar `key`."""
+        if not self._judgeable(parent):
+            return
+        self.state.dirty_heads.add(parent.id)
+        if parent.above is not None:
+            note(parent, key, change)
+        if key == parent.calendar:
+            self._advance(parent, change)
+        self._wake_at(parent)
+
+    def wake(self) -> None:
+        """Let ladders come due and tell parents above what they wait for."""
+        wakes = self.state.wakes
+        while wakes and wakes[0][0] <= self.now:
+            parent = self.state.parents[heapq.heappop(wakes)[1]]
+            parent.wakes_at = math.inf
+            if not self._judgeable(parent):
+                self._push(parent, math.nextafter(self.now, math.inf))
+                continue
+            if parent.due <= self.now:
+                self._tick(parent)
+            view = self._view(parent.id)
+            if view is not None and tells_at(parent) <= self.now:
+                self._send(tell(parent, view, self.rules, self.now, self.stamp, self._secret), parent)
+            self._wake_at(parent)
+
+    # --- the clock and the tree --------------------------------------------------------------------
+
+    def _roll(self) -> None:
+        state = self.state
+        state.periods.roll(self.rules.calendars, self.now)
+        state.tomorrow_at = min((p.tomorrow_at for p in state.periods.current), default=-math.inf)
+
+    def _begin(self, parent: Parent) -> None:
+        """Set what a parent is measured by, and begin its day."""
+        view = self._view(parent.id)
+        if view is None or not view.tiers:
+            parent.tiers.set_limits((), None, None)
+        else:
+            parent.tiers.set_limits(view.tiers, view.budget, view.allocation)
+        for key in parent.totals.books:
+            close(parent, key, self.period(key))
+        expire(parent, self.now)
+        if not self._judgeable(parent):
+            return
+        self.state.dirty_heads.add(parent.id)
+        self._place(parent, view)
+        if view is not None or not parent.calendar:
+            kept = view or self.rules.tree.listed[self.rules.tree.root]
+            parent.calendar = self.rules.calendars[self.rules.calendar(kept)].key
+        self._start_day(parent)
+        if view is None:
+            for action in self.rules.ladder.retire(parent.ladder, parent.id, self.now, self.stamp):
+                self.emit.action(action, self.state.number)
+        self._tick(parent)
+        self._wake_at(parent)
+
+    def _place(self, parent: Parent, view: NodeView | None) -> None:
+        """Move a parent to where the tree has it now; what was spent so far stays where it was."""
+        listed, above = view is not None, view.parent if view is not None else None
+        if (parent.listed, parent.above) == (listed, above):
+            return
+        if parent.totals.books:
+            self._send(leave(parent, self.rules, self.now, self.stamp, self._secret), parent)
+        enter(parent, above)
+        parent.listed = listed
+
+    def _start_day(self, parent: Parent) -> None:
+        period, book, tiers = self.period(parent.calendar), parent.totals.book(parent.calendar), parent.tiers
+        crossings = tiers.roll(
+            period.month,
+            day_id(period.today),
+            forecast=_forecast(book, period),
+            previous=self._previous(book, period),
+            month_total=book.months[month_number(tiers.period)] if tiers.period else 0,
+            day_total=book.days[day_number(tiers.day)] if tiers.day else 0,
+        )
+        self._crossings(parent, crossings)
+        self._crossings(parent, tiers.advance(book.months[month_number(period.month)], book.days[period.today]))
+
+    def _previous(self, book: Book, period: Period) -> int | None:
+        """Return the month-over-month base; a month is known only if the parent is older than it."""
+        calendar = self.rules.calendars[self.state.periods.current.index(period)]
+        first, end = calendar.period_days(month_id(month_number(period.month) - 1))
+        if book.first_day is None or book.first_day > first:
+            return None
+        return month_over_month_base([book.days[day] for day in range(first, end)], period.today - period.first)
+
+    def _tick(self, parent: Parent) -> None:
+        actions = self.rules.ladder.tick(parent.ladder, self.now, self.stamp, lambda _: self._standing(parent))
+        for action in actions:
+            self.emit.action(action, self.state.number)
+        self._due(parent)
+
+    # --- totals ------------------------------------------------------------------------------------
+
+    def _advance(self, parent: Parent, change: Change) -> None:
+        period, book, tiers = self.period(parent.calendar), parent.totals.book(parent.calendar), parent.tiers
+        number = month_number(period.month)
+        month, day = book.months[number], book.days[period.today]
+        if change.fell or month >= tiers.next_threshold_month() or day >= tiers.next_threshold_day():
+            self._crossings(parent, tiers.advance(month, day))
+        if number - 1 in change.months:
+            self._crossings(parent, tiers.advance_ended(month_id(number - 1), book.months[number - 1]))
+
+    def _crossings(self, parent: Parent, crossings: list[Crossing]) -> None:
+        if not crossings:
+            return
+        standing, top = self._standing(parent), self._top(parent)
+        for crossing in crossings:
+            finding = finding_of(crossing, standing, top)
+            self.emit.finding(finding)
+            for action in self.rules.ladder.answer(parent.ladder, finding, standing, self.stamp):
+                self.emit.action(action, self.state.number)
+        self._due(parent)
+
+    def _standing(self, parent: Parent) -> Standing:
+        view, period = self._view(parent.id), self.period(parent.calendar)
+        book, minute = parent.totals.book(parent.calendar), int(self.now // MINUTE_S)
+        month = book.months[month_number(period.month)]
+        burn = sum(parent.totals.minutes[minute - back] for back in range(RATE_MINUTES))
+        return Standing(
+            node=parent.id,
+            name=view.name if view else parent.id,
+            level=view.level if view else "",
+            team="",
+            ancestors=view.ancestors if view else (),
+            partition=self.state.number,
+            now=self.now,
+            period=period.month,
+            period_ends_at=period.ends_at,
+            month_to_date=month,
+            budget=view.budget if view else None,
+            allocation=view.allocation if view else None,
+            rate_usd_h=burn / NANO * (60 / RATE_MINUTES),
+            forecast=month_forecast(month, _last_days(book, period), period.end - period.today),
+        )
+
+    def _top(self, parent: Parent) -> list[Contributor]:
+        """Return the children that have spent most in the month."""
+        month, found = month_number(self.period(parent.calendar).month), []
+        for name, child in parent.children.items():
+            line = child.lines.get(parent.calendar)
+            if line is not None and (spent := line.months.get(month)) > 0:
+                view = self.rules.tree.view(name)
+                level = view.level if view is not None else self.rules.file.home
+                found.append(Contributor(kind=level, name=name, cost=spent, calls=line.calls.get(month)))
+        return sorted(found, key=lambda c: (-c.cost, c.name))[:TOP]
+
+    # --- heads -------------------------------------------------------------------------------------
+
+    def _view(self, node: str) -> NodeView | None:
+        """Return the node in the tree, None for one that it does not list above the home level."""
+        view = self.rules.tree.view(node)
+        return view if view is not None and not view.home else None
+
+    def _judgeable(self, parent: Parent) -> bool:
+        return self.stamp.offset > parent.judged
+
+    def _send(self, records: list, parent: Parent) -> None:  # type: ignore[type-arg]
+        self.emit.outcome.records += records
+        self.state.dirty_heads.add(parent.id)
+
+    def _due(self, parent: Parent) -> None:
+        """Note when the ladder wants the clock next: never at the same moment again."""
+        self.state.dirty_heads.add(parent.id)
+        due = parent.ladder.next_due()
+        parent.due = math.inf if due is None else max(due, math.nextafter(self.now, math.inf))
+
+    def _wake_at(self, parent: Parent) -> None:
+        at = min(parent.due, tells_at(parent))
+        if at < parent.wakes_at:
+            self._push(parent, at)
+
+    def _push(self, parent: Parent, at: float) -> None:
+        parent.wakes_at = at
+        heapq.heappush(self.state.wakes, (at, parent.id))
+
+
+def _last_days(book: Book, period: Period) -> list[int]:
+    return [book.days[day] for day in range(period.today - FORECAST_DAYS, period.today)]
+
+
+def _forecast(book: Book, period: Period) -> int | None:
+    if book.first_day is None:
+        return None
+    begin = max(book.first_day, period.today - FORECAST_DAYS)
+    return daily_forecast([book.days[day] for day in range(begin, period.today)])
