@@ -37,12 +37,14 @@ class Service:
     Attributes:
         worker: The part that knows the domain (`Burn`, `Act` ...).
         topic: Broker's name of the topic whose chunks it takes.
+        versions: What it knows of the control topic, if it follows it.
     """
 
     name: str
     app: ChunkApp
     worker: Any
     topic: str
+    versions: Versions | None = None
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -122,7 +124,7 @@ async def burn_service(
     _every(app, settings.burn.snapshot_interval_s, store)
     _every(app, settings.republish_s, burn.republish)
     app.task(_follow(versions, log, ticker))
-    return Service("burn", app, burn, topic)
+    return Service("burn", app, burn, topic, versions)
 
 
 def new_engine(book: RuleBook, place: Place, settings: Settings) -> Engine:

@@ -44,6 +44,10 @@ class Versions:
         self.owners: dict[int, OwnersVersion] = {}
         self.topics: dict[str, TopicRegistration] = {}
 
+    def age_s(self) -> float:
+        """Return the seconds since the topic was last read to its end."""
+        return self._clock() - self.read_at
+
     def take(self, records: Iterable[KeyValue]) -> bool:
         """Take records in; tell whether a new version was among them."""
         news = False
