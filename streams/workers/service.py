@@ -93,7 +93,9 @@ async def burn_service(
     engine = new_engine(versions.book, place, settings)
     topic = place.topic(USAGE.name)
     app = new_app("burn", broker, place, settings, topic)
-    burn = Burn(engine, Outbox(cast(Sender, app.producer), place.prefix), epochs[USAGE.name], metrics, time.perf_counter)
+    burn = Burn(
+        engine, Outbox(cast(Sender, app.producer), place.prefix), epochs[USAGE.name], metrics, time.perf_counter
+    )
     table = declare_table(app, STATE, partitions=place.partitions, rows=burn.journal)
 
     def acknowledge(partition: int, first: int, last: int, generation: int) -> bool:
