@@ -1,11 +1,16 @@
 """`spendbrake send`: events from files to Kafka."""
 
+from collections import deque
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from spendbrake.streams.cli.base import broker_of, console, place_of, run, settings
+
+OUTSTANDING = 5_000
+"""Events on their way at once."""
 
 
 def send(files: Annotated[list[Path], typer.Argument(help="JSON lines, .gz too.", exists=True)]) -> None:
@@ -21,6 +26,7 @@ async def _send(files: list[Path]) -> None:
 
     config = settings()
     n = bad = 0
+    sent: deque[Awaitable[Any]] = deque()
     async with broker_of(config) as broker:
         topic = place_of(config).topic(USAGE.name)
         for file in files:
@@ -29,8 +35,10 @@ async def _send(files: list[Path]) -> None:
                     bad += 1
                     console.print(f"{file}:{line}: {event}")
                     continue
-                sent = await broker.send(topic, key=(event.team or UNTAGGED).encode(), value=encode(event))
+                sent.append(await broker.send(topic, key=(event.team or UNTAGGED).encode(), value=encode(event)))
                 n += 1
-        if n:
-            await sent
+                if len(sent) >= OUTSTANDING:
+                    await sent.popleft()
+        for each in sent:
+            await each
     console.print(f"{n} events sent, {bad} lines could not be read")

@@ -7,12 +7,12 @@ from typing import Any
 
 from spendbrake.streams.transport.admin import Admin, TopicPlan
 from spendbrake.streams.transport.clients.control import KafkaControl, KeyValue
+from spendbrake.streams.transport.clients.sender import FutureProducer
 from spendbrake.streams.transport.embedded.admin import EmbeddedAdmin
 from spendbrake.streams.transport.embedded.broker import Broker as EmbeddedLog
 from spendbrake.streams.transport.embedded.transport import EmbeddedTransport
 from spendbrake.streams.transport.kafka import KafkaTransport
 from spendbrake.streams.transport.port import Headers
-from spendbrake.streams.transport.producer import ToolProducer
 
 
 class KafkaBroker:
@@ -24,7 +24,7 @@ class KafkaBroker:
         self.url = f"kafka://{bootstrap}"
         self._bootstrap = bootstrap
         self._admin = Admin(bootstrap)
-        self._producer: ToolProducer | None = None
+        self._producer: FutureProducer | None = None
 
     async def create_topics(self, plans: Sequence[TopicPlan]) -> tuple[str, ...]:
         """Create what is missing, see its leaders, check the rest."""
@@ -67,15 +67,16 @@ class KafkaBroker:
         timestamp_ms: int | None = None,
         headers: Headers = (),
     ) -> Awaitable[Any]:
-        """Hand one record over; the result completes once all handed over so far are acknowledged."""
-        producer = self._producer = self._producer or ToolProducer(self._bootstrap)
-        producer.send(topic, key=key, value=value, partition=partition, timestamp_ms=timestamp_ms, headers=headers)
-        return asyncio.to_thread(producer.flush)
+        """Hand one record over once there is room; the result completes when the broker has it."""
+        producer = self._producer = self._producer or FutureProducer(self._bootstrap)
+        return await producer.send(
+            topic, key=key, value=value, partition=partition, timestamp_ms=timestamp_ms, headers=headers
+        )
 
     def close(self) -> None:
         """Wait for what was sent."""
         if self._producer is not None:
-            self._producer.flush()
+            self._producer.close()
 
 
 class EmbeddedControl:
