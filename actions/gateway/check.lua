@@ -148,11 +148,11 @@ end
 
 -- Whether `name` is `pattern`, in which each * stands for any run of characters. Linear: callers choose the name.
 local function matches(pattern, name)
-  local parts = {}
+  local star = string.find(pattern, '*', 1, true)
+  if not star then return pattern == name end
+  if string.sub(name, 1, star - 1) ~= string.sub(pattern, 1, star - 1) then return false end
+  local parts, from = {}, star
   for part in string.gmatch(pattern .. '*', '([^*]*)%*') do parts[#parts + 1] = part end
-  if #parts == 1 then return pattern == name end
-  if string.sub(name, 1, #parts[1]) ~= parts[1] then return false end
-  local from = #parts[1] + 1
   for i = 2, #parts - 1 do
     local _, last = string.find(name, parts[i], from, true)
     if not last then return false end

@@ -1,8 +1,9 @@
-"""Guard.check beside PING of the same client, taking turns, at a fixed rate against a real Valkey on loopback.
+"""Guard.check beside PING of the same client, by turns, at a fixed rate against a real Valkey on loopback.
 
 `python tests/bench/guard.py [--rate 2000] [--seconds 10] [--url redis://...]` prints a table and writes
-build/bench-guard.json. Every fifth call is a PING. Sync: one thread, a call timed from its start; async: a task a call,
-timed from its creation, so what waits behind others counts. A row that fell behind the rate has not reached the target.
+build/bench-guard.json. Every fifth call is a PING. Threads: all on one Guard, a call timed from its start (one thread
+is asked for half the rate). Async: a task a call, timed from its creation, so what waits behind others counts. A row that
+fell behind its rate has not reached the target.
 """
 
 import argparse
@@ -15,25 +16,27 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import redis
-import redis.asyncio
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from servers.valkey import Valkey  # noqa: E402
 from spendbrake.actions.gateway.contract import Chain, Link, Mark  # noqa: E402
-from spendbrake.actions.gateway.guard import CONNECTIONS, AsyncGuard, Guard  # noqa: E402
+from spendbrake.actions.gateway.guard import AsyncGuard, Guard  # noqa: E402
 from spendbrake.actions.gateway.store import Store  # noqa: E402
 from spendbrake.schemas.decision import Decision, Scope, Stamp, Verdict  # noqa: E402
 
 NODES = ("key-1", "checkout", "payments", "billing-eu", "acme")
 TARGET_P99_US = 1000.0
 TARGET_RATIO = 3.0
+CLIENTS = {"1 thread": (1, 0.5), "4 threads": (4, 1.0), "async": (0, 1.0)}
+"""Threads, and the share of the rate: one thread answers one call after the other."""
 PATIENCE_S = 10.0
 """The bench measures how long answers take, so none may be given up."""
 
@@ -71,31 +74,36 @@ def schedule(rate: float, seconds: float) -> Iterator[tuple[str, float]]:
         yield "ping" if n % 5 == 4 else "check", start + n * step
 
 
-def run_sync(url: str, rate: float, seconds: float) -> dict[str, list[float]]:
-    client = redis.Redis.from_url(url, socket_timeout=PATIENCE_S)
-    guard = Guard(client)
-    turns: dict[str, Callable[[], Any]] = {"ping": client.ping, "check": lambda: guard.check("key-1", "gpt-5")}
+def run_sync(url: str, rate: float, seconds: float, n: int) -> tuple[dict[str, list[float]], float]:
+    """Return seconds taken by name, and the seconds it all took."""
+    guard = Guard(url, timeout_s=PATIENCE_S)
+    turns: dict[str, Callable[[], Any]] = {"ping": guard._client.ping, "check": lambda: guard.check("key-1", "gpt-5")}
     taken: dict[str, list[float]] = {"ping": [], "check": []}
-    for _ in range(200):
-        client.ping()
-        guard.check("key-1", "gpt-5")
-    for name, due in schedule(rate, seconds):
-        while time.perf_counter() < due:
-            pass
-        began = time.perf_counter()
-        turns[name]()
-        taken[name].append(time.perf_counter() - began)
+
+    def one_thread(share: float, length_s: float) -> None:
+        for name, due in schedule(rate * share, length_s):
+            time.sleep(max(0.0, due - time.perf_counter()))
+            began = time.perf_counter()
+            turns[name]()
+            taken[name].append(time.perf_counter() - began)
+
+    with ThreadPoolExecutor(n) as threads:
+        list(threads.map(one_thread, [1 / n] * n, [0.2] * n))
+        for values in taken.values():
+            values.clear()
+        start = time.perf_counter()
+        list(threads.map(one_thread, [1 / n] * n, [seconds] * n))
+        wall_s = time.perf_counter() - start
     assert not guard.unavailable, guard.unavailable
-    client.close()
-    return taken
+    guard.close()
+    return taken, wall_s
 
 
-async def run_async(url: str, rate: float, seconds: float) -> dict[str, list[float]]:
-    pool = redis.asyncio.BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, timeout=None)
-    client = redis.asyncio.Redis.from_pool(pool)
-    guard = AsyncGuard(client, timeout_s=PATIENCE_S)
+async def run_async(url: str, rate: float, seconds: float) -> tuple[dict[str, list[float]], float]:
+    """Return seconds taken by name, and the seconds it all took."""
+    guard = AsyncGuard(url, timeout_s=PATIENCE_S)
     turns: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
-        "ping": client.ping,
+        "ping": guard._client.ping,
         "check": lambda: guard.check("key-1", "gpt-5"),
     }
     taken: dict[str, list[float]] = {"ping": [], "check": []}
@@ -104,20 +112,25 @@ async def run_async(url: str, rate: float, seconds: float) -> dict[str, list[flo
         await turns[name]()
         taken[name].append(time.perf_counter() - began)
 
-    for _ in range(200):
-        await client.ping()
-        await guard.check("key-1", "gpt-5")
-    tasks: set[asyncio.Task[None]] = set()
-    for name, due in schedule(rate, seconds):
-        while time.perf_counter() < due:
-            await asyncio.sleep(0)
-        task = asyncio.create_task(one(name, time.perf_counter()))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-    await asyncio.gather(*tasks)
+    async def all_of(length_s: float) -> None:
+        tasks: set[asyncio.Task[None]] = set()
+        for name, due in schedule(rate, length_s):
+            if due > time.perf_counter():
+                await asyncio.sleep(due - time.perf_counter())
+            task = asyncio.create_task(one(name, time.perf_counter()))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        await asyncio.gather(*tasks)
+
+    await all_of(0.2)
+    for values in taken.values():
+        values.clear()
+    start = time.perf_counter()
+    await all_of(seconds)
+    wall_s = time.perf_counter() - start
     assert not guard.unavailable, guard.unavailable
-    await client.aclose()
-    return taken
+    await guard.aclose()
+    return taken, wall_s
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -161,19 +174,17 @@ def main() -> None:
         client = stack.enter_context(redis.Redis.from_url(url))
         server = client.info("server")
         for layer in ("idle", "busy"):
-            for kind in ("sync", "async"):
+            for kind, (n_threads, share) in CLIENTS.items():
+                rate = options.rate * share
                 client.flushdb()
                 client.config_resetstat()
                 fill(Store(client), layer)
                 gc.collect()
-                start = time.perf_counter()
-                if kind == "sync":
-                    taken = run_sync(url, options.rate, options.seconds)
+                if n_threads:
+                    taken, wall_s = run_sync(url, rate, options.seconds, n_threads)
                 else:
-                    taken = asyncio.run(run_async(url, options.rate, options.seconds))
-                rows.append(
-                    row(kind, layer, taken, time.perf_counter() - start, options.rate) | {"script_us": script_us(url)}
-                )
+                    taken, wall_s = asyncio.run(run_async(url, rate, options.seconds))
+                rows.append(row(kind, layer, taken, wall_s, rate) | {"script_us": script_us(url)})
     machine = {
         "machine": platform.machine(),
         "python": platform.python_version(),
