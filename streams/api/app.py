@@ -46,8 +46,17 @@ class Running:
     @property
     def url(self) -> str:
         """Return where it answers, without a trailing slash."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return self.at(self.host, self.port)
+
+    @staticmethod
+    def at(host: str, port: int) -> str:
+        """Return the URL of an address.
+
+        Examples:
+            >>> Running.at("::1", 8080)
+            'http://[::1]:8080'
+        """
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def stop(self) -> None:
         """Take no more requests, let those under way end, and close."""

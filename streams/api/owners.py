@@ -12,7 +12,7 @@ from spendbrake.actions.gateway.store import StoreUnavailable
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.view import team_view, teams_view
-from spendbrake.streams.workers.journal import Journal
+from spendbrake.streams.workers.partitions.journal import Journal
 
 LOG = structlog.get_logger("spendbrake.owners")
 HOP = "x-spendbrake-hop"
@@ -69,11 +69,16 @@ class Remote:
     """The partitions in other processes' hands.
 
     Args:
-        client: Its time-outs hold for each request passed on.
+        client: Its time-outs hold for each request passed on; one of its own when None.
     """
 
-    def __init__(self, addresses: Addresses, client: httpx.AsyncClient) -> None:
-        self._addresses, self._client = addresses, client
+    def __init__(self, addresses: Addresses, client: httpx.AsyncClient | None = None) -> None:
+        # No proxy of the environment stands between the processes of a deployment.
+        self._addresses, self._client = addresses, client or httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
 
     async def team(self, partition: int, node: str) -> httpx.Response:
         """Return the owner's answer about a team.

@@ -76,6 +76,11 @@ def place_of(config: Settings) -> "Place":
     )
 
 
+def redis_prefix(config: Settings) -> str:
+    """Return the hash tag of the deployment's keys in Redis."""
+    return config.prefix.rstrip("-._") or "sb"
+
+
 @asynccontextmanager
 async def broker_of(config: Settings) -> AsyncIterator[Any]:
     """Open the deployment's broker."""

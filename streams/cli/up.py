@@ -19,6 +19,7 @@ def up(
 
 async def _up(policy: Path | None) -> None:
     from spendbrake.streams import logs
+    from spendbrake.streams.cli.serving import whole_api
     from spendbrake.streams.cli.stack import policy_document, stack
 
     config = settings()
@@ -27,6 +28,10 @@ async def _up(policy: Path | None) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    async with stack(config, policy_document(policy or config.policy)) as running:
-        console.print(f"[bold]spendbrake[/] is up: decisions in {running.redis_url}, data in {config.data_dir}")
+    async with (
+        stack(config, policy_document(policy or config.policy)) as up,
+        whole_api(config, up.place, up.broker, up.metrics, up.services, up.redis_url) as http,
+    ):
+        console.print(f"[bold]spendbrake[/] is up: {http.url}", highlight=False)
+        console.print(f"decisions in {up.redis_url}, data in {config.data_dir}", highlight=False)
         await ended.wait()

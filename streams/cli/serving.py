@@ -1,0 +1,184 @@
+"""The API beside what runs: which operations a process serves, from which parts. What they answer is in streams/api."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+
+from spendbrake.actions.gateway.addresses import AddressBook
+from spendbrake.actions.gateway.guard import AsyncGuard
+from spendbrake.schemas.topics import CONTROL, USAGE
+from spendbrake.streams.api.app import Running, api, serve
+from spendbrake.streams.api.burn import Burn
+from spendbrake.streams.api.check import Check
+from spendbrake.streams.api.health import Health, Sight, Watch, Watched, sight_of
+from spendbrake.streams.api.ingest import Ingest, Send
+from spendbrake.streams.api.owners import Local, Remote, announce
+from spendbrake.streams.api.pages import Operation
+from spendbrake.streams.cli.base import redis_prefix
+from spendbrake.streams.metrics import Metrics
+from spendbrake.streams.settings import EMBEDDED, Settings
+from spendbrake.streams.workers.deployment import Broker, Place
+from spendbrake.streams.workers.service import Service
+from spendbrake.streams.workers.versions import Versions
+
+LOG = structlog.get_logger("spendbrake.api")
+CHECK_S = 0.25
+"""Longest wait of a check for Redis: the caller over HTTP has its own patience."""
+ANYWHERE = ("0.0.0.0", "::")
+RETRY_S = 1.0
+
+
+@asynccontextmanager
+async def served(operations: Sequence[Operation], host: str, port: int) -> AsyncIterator[Running]:
+    """Serve operations until the block ends."""
+    running = await serve(api(operations), host, port)
+    try:
+        yield running
+    finally:
+        await running.stop()
+
+
+@asynccontextmanager
+async def whole_api(
+    config: Settings,
+    place: Place,
+    broker: Broker,
+    metrics: Metrics,
+    services: Sequence[Service],
+    redis_url: str,
+    clock: Callable[[], float] = time.time,
+) -> AsyncIterator[Running]:
+    """Serve everything out of the process that runs all workers."""
+    burn = next(service for service in services if service.name == "burn")
+    assert burn.versions is not None
+    watch = watch_of(services, metrics)
+    async with contextlib.AsyncExitStack() as parts:
+        guard = await parts.enter_async_context(_guard(config, redis_url, clock))
+        operations = [
+            *Ingest(usage_of(broker, place), metrics).operations(),
+            *Check(guard, metrics, time.perf_counter).operations(),
+            *Burn(Local(burn.worker.journal), _home(burn.versions, clock), place.partitions).operations(),
+            *watch.operations(),
+        ]
+        await parts.enter_async_context(_metrics_port(config, watch))
+        yield await parts.enter_async_context(served(operations, config.http.host, config.http.port))
+
+
+@asynccontextmanager
+async def api_worker(config: Settings, place: Place, broker: Broker) -> AsyncIterator[Running]:
+    """Serve the API of a deployment whose workers run elsewhere."""
+    metrics, url = Metrics(), needed_redis(config, "worker api")
+    log = broker.control(place.topic(CONTROL.name))
+    versions = Versions(place.partitions, time.monotonic)
+    versions.take(await asyncio.to_thread(log.read_to_end))
+    watch = watch_of((), metrics, lambda: Sight("api", True, "", {}, {}, versions.age_s()))
+    async with contextlib.AsyncExitStack() as parts:
+        guard = await parts.enter_async_context(_guard(config, url, time.time))
+        book = AddressBook.from_url(url, USAGE.name, prefix=redis_prefix(config))
+        parts.push_async_callback(book.aclose)
+        remote = Remote(book)
+        parts.push_async_callback(remote.aclose)
+        following = asyncio.create_task(_follow(versions, log))
+        parts.callback(following.cancel)
+        operations = [
+            *Ingest(usage_of(broker, place), metrics).operations(),
+            *Check(guard, metrics, time.perf_counter).operations(),
+            *Burn(Local(), _home(versions, time.time), place.partitions, remote).operations(),
+            *watch.operations(),
+        ]
+        await parts.enter_async_context(_metrics_port(config, watch))
+        yield await parts.enter_async_context(served(operations, config.http.host, config.http.port))
+
+
+@asynccontextmanager
+async def beside(service: Service, config: Settings, place: Place, metrics: Metrics) -> AsyncIterator[Running | None]:
+    """Serve health and metrics of one worker, and what the teams of a burn worker have spent, where a port is set."""
+    if config.metrics.port is None:
+        yield None
+        return
+    operations = watch_of([service], metrics).operations()
+    async with contextlib.AsyncExitStack() as parts:
+        local = None
+        if service.name == "burn" and service.versions is not None:
+            local = Local(service.worker.journal)
+            operations += Burn(local, _home(service.versions, time.time), place.partitions).operations()
+        running = await parts.enter_async_context(served(operations, config.metrics.host, config.metrics.port))
+        if local is not None:
+            book = AddressBook.from_url(needed_redis(config, "worker burn"), USAGE.name, prefix=redis_prefix(config))
+            parts.push_async_callback(book.aclose)
+            announcing = asyncio.create_task(announce(book, local, reachable(running, config.redis)))
+            parts.callback(announcing.cancel)
+        yield running
+
+
+def watch_of(services: Sequence[Service], metrics: Metrics, *more: Watched) -> Watch:
+    """Return what answers for the health of services."""
+    return Watch([*(partial(sight_of, service) for service in services), *more], Health(time.monotonic), metrics)
+
+
+def usage_of(broker: Broker, place: Place) -> Send:
+    """Return what sends records to the usage topic."""
+    topic = place.topic(USAGE.name)
+
+    async def send(key: bytes, value: bytes, headers: tuple[tuple[str, bytes], ...]) -> Awaitable[Any]:
+        return await broker.send(topic, key=key, value=value, headers=headers)
+
+    return send
+
+
+def needed_redis(config: Settings, who: str) -> str:
+    """Return the URL of Redis.
+
+    Raises:
+        ValueError: it is the embedded one, which lives in `up` alone.
+    """
+    if config.redis.startswith(f"{EMBEDDED}:"):
+        raise ValueError(f"{who}: SPENDBRAKE_REDIS must name a server that all workers share, got {config.redis}")
+    return config.redis
+
+
+def reachable(running: Running, redis_url: str) -> str:
+    """Return the URL by which others reach a server: one that listens anywhere is at the address that Redis sees."""
+    if running.host not in ANYWHERE:
+        return running.url
+    peer = urlsplit(redis_url).hostname or "127.0.0.1"
+    family, _, _, _, address = socket.getaddrinfo(peer, 1, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect(address)  # sends nothing: the system only chooses where it would send from
+        return Running.at(probe.getsockname()[0], running.port)
+
+
+def _guard(config: Settings, url: str, clock: Callable[[], float]) -> AsyncGuard:
+    return AsyncGuard(url, prefix=redis_prefix(config), clock=clock, timeout_s=CHECK_S)
+
+
+def _home(versions: Versions, clock: Callable[[], float]) -> Callable[[str], str]:
+    return lambda name: versions.book.at(clock()).team(name).id
+
+
+@asynccontextmanager
+async def _metrics_port(config: Settings, watch: Watch) -> AsyncIterator[None]:
+    """Serve health and metrics on their own port as well, where one is set."""
+    if config.metrics.port is None:
+        yield
+        return
+    async with served(watch.operations(), config.metrics.host, config.metrics.port):
+        yield
+
+
+async def _follow(versions: Versions, log: Any) -> None:
+    """Follow the control topic; without it the API goes on with what it knows, and says so in its health."""
+    while True:
+        try:
+            await versions.follow(log, lambda: None)
+        except ConnectionError as error:
+            LOG.warning("control.v1 cannot be read", error=str(error))
+            await asyncio.sleep(RETRY_S)
