@@ -10,7 +10,8 @@ from typing import Any, cast
 
 import structlog
 
-from spendbrake.schemas.topics import CONTROL, USAGE
+from spendbrake.schemas.topics import CONTROL, ROLLUPS, USAGE
+from spendbrake.streams.engine.parents.step import ParentsEngine
 from spendbrake.streams.engine.rules import RuleBook
 from spendbrake.streams.engine.step import Engine, EngineSettings
 from spendbrake.streams.metrics import Metrics
@@ -21,8 +22,11 @@ from spendbrake.streams.transport.producer import Outbox, Sender
 from spendbrake.streams.transport.store import RowLog, declare_table
 from spendbrake.streams.workers.burn import Burn
 from spendbrake.streams.workers.deployment import STATE, Broker, Place, admitted
-from spendbrake.streams.workers.snapshot import Snapshot
-from spendbrake.streams.workers.ticker import Ticker
+from spendbrake.streams.workers.parents import Parents
+from spendbrake.streams.workers.partitions.relay import Relay
+from spendbrake.streams.workers.partitions.snapshot import Snapshot
+from spendbrake.streams.workers.partitions.stepper import Stepper
+from spendbrake.streams.workers.partitions.ticker import WAITING_S, Ticker
 from spendbrake.streams.workers.versions import Versions
 
 LOG = structlog.get_logger("spendbrake.worker")
@@ -91,42 +95,75 @@ async def burn_service(
     versions, log = await ready_versions(broker, place)
     epochs = await admitted(broker, place, versions)
     engine = new_engine(versions.book, place, settings)
-    topic = place.topic(USAGE.name)
-    app = new_app("burn", broker, place, settings, topic)
-    burn = Burn(
-        engine, Outbox(cast(Sender, app.producer), place.prefix), epochs[USAGE.name], metrics, time.perf_counter
-    )
-    table = declare_table(app, STATE, partitions=place.partitions, rows=burn.journal)
+    app = new_app("burn", broker, place, settings, place.topic(USAGE.name))
+    outbox = Outbox(cast(Sender, app.producer), place.prefix)
+    burn = Burn(engine, outbox, epochs[USAGE.name], metrics, time.perf_counter)
+    return _stepping("burn", app, burn, outbox, place, settings, wall, versions, log)
+
+
+async def parents_service(
+    broker: Broker, place: Place, settings: Settings, metrics: Metrics, wall: Callable[[], float]
+) -> Service:
+    """Build the worker of the nodes above the home level.
+
+    Raises:
+        Refused: the topics are not as registered.
+    """
+    versions, log = await ready_versions(broker, place)
+    epochs = await admitted(broker, place, versions)
+    engine = ParentsEngine(versions.book, place.partitions, place.secrets)
+    app = new_app("parents", broker, place, settings, place.topic(ROLLUPS.name))
+    outbox = Outbox(cast(Sender, app.producer), place.prefix)
+    parents = Parents(engine, outbox, epochs[ROLLUPS.name], metrics, time.perf_counter)
+    return _stepping("parents", app, parents, outbox, place, settings, wall, versions, log, waiting_s=TICK_EVERY_S)
+
+
+def _stepping(
+    name: str,
+    app: ChunkApp,
+    worker: Stepper,
+    outbox: Outbox,
+    place: Place,
+    settings: Settings,
+    wall: Callable[[], float],
+    versions: Versions,
+    log: Any,
+    waiting_s: float = WAITING_S,
+) -> Service:
+    """Put a worker that steps an engine on its app: agent, state table, snapshots, ticks, republishing."""
+    topic = place.topic(worker.log)
+    table = declare_table(app, STATE, partitions=place.partitions, rows=worker.journal)
 
     def acknowledge(partition: int, first: int, last: int, generation: int) -> bool:
         return bool(cast(Any, app.consumer).acknowledge((topic, partition), first, last, generation))
 
-    snapshot = Snapshot(RowLog(table, cast(Sender, app.producer), _writer()), acknowledge)
+    snapshot = Snapshot(RowLog(table, cast(Sender, app.producer), _writer()), worker.copies, acknowledge)
 
     async def give_up(tps: set[Any]) -> None:
-        await burn.store_all(snapshot, {tp.partition for tp in tps if tp.topic == topic})
+        await worker.store_all(snapshot, {tp.partition for tp in tps if tp.topic == topic})
 
     app.delivery.on_revoke = give_up
-    app.agent(chunk_topic(app, topic, place.partitions), name="burn")(burn.consume)
-    ticker = Ticker(place.secrets[0], wall)
-    burn.observers.append(lambda owned, _: ticker.stirred(owned))
-    outbox = Outbox(cast(Sender, app.producer), place.prefix)
+    app.agent(chunk_topic(app, topic, place.partitions), name=name)(worker.consume)
+    ticker = Ticker(place.secrets[0], wall, worker.log, waiting_s)
+    worker.observers.append(lambda owned, _: ticker.stirred(owned))
 
     async def tick() -> None:
-        records = ticker.due(burn.journal)
+        records = ticker.due(worker.journal)
         if records:
             await (await outbox.send(records))
 
     async def store() -> None:
         over_s = 0.8 * settings.burn.snapshot_interval_s
-        await asyncio.gather(*(snapshot.take(owned, over_s) for owned in list(burn.journal.owned.values())))
+        await asyncio.gather(*(snapshot.take(owned, over_s) for owned in list(worker.journal.owned.values())))
 
-    if not place.simulation:
+    if place.simulation:
+        worker.relay = Relay(place.secrets[0])
+    else:
         _every(app, TICK_EVERY_S, tick)
     _every(app, settings.burn.snapshot_interval_s, store)
-    _every(app, settings.republish_s, burn.republish)
+    _every(app, settings.republish_s, worker.republish)
     app.task(_follow(versions, log, ticker))
-    return Service("burn", app, burn, topic, versions)
+    return Service(name, app, worker, topic, versions)
 
 
 def new_engine(book: RuleBook, place: Place, settings: Settings) -> Engine:

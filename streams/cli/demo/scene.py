@@ -13,7 +13,7 @@ from spendbrake.schemas.usage import UsageEvent
 from spendbrake.schemas.wire.avro import decode
 from spendbrake.streams.engine.outcome import Outcome
 from spendbrake.streams.simulate.company import Runaway
-from spendbrake.streams.workers.journal import Owned
+from spendbrake.streams.workers.partitions.journal import Owned
 
 Price = Callable[[UsageEvent], int]
 """Cost of an event, nano-USD, by the price book in force."""

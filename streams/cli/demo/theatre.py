@@ -20,7 +20,7 @@ from spendbrake.streams.cli.stack import stack
 from spendbrake.streams.simulate.company import Company
 from spendbrake.streams.simulate.player import LAG_FILE_S, LAG_S, Ticks, play
 from spendbrake.streams.transport.producer import Outbox, Sender
-from spendbrake.streams.workers.ticker import tick
+from spendbrake.streams.workers.partitions.ticker import tick
 
 PREFIX = "sim-demo-"
 DAY_S = 86_400.0

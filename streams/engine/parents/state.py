@@ -11,6 +11,8 @@ from spendbrake.streams.engine.rules.periods import Periods
 
 GROUP = 16
 """Children stored in one row."""
+SOON_S = 30.0
+"""An idle partition is ticked so often anyway."""
 MARKS = 64
 """Clocks kept for offsets that may have been committed."""
 
@@ -196,5 +198,5 @@ class ParentsState:
         self.marks.append((self.applied + 1, self.now))
 
     def waits(self) -> bool:
-        """Tell whether something waits for the clock: a dwell, a limit that ends, totals to be told."""
-        return bool(self.wakes)
+        """Tell whether something waits for the clock, and soon: a dwell, a limit that ends, totals to be told."""
+        return bool(self.wakes) and self.wakes[0][0] <= self.now + SOON_S

@@ -15,7 +15,7 @@ from spendbrake.schemas.wire.envelope import kind_of, open_internal
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.engine.emit import Emitter
-from spendbrake.streams.engine.outcome import Batch, Outcome, OutRecord
+from spendbrake.streams.engine.outcome import Batch, Outcome
 from spendbrake.streams.engine.parents.judge import Judge
 from spendbrake.streams.engine.parents.merge import merge, read
 from spendbrake.streams.engine.parents.state import ParentsState
@@ -58,10 +58,6 @@ class ParentsEngine:
             state.applied = offset
         outcome.last, outcome.now, outcome.wants_tick = state.applied, state.now, state.waits()
         return outcome
-
-    def flush(self, state: ParentsState) -> list[OutRecord]:
-        """Return nothing: what parents above must still be told is part of the head rows."""
-        return []
 
     def _apply(self, batch: Batch, place: int, state: ParentsState, judge: Judge) -> None:
         rollup = self._read(batch, place)

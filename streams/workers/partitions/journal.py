@@ -1,4 +1,4 @@
-"""The partitions that a burn worker owns: rows as they are recovered, state once the first chunk tells the commit."""
+"""The partitions that a worker owns: rows as they are recovered, state once the first chunk tells the commit."""
 
 import asyncio
 from bisect import bisect_right
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from spendbrake.schemas.decision import Stamp
 from spendbrake.streams.engine.state.codec import stamp_of
 from spendbrake.streams.transport.chunk import Chunk
-from spendbrake.streams.workers.outputs import Outputs
+from spendbrake.streams.workers.partitions.outputs import Outputs
 
 
 @dataclass(slots=True)

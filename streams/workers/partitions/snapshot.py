@@ -5,14 +5,14 @@ Each step waits for the broker's acknowledgement of the one before. A crash anyw
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from spendbrake.streams.engine.outcome import Row
-from spendbrake.streams.engine.state.rows import copy_blocks, copy_partition, copy_team, dirty_teams
-from spendbrake.streams.workers.journal import Owned
+from spendbrake.streams.engine.outcome import OutRecord, Row, Unit
+from spendbrake.streams.workers.partitions.journal import Owned
 
-TEAMS_AT_ONCE = 200
-"""Teams copied in one go, while no chunk is applied."""
+UNITS_AT_ONCE = 200
+"""Teams or parents copied in one go, while no chunk is applied."""
 
 
 class Write(Protocol):
@@ -20,6 +20,23 @@ class Write(Protocol):
 
     async def write(self, partition: int, rows: Sequence[Row]) -> None:
         """Return once all are acknowledged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """How a state is taken apart into rows; what is copied counts as stored.
+
+    Attributes:
+        dirty: Returns what has changed, a name a unit.
+        unit: Returns the rows of one.
+        rest: Returns the rows that belong to no unit; the partition's own last.
+        flush: Returns what must be sent, and acknowledged, before anything is copied.
+    """
+
+    dirty: Callable[[Any], Sequence[Any]]
+    unit: Callable[[Any, Any], Unit]
+    rest: Callable[[Any], Sequence[Row]]
+    flush: Callable[[Any], list[OutRecord]]
 
 
 Acknowledge = Callable[[int, int, int, int], bool]
@@ -34,9 +51,13 @@ class Snapshot:
     """
 
     def __init__(
-        self, log: Write, acknowledge: Acknowledge, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self,
+        log: Write,
+        copies: Copies,
+        acknowledge: Acknowledge,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._log, self._acknowledge, self._sleep = log, acknowledge, sleep
+        self._log, self._copies, self._acknowledge, self._sleep = log, copies, acknowledge, sleep
 
     async def take(self, owned: Owned, over_s: float = 0.0) -> None:
         """Store a partition up to what is applied now, spread over `over_s` seconds, and acknowledge."""
@@ -46,21 +67,22 @@ class Snapshot:
                     return
                 cut, generation = owned.last, owned.generation
                 owned.state.mark()
-                teams = dirty_teams(owned.state)
-            slices = [teams[i : i + TEAMS_AT_ONCE] for i in range(0, len(teams), TEAMS_AT_ONCE)]
+                dirty = self._copies.dirty(owned.state)
+            slices = [dirty[i : i + UNITS_AT_ONCE] for i in range(0, len(dirty), UNITS_AT_ONCE)]
             for some in slices:
-                await self._teams(owned, some)
+                await self._units(owned, some)
                 await self._sleep(over_s / len(slices))
             async with owned.gate:
                 await owned.outputs.acknowledged()
-                blocks, partition = copy_blocks(owned.state), copy_partition(owned.state)
-            await self._log.write(owned.number, blocks)
+                *rest, partition = self._copies.rest(owned.state)
+            await self._log.write(owned.number, rest)
             await self._log.write(owned.number, [partition])
             self._acknowledge(owned.number, owned.first, cut, generation)
 
-    async def _teams(self, owned: Owned, teams: list[int]) -> None:
+    async def _units(self, owned: Owned, some: Sequence[Any]) -> None:
         async with owned.gate:
+            await owned.outputs.send(self._copies.flush(owned.state))
             await owned.outputs.acknowledged()
-            units = [copy_team(owned.state, team) for team in teams]
+            units = [self._copies.unit(owned.state, each) for each in some]
         await self._log.write(owned.number, [row for unit in units for row in unit.heads])
         await self._log.write(owned.number, [row for unit in units for row in unit.series])

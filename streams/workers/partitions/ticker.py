@@ -5,7 +5,7 @@ from collections.abc import Callable
 from spendbrake.schemas.topics import USAGE
 from spendbrake.schemas.wire.envelope import seal
 from spendbrake.streams.engine.outcome import OutRecord
-from spendbrake.streams.workers.journal import Journal, Owned
+from spendbrake.streams.workers.partitions.journal import Journal, Owned
 
 WAITING_S, IDLE_S = 1.0, 30.0
 """Silence after which a tick is sent: while something waits for the clock, and otherwise."""
@@ -17,10 +17,14 @@ class Ticker:
     Args:
         secret: Signs ticks.
         clock: Wall clock, seconds.
+        topic: Logical name of the ticked topic.
+        waiting_s: Silence after which a tick is sent while something waits.
     """
 
-    def __init__(self, secret: bytes, clock: Callable[[], float], topic: str = USAGE.name) -> None:
-        self._secret, self._clock, self._topic = secret, clock, topic
+    def __init__(
+        self, secret: bytes, clock: Callable[[], float], topic: str = USAGE.name, waiting_s: float = WAITING_S
+    ) -> None:
+        self._secret, self._clock, self._topic, self._waiting_s = secret, clock, topic, waiting_s
         self._stirred: dict[int, float] = {}
 
     def stirred(self, owned: Owned) -> None:
@@ -38,7 +42,7 @@ class Ticker:
         for number in sorted(journal.ready):
             owned = journal.owned.get(number)
             silence = now - self._stirred.get(number, 0.0)
-            if silence >= (WAITING_S if owned is not None and owned.wants_tick else IDLE_S):
+            if silence >= (self._waiting_s if owned is not None and owned.wants_tick else IDLE_S):
                 self._stirred[number] = now
                 ticks.append(tick(number, now, self._secret, self._topic))
         return ticks

@@ -1,0 +1,52 @@
+"""The parents worker: chunks of rollups.v1 through the engine of the nodes above the home level. It decides nothing."""
+
+from typing import Any
+
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.topics import ROLLUPS
+from spendbrake.schemas.wire.murmur import partition_of
+from spendbrake.streams.engine.outcome import OutRecord, Row
+from spendbrake.streams.engine.parents.rows import copy_parent, copy_partition, dirty_parents, restore
+from spendbrake.streams.engine.parents.state import ParentsState
+from spendbrake.streams.engine.parents.step import ParentsEngine
+from spendbrake.streams.engine.rules.book import Rules
+from spendbrake.streams.workers.partitions.snapshot import Copies
+from spendbrake.streams.workers.partitions.stepper import Stepper
+
+
+class Parents(Stepper):
+    """One parents worker."""
+
+    log = ROLLUPS.name
+    engine: ParentsEngine
+
+    def __init__(self, engine: ParentsEngine, *args: Any) -> None:
+        super().__init__(engine, *args)
+        self.copies = Copies(dirty_parents, copy_parent, _rest, _nothing)
+
+    def fill(self, state: ParentsState, rows: dict[str, bytes], committed: int) -> None:
+        """Fill an empty state from its rows."""
+        restore(state, rows, committed)
+
+    def standing(self, state: ParentsState, rules: Rules, turn: int) -> list[Action]:
+        """Return every standing decision."""
+        return [
+            action
+            for _, parent in sorted(state.parents.items())
+            for action in rules.ladder.standing_decisions(parent.ladder, state.now)
+        ]
+
+    def feeds(self, state: ParentsState) -> frozenset[int]:
+        """Return the partitions of the parents above."""
+        above = {parent.above for parent in state.parents.values()} - {None}
+        fed = {partition_of(str(node).encode(), self.engine.partitions) for node in above}
+        return frozenset(fed - {state.number})
+
+
+def _rest(state: ParentsState) -> list[Row]:
+    return [copy_partition(state)]
+
+
+def _nothing(state: ParentsState) -> list[OutRecord]:
+    """What parents above must still be told is part of the head rows."""
+    return []
