@@ -18,7 +18,7 @@ from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.settings import EMBEDDED, Settings
 from spendbrake.streams.workers.delivering import limits_service
 from spendbrake.streams.workers.deployment import Broker, Place, create, publish, read_versions
-from spendbrake.streams.workers.service import Service, burn_service
+from spendbrake.streams.workers.service import Service, burn_service, parents_service
 
 
 @dataclass(slots=True)
@@ -66,6 +66,7 @@ async def stack(
         parts.push_async_callback(store.aclose)
         running.services = [
             await burn_service(broker, place, config, metrics, clock),
+            await parents_service(broker, place, config, metrics, clock),
             await limits_service(broker, place, config, metrics, clock, store),
         ]
         await parts.enter_async_context(_running(running.services))
