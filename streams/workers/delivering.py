@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from spendbrake.actions.effects.limits import Limits
 from spendbrake.actions.gateway.store import AsyncStore
@@ -16,7 +16,8 @@ from spendbrake.streams.settings import Settings
 from spendbrake.streams.transport.acks import Limits as Reading
 from spendbrake.streams.transport.app import ChunkApp, chunk_topic
 from spendbrake.streams.transport.chunk import Chunk
-from spendbrake.streams.transport.producer import Outbox
+from spendbrake.streams.transport.clients.control import ControlLog
+from spendbrake.streams.transport.producer import Outbox, Sender
 from spendbrake.streams.transport.store import RowLog, declare_table
 from spendbrake.streams.workers.act import Acknowledge, ActLimits, Bury
 from spendbrake.streams.workers.deployment import GROUPS, LEDGER, Broker, Place, admitted
@@ -25,6 +26,7 @@ from spendbrake.streams.workers.notify.ledger import Ledgers
 from spendbrake.streams.workers.notify.pulse import Pulse
 from spendbrake.streams.workers.notify.worker import Notify, Publish
 from spendbrake.streams.workers.service import Service, new_app, ready_versions
+from spendbrake.streams.workers.versions import Versions
 
 NOTICE_LIFE_S = 86_400.0
 """Reading goes on for so long while an action waits for its receiver: those behind it have others."""
@@ -73,22 +75,14 @@ async def notify_service(
     app = new_app(name, broker, place, settings, topic)
     app.delivery.limits = Reading(offsets=settings.burn.max_pending_offsets, age_s=NOTICE_LIFE_S)
     clock = None if place.simulation else wall
-    destinations = Destinations(
-        class_name,
-        lambda now: versions.book.at(now).file.destinations,
-        secrets,
-        metrics,
-        wall=wall,
-        clock=clock or (lambda: float("-inf")),
-        timer=time.perf_counter,
-    )
+    destinations = _destinations(class_name, versions, secrets, metrics, wall, clock)
     writer, ledgers = uuid.uuid4().hex, Ledgers()
     table = declare_table(app, LEDGER, partitions=place.partitions, rows=ledgers)
     pulse = Pulse(time.monotonic, settings.group.session_timeout_s / 2)
     notify = Notify(
         destinations,
         ledgers,
-        RowLog(table, app.producer, writer),
+        RowLog(table, cast(Sender, app.producer), writer),
         _publish(app, place, writer),
         _bury(app, place),
         _acknowledge(app),
@@ -98,16 +92,40 @@ async def notify_service(
         pulse=pulse,
         grace_s=0.4 * settings.group.session_timeout_s,
     )
+    # In a simulation nothing expires: its logs keep everything.
+    tidy = () if place.simulation else (_tidy(app, notify),)
+    _run_beside(app, notify, topic, _follow(versions, control, destinations), pulse.beat, *tidy)
+    app.agent(chunk_topic(app, topic, place.partitions), name=name)(notify.consume)
+    return Service(name, app, notify, topic)
 
+
+def _destinations(
+    class_name: str,
+    versions: Versions,
+    secrets: Secrets,
+    metrics: Metrics,
+    wall: Callable[[], float],
+    clock: Callable[[], float] | None,
+) -> Destinations:
+    return Destinations(
+        class_name,
+        lambda now: versions.book.at(now).file.destinations,
+        secrets,
+        metrics,
+        wall=wall,
+        clock=clock or (lambda: float("-inf")),
+        timer=time.perf_counter,
+    )
+
+
+def _follow(versions: Versions, control: ControlLog, destinations: Destinations) -> Callable[[], Awaitable[None]]:
     async def follow() -> None:
         try:
             await versions.follow(control, lambda: None)
         finally:
             await destinations.aclose()
 
-    _run_beside(app, notify, topic, follow, pulse.beat, *(() if place.simulation else (_tidy(app, notify),)))
-    app.agent(chunk_topic(app, topic, place.partitions), name=name)(notify.consume)
-    return Service(name, app, notify, topic)
+    return follow
 
 
 def _run_beside(app: ChunkApp, notify: Notify, topic: str, *tasks: Callable[[], Awaitable[None]]) -> None:
@@ -132,7 +150,7 @@ def _tidy(app: ChunkApp, notify: Notify) -> Callable[[], Awaitable[None]]:
 
 
 def _bury(app: ChunkApp, place: Place) -> Bury:
-    outbox = Outbox(app.producer, place.prefix)
+    outbox = Outbox(cast(Sender, app.producer), place.prefix)
 
     async def bury(records: Sequence[OutRecord]) -> None:
         await (await outbox.send(records))
@@ -141,7 +159,7 @@ def _bury(app: ChunkApp, place: Place) -> Bury:
 
 
 def _publish(app: ChunkApp, place: Place, writer: str) -> Publish:
-    outbox = Outbox(app.producer, place.prefix)
+    outbox = Outbox(cast(Sender, app.producer), place.prefix)
     # All of a writer's results lie on one partition: a death cuts its chain off and leaves no hole in it.
     partition = int(writer[:8], 16) % place.partitions
 
@@ -158,6 +176,6 @@ def _publish(app: ChunkApp, place: Place, writer: str) -> Publish:
 
 def _acknowledge(app: ChunkApp) -> Acknowledge:
     def acknowledge(chunk: Chunk) -> None:
-        app.consumer.acknowledge(chunk.tp, chunk.joins, chunk.last, chunk.generation)
+        cast(Any, app.consumer).acknowledge(chunk.tp, chunk.joins, chunk.last, chunk.generation)
 
     return acknowledge
