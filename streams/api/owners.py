@@ -11,8 +11,8 @@ import structlog
 from spendbrake.actions.gateway.store import StoreUnavailable
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
-from spendbrake.streams.engine.view import team_view, teams_view
 from spendbrake.streams.workers.partitions.journal import Journal
+from spendbrake.streams.workers.view import team_view, teams_view
 
 LOG = structlog.get_logger("spendbrake.owners")
 HOP = "x-spendbrake-hop"

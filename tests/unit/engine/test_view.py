@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from enginelog import START, Log, engine, event, play, policy
 from spendbrake.streams.engine.rules import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
-from spendbrake.streams.engine.view import team_view, teams_view
+from spendbrake.streams.workers.view import team_view, teams_view
 
 DAY = 86_400.0
 
