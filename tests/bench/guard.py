@@ -1,9 +1,9 @@
 """Guard.check beside PING of the same client, by turns, at a fixed rate against a real Valkey on loopback.
 
 `python tests/bench/guard.py [--rate 2000] [--seconds 10] [--url redis://...]` prints a table and writes
-build/bench-guard.json. Every fifth call is a PING. Threads: all on one Guard, a call timed from its start; one thread is
-asked for half the rate. Async: a task a call, timed from its creation, so what waits behind others counts. A row that
-fell behind its rate has not reached the target.
+build/bench-guard.json. Every fifth call is a PING. Threads: all on one Guard, a call timed from its start; one thread
+is asked for half the rate. Async: a task a call, timed from its creation, so what waits behind others counts. A row
+that fell behind its rate has not reached the target.
 """
 
 import argparse
