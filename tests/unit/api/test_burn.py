@@ -18,12 +18,8 @@ from spendbrake.streams.workers.partitions.journal import Journal, Owned
 
 N = 4
 TEAMS = ["a", "b", "c", "d", "e", "f/g"]
-TREE = policy(
-    nodes=[
-        {"id": "acme", "level": "organization"},
-        {"id": "pay", "level": "team", "parent": "acme", "match": ["payments"]},
-    ]
-)
+PAY = {"id": "pay", "level": "team", "parent": "acme", "match": ["payments"]}
+TREE = policy(nodes=[{"id": "acme", "level": "organization"}, PAY])
 
 
 class Addresses:
@@ -85,13 +81,14 @@ def owner(of: Engine, partitions: Iterable[int]) -> Burn:
 async def asking(of: Engine, owners: Mapping[str, Iterable[int]], **dead: Any) -> AsyncIterator[httpx.AsyncClient]:
     """An API process that holds nothing, beside owners by host name."""
     mounts = {f"http://{name}": httpx.ASGITransport(api(owner(of, held).operations())) for name, held in owners.items()}
-    addresses = Addresses(
-        {number: f"http://{name}" for name, held in owners.items() for number in held} | dead.get("urls", {})
-    )
+    urls = {number: f"http://{name}" for name, held in owners.items() for number in held}
+    addresses = Addresses(urls | dead.get("urls", {}))
     refuse = httpx.MockTransport(lambda request: (_ for _ in ()).throw(httpx.ConnectError("refused")))
-    async with httpx.AsyncClient(transport=refuse, mounts=mounts) as client:
-        async with over(Burn(Local(), home(of), N, Remote(addresses, client))) as http:
-            yield http
+    async with (
+        httpx.AsyncClient(transport=refuse, mounts=mounts) as client,
+        over(Burn(Local(), home(of), N, Remote(addresses, client))) as http,
+    ):
+        yield http
 
 
 async def test_the_owner_tells_the_exact_burn_of_each_team(brake: Engine) -> None:
