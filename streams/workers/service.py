@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -147,23 +148,25 @@ def _stepping(
     ticker = Ticker(place.secrets[0], wall, worker.log, waiting_s)
     worker.observers.append(lambda owned, _: ticker.stirred(owned))
 
-    async def tick() -> None:
-        records = ticker.due(worker.journal)
-        if records:
-            await (await outbox.send(records))
-
-    async def store() -> None:
-        over_s = 0.8 * settings.burn.snapshot_interval_s
-        await asyncio.gather(*(snapshot.take(owned, over_s) for owned in list(worker.journal.owned.values())))
-
     if place.simulation:
         worker.relay = Relay(place.secrets[0])
     else:
-        _every(app, TICK_EVERY_S, tick)
-    _every(app, settings.burn.snapshot_interval_s, store)
+        _every(app, TICK_EVERY_S, partial(_tick, ticker, worker, outbox))
+    interval_s = settings.burn.snapshot_interval_s
+    _every(app, interval_s, partial(_store, snapshot, worker, 0.8 * interval_s))
     _every(app, settings.republish_s, worker.republish)
     app.task(_follow(versions, log, ticker))
     return Service(name, app, worker, topic, versions)
+
+
+async def _tick(ticker: Ticker, worker: Stepper, outbox: Outbox) -> None:
+    records = ticker.due(worker.journal)
+    if records:
+        await (await outbox.send(records))
+
+
+async def _store(snapshot: Snapshot, worker: Stepper, over_s: float) -> None:
+    await asyncio.gather(*(snapshot.take(owned, over_s) for owned in list(worker.journal.owned.values())))
 
 
 def new_engine(book: RuleBook, place: Place, settings: Settings) -> Engine:
