@@ -197,7 +197,7 @@ class Watch:
 
     def __init__(self, services: Sequence[Watched], health: Health, metrics: Metrics) -> None:
         self._services, self._health, self._metrics = services, health, metrics
-        self._told: dict[tuple[str, str], int] = {}
+        self._told: dict[str, int] = {}
 
     def operations(self) -> list[Operation]:
         """Return what it serves."""
@@ -225,20 +225,22 @@ class Watch:
 
     async def show_metrics(self, request: Request) -> Response:
         """Tell all measurements in the text format of Prometheus."""
+        lags: dict[tuple[str, int], int] = {}
         for service in self._services:
             sight = service()
-            for (topic, number), place in sight.places.items():
-                self._metrics.set("lag", place.lag, topic, str(number))
+            # Several services of a process may read one topic: the one furthest behind is told.
+            lags |= {tp: max(place.lag, lags.get(tp, 0)) for tp, place in sight.places.items()}
             for topic in sight.anywhere:
-                self._rise("holes", topic, sight.holes)
-                self._rise("gaps", topic, sight.gaps)
+                self._metrics.count("holes", topic, n=self._rise(f"{sight.name} holes", sight.holes))
+                self._metrics.count("gaps", topic, n=self._rise(f"{sight.name} gaps", sight.gaps))
+        for (topic, number), lag in lags.items():
+            self._metrics.set("lag", lag, topic, str(number))
         return Response(self._metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
-    def _rise(self, name: str, topic: str, total: int) -> None:
-        """Bring a counter up to a total that is kept elsewhere."""
-        known = self._told.get((name, topic), 0)
-        self._metrics.count(name, topic, n=max(0, total - known))
-        self._told[name, topic] = total
+    def _rise(self, name: str, total: int) -> int:
+        """Return by how much a total that is kept elsewhere has risen."""
+        known, self._told[name] = self._told.get(name, 0), total
+        return max(0, total - known)
 
 
 def sight_of(service: Any) -> Sight:

@@ -96,7 +96,8 @@ class Ingest:
         """Take usage events.
 
         One JSON object, an array, NDJSON, or CloudEvents (binary, structured, batch); the body may be gzip.
-        202 once the broker has every good event, with an entry in `errors` for each bad one; 400 when none was good.
+        202 once the broker has every good event, with an entry in `errors` for each bad one; 400 when none was good,
+        or with `error` and `message` when the body cannot be read at all.
         503 means that the broker cannot take more now: send all again after Retry-After. An event that was taken the
         first time is not counted twice, `source` and `request_id` tell.
         """

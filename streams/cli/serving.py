@@ -116,6 +116,7 @@ async def beside(service: Service, config: Settings, place: Place, metrics: Metr
             parts.push_async_callback(book.aclose)
             announcing = asyncio.create_task(announce(book, local, reachable(running, config.redis)))
             parts.callback(announcing.cancel)
+        LOG.info("health and metrics are served", url=running.url)
         yield running
 
 

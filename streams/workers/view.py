@@ -130,11 +130,12 @@ def _parts(state: PartitionState, team: int) -> dict[str, list[dict[str, Any]]]:
 
 
 def _nodes(state: PartitionState, rules: Rules, team: int) -> Iterator[dict[str, Any]]:
-    """Yield the nodes of a team that have tiers, the team first, each with where it stands."""
-    table, head = state.series, state.heads[team]
+    """Yield the team, and its nodes that have a tier to watch, each with where it stands."""
+    table, head, own = state.series, state.heads[team], int(state.teams.series[team])
     for row in table.of_team[team]:
         node = table.node[row]
-        if node is None or node not in head.tiers:
+        tiers = head.tiers.get(node) if node is not None else None
+        if tiers is None or not (row == own or any(threshold < NEVER for _, _, _, threshold, _ in tiers.shown())):
             continue
         standing = standing_of(state, rules, row, _moment(state))
         yield {
@@ -144,7 +145,7 @@ def _nodes(state: PartitionState, rules: Rules, team: int) -> Iterator[dict[str,
             "month_to_date": money(standing.month_to_date),
             **_against(standing.month_to_date, standing.budget, standing.allocation),
             "forecast": None if standing.forecast is None else money(standing.forecast),
-            "tiers": list(_tiers(head.tiers[node], standing)),
+            "tiers": list(_tiers(tiers, standing)),
         }
 
 

@@ -136,3 +136,13 @@ async def test_health_and_metrics_are_served(clock: Clock) -> None:
     assert 'spendbrake_lag_records{partition="0",topic="usage.v1"} 5.0' in lines
     assert 'spendbrake_holes_total{topic="usage.v1"} 3.0' in lines
     assert 'spendbrake_gaps_total{topic="usage.v1"} 7.0' in lines
+
+
+async def test_of_services_on_one_topic_the_one_furthest_behind_is_told(clock: Clock) -> None:
+    quick, slow = replace(WELL, places={TP: Place(9, 9, 10)}, holes=1), replace(WELL, name="act-slack", holes=4)
+    watch = Watch([lambda: slow, lambda: quick], Health(clock), Metrics())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(api(watch.operations())), base_url="http://api") as http:
+        await http.get("/metrics")
+        lines = (await http.get("/metrics")).text.splitlines()
+    assert 'spendbrake_lag_records{partition="0",topic="usage.v1"} 5.0' in lines
+    assert 'spendbrake_holes_total{topic="usage.v1"} 5.0' in lines

@@ -124,3 +124,17 @@ def test_a_tier_that_is_not_armed_has_no_threshold() -> None:
     unarmed = [t for t in tiers.values() if t["basis"] in ("daily_forecast", "month_over_month")]
     assert unarmed
     assert all(t["threshold"] is None and not t["stands"] for t in unarmed)
+
+
+def test_only_nodes_with_something_to_watch_are_shown_below_the_team() -> None:
+    log = Log()
+    log.add(event(1, START))
+    log.add(event(2, START, api_key_id="key-2"))
+    key = {"id": "key-2", "level": "key", "parent": "a", "monthly_budget_usd": 1}
+    nodes = [{"id": "acme", "level": "organization"}, {"id": "a", "level": "team", "parent": "acme"}, key]
+    rules = policy(nodes=nodes, defaults={"key": {}})
+    shown = view(play(log.cuts(), engine(rules))[0])["nodes"]
+    assert [(node["level"], node["node"], node["allocation_percent"]) for node in shown] == [
+        ("team", "a", None),
+        ("key", "key-2", 1.0),
+    ]
