@@ -229,7 +229,8 @@ class ChunkDelivery(Consumer):
     async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
         # Faust's flushes the producer first, which does not return while records keep coming. What a chunk
         # caused was acknowledged by the broker before the chunk was.
-        assignment = self.assignment()
+        # A crash ends the driver's thread as well: a commit asked of it then would never return, nor would the stop.
+        assignment = set() if self.app.crashed else self.assignment()
         mine = {tp: offset for tp, offset in offsets.items() if tp in assignment}
         if not mine or not await self._commit(mine):
             return False

@@ -11,10 +11,11 @@ from spendbrake.actions.delivery.port import DeadLetters, Effect
 from spendbrake.actions.delivery.retry import Backoff
 from spendbrake.actions.delivery.runner import Runner
 from spendbrake.schemas.action import Action
+from spendbrake.schemas.command import ORIGIN_HEADER
 from spendbrake.schemas.result import Result
 from spendbrake.schemas.topics import ACTIONS_DLQ
 from spendbrake.schemas.wire.avro import encode
-from spendbrake.streams.engine.emit import MESSAGE_HEADER, ORIGIN_HEADER, REASON_HEADER, STAGE_HEADER
+from spendbrake.streams.engine.emit import MESSAGE_HEADER, REASON_HEADER, STAGE_HEADER
 from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.workers.act import Bury
