@@ -15,9 +15,10 @@ from spendbrake.actions.gateway.store import AsyncStore
 from spendbrake.streams.budgets.starter import starter_text
 from spendbrake.streams.cli.base import broker_of, place_of, redis_prefix
 from spendbrake.streams.metrics import Metrics
-from spendbrake.streams.settings import EMBEDDED, Settings
-from spendbrake.streams.workers.delivering import limits_service
+from spendbrake.streams.settings import EMBEDDED, Settings, named_secret
+from spendbrake.streams.workers.delivering import limits_service, notify_service
 from spendbrake.streams.workers.deployment import Broker, Place, create, publish, read_versions
+from spendbrake.streams.workers.notify.destinations import Secrets
 from spendbrake.streams.workers.service import Service, burn_service, parents_service
 
 
@@ -44,17 +45,19 @@ class Stack:
 
 @asynccontextmanager
 async def stack(
-    config: Settings, document: dict[str, Any], *, prefix: str | None = None, clock: Callable[[], float] = time.time
+    config: Settings,
+    document: dict[str, Any],
+    *,
+    clock: Callable[[], float] = time.time,
+    secrets: Secrets = named_secret,
 ) -> AsyncIterator[Stack]:
     """Run a deployment until the block ends; a worker that crashes ends the block with its error.
 
     Args:
         document: Policy file in force if none has been published.
-        prefix: Instead of the settings' own.
         clock: Wall clock, epoch seconds; of the trace in a simulation.
+        secrets: Value of a variable that the policy file names for a destination.
     """
-    if prefix is not None:
-        config = config.model_copy(update={"prefix": prefix})
     async with contextlib.AsyncExitStack() as parts:
         broker = await parts.enter_async_context(broker_of(config))
         url = parts.enter_context(redis_of(config))
@@ -68,6 +71,7 @@ async def stack(
             await burn_service(broker, place, config, metrics, clock),
             await parents_service(broker, place, config, metrics, clock),
             await limits_service(broker, place, config, metrics, clock, store),
+            *[await notify_service(c, broker, place, config, metrics, clock, secrets) for c in ("slack", "webhook")],
         ]
         await parts.enter_async_context(_running(running.services))
         yield running

@@ -1,8 +1,9 @@
 """What the demo knows: the money, the findings, the verdicts so far. It shows nothing."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from spendbrake.actions.gateway.contract import CheckResult
 from spendbrake.actions.gateway.guard import Guard
@@ -118,8 +119,8 @@ class Scene:
             )
             self.feed.append(Line(action.time, "decision", action.severity, text))
 
-    def tell(self, at: float, text: str) -> None:
-        """Note that somebody was told."""
-        line = Line(at, "told", "info", text)
+    def hear(self, data: Mapping[str, Any]) -> None:
+        """Note that the on-call was told, as it was put to them."""
+        line = Line(self.now, "told", str(data["severity"]), f"on-call by webhook: {data['reason']}")
         self.told.append(line)
         self.feed.append(line)

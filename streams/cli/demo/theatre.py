@@ -15,6 +15,7 @@ from spendbrake.actions.gateway.guard import Guard
 from spendbrake.streams import logs
 from spendbrake.streams.cli.base import console, settings
 from spendbrake.streams.cli.demo.board import clock_text, draw, summary
+from spendbrake.streams.cli.demo.receiver import VARIABLE, Receiver, receiving
 from spendbrake.streams.cli.demo.scene import Scene
 from spendbrake.streams.cli.stack import stack
 from spendbrake.streams.simulate.company import Company
@@ -26,6 +27,7 @@ PREFIX = "sim-demo-"
 DAY_S = 86_400.0
 FRAME_S = 0.2
 TICK_S = 15.0
+ON_CALL = "on-call"
 NEIGHBOUR = "key-platform-prod-1"
 """A key of the same team, for comparison."""
 RUNAWAY_AT_H = 24 + 14.5
@@ -77,12 +79,16 @@ class Theatre:
     @classmethod
     async def open(cls, config: Any, parts: AsyncExitStack, company: Any) -> "Theatre":
         """Start everything; it ends with `parts`."""
-        document, clock = company_policy(), [company.start]
+        clock = [company.start]
+        receiver = Receiver()
+        document = company_policy(await parts.enter_async_context(receiving(receiver)))
         with console.status("starting broker, Valkey and workers"):
-            running = await parts.enter_async_context(stack(config, document, clock=lambda: clock[0]))
+            deployment = stack(config, document, clock=lambda: clock[0], secrets=receiver.secret)
+            running = await parts.enter_async_context(deployment)
         prefix = running.redis_prefix
         guard = Guard(running.redis_url, prefix=prefix, clock=lambda: clock[0], stale_after_s=2 * DAY_S, timeout_s=2)
         scene = Scene(parts.enter_context(guard), pricing(document), company.runaway, NEIGHBOUR)
+        receiver.tell = scene.hear
         burn = running.service("burn")
         burn.worker.observers.append(scene.observe)
         return cls(running, scene, Outbox(cast(Sender, burn.app.producer), running.place.prefix), clock)
@@ -154,14 +160,19 @@ def _events(company: Any, trace: Path | None) -> Any:
     return events_of(jsonl(trace), lambda line, bad: console.print(f"{trace}:{line}: {bad}"))
 
 
-def company_policy() -> dict[str, Any]:
-    """Return the policy file of the simulated company as data."""
+def company_policy(on_call: str) -> dict[str, Any]:
+    """Return the policy file of the simulated company as data, with its on-call at the URL `on_call`."""
     from importlib.resources import files
 
     from spendbrake.streams.budgets.load import load
 
     text = files("spendbrake.streams.simulate").joinpath("company.yaml").read_text()
-    return load(text).model_dump(mode="json", exclude_unset=True)
+    document = load(text).model_dump(mode="json", exclude_unset=True)
+    document["destinations"] = {ON_CALL: {"type": "webhook", "url": on_call, "secret_env": VARIABLE}}
+    for policy in document["policies"]:
+        for rung in policy["rungs"]:
+            rung["notify"] = [ON_CALL]
+    return document
 
 
 def pricing(document: dict[str, Any]) -> Any:
