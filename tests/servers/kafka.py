@@ -97,7 +97,8 @@ class KafkaServer:
         settings = self._settings(controller) | dict(properties or {})
         self._config = directory / "server.properties"
         self._config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # An id that begins with a dash would be taken for an option.
+        cluster = "A" + urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
         _run(*self._java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._config))
 
     @property
