@@ -71,7 +71,11 @@ async def stack(
             await burn_service(broker, place, config, metrics, clock),
             await parents_service(broker, place, config, metrics, clock),
             await limits_service(broker, place, config, metrics, clock, store),
-            *[await notify_service(c, broker, place, config, metrics, clock, secrets) for c in ("slack", "webhook")],
+            # Receivers check the time at which a message was signed: theirs is never the trace's.
+            *[
+                await notify_service(c, broker, place, config, metrics, time.time, secrets)
+                for c in ("slack", "webhook")
+            ],
         ]
         await parts.enter_async_context(_running(running.services))
         yield running
