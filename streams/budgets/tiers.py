@@ -100,6 +100,9 @@ class _Line:
         self.ended_period, self.ended = self.period, self.marks
         self.period, self.marks = period, {}
 
+    def next_ended(self) -> NanoUsd:
+        return min((mark.threshold for mark in self.ended.values() if not mark.spent), default=NEVER)
+
     def advance_ended(self, amount: NanoUsd) -> Iterator[Crossing]:
         """Open once what late money crosses in the period before."""
         for name, mark in self.ended.items():
@@ -251,6 +254,10 @@ class NodeTiers:
         for line in (self._month, self._day):
             for tier, base, threshold in line.measures:
                 yield tier, line.period, base, threshold, line.stands(tier.name)
+
+    def next_threshold_ended(self, period: str) -> NanoUsd:
+        """Return the least total of the month before at which late money opens a tier; `NEVER` when none waits."""
+        return self._month.next_ended() if period == self._month.ended_period else NEVER
 
     def advance_ended(self, period: str, total: NanoUsd) -> list[Crossing]:
         """Return the tiers that late money crosses in the month before; they resolve no more."""

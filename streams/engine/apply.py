@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spendbrake.streams.budgets.calendar import BudgetCalendar
 from spendbrake.streams.engine.rules.routes import Routes
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.state.teams import FINE_S, TOKENS
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 MINUTE_S, HOUR_S = 60, 3600
 
@@ -46,8 +48,13 @@ class Rows:
         return len(self.place)
 
     def take(self, rows: NDArray[Any]) -> "Rows":
-        """Return the rows that a mask, an index or a slice selects."""
-        return Rows(**{name: getattr(self, name)[rows] for name in COLUMNS})
+        """Return the rows that a mask or an index selects."""
+        return Rows(*(getattr(self, name)[rows] for name in COLUMNS))
+
+    def merged(self, other: "Rows") -> "Rows":
+        """Return the rows of both, in order of their places."""
+        both = Rows(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in COLUMNS))
+        return both.take(np.argsort(both.place, kind="stable"))
 
 
 COLUMNS = tuple(f.name for f in fields(Rows))
@@ -55,78 +62,107 @@ COLUMNS = tuple(f.name for f in fields(Rows))
 
 @dataclass(slots=True)
 class Entries:
-    """Rows spread over their series: one entry for each series that a row adds to."""
+    """Rows spread over their series: one entry for each series that a row adds to, by row and column.
+
+    Attributes:
+        row: Index among the rows.
+        column: Which of its route's series: 0 is the team.
+        day: Local day by the series' calendar.
+        current: Whether the day lies in the current period of the series.
+    """
 
     row: I64
+    column: I64
     series: I64
     cost: I64
+    calls: I64
+    hour: I64
+    day: I64
+    current: Mask
+
+    def __len__(self) -> int:
+        return len(self.row)
 
 
-def spread(rows: Rows, routes: Routes) -> Entries:
-    """Return the entries of rows, by row."""
-    series = routes.series[rows.route]
-    row, column = np.nonzero(series >= 0)
-    return Entries(row, series[row, column], rows.cost[row])
-
-
-def add_series(state: PartitionState, rows: Rows, entries: Entries, days: I64) -> NDArray[np.bool_]:
-    """Add to the hour and day rings of all series, and to months; return which entries were new to their rows.
-
-    Args:
-        days: Local day of each entry, by its series' calendar.
-    """
-    series, table = entries.series, state.series
-    fresh = rows.offset[entries.row] > table.seen[series]
+def spread(state: PartitionState, rows: Rows, routes: Routes, calendars: list[BudgetCalendar]) -> Entries:
+    """Return the entries of rows, without those that the stored rows of their series hold already."""
+    wide = routes.series[rows.route]
+    row, column = np.nonzero(wide >= 0)
+    series = wide[row, column]
+    fresh = rows.offset[row] > state.series.seen[series] if state.replays(rows.offset) else np.True_
     if not fresh.all():
-        series, days = series[fresh], days[fresh]
-        entries = Entries(entries.row[fresh], series, entries.cost[fresh])
-    calls = rows.sign[entries.row]
-    amounts = {"cost": entries.cost, "calls": calls}
-    table.hours.add(series, (rows.at[entries.row] // HOUR_S).astype(np.int64), amounts)
-    table.days.add(series, days, amounts)
+        row, column, series = row[fresh], column[fresh], series[fresh]
+    at = rows.at[row]
+    day = _days(calendars, state.series.calendar[series], at)
+    first, end = state.periods.month_days(state.series.calendar[series])
+    return Entries(
+        row=row,
+        column=column,
+        series=series,
+        cost=rows.cost[row],
+        calls=rows.sign[row],
+        hour=(at // HOUR_S).astype(np.int64),
+        day=day,
+        current=(day >= first) & (day < end),
+    )
+
+
+def _days(calendars: list[BudgetCalendar], calendar: I64, at: F64) -> I64:
+    """Return the local day of each moment by the calendar of that number."""
+    if not len(calendar):
+        return np.zeros(0, np.int64)
+    first = int(calendar[0])
+    if (calendar == first).all():
+        return calendars[first].day_index(at).astype(np.int64)
+    days = np.zeros(len(at), np.int64)
+    for number in np.flatnonzero(np.bincount(calendar)).tolist():
+        mine = calendar == number
+        days[mine] = calendars[number].day_index(at[mine])
+    return days
+
+
+def add_series(state: PartitionState, rows: Rows, entries: Entries) -> None:
+    """Add to the hour and day rings of all series, to months and totals."""
+    series, table = entries.series, state.series
+    amounts = {"cost": entries.cost, "calls": entries.calls}
+    table.hours.add(series, entries.hour, amounts)
+    table.days.add(series, entries.day, amounts)
+    if entries.current.all():
+        np.add.at(table.month, series, entries.cost)
+    else:
+        np.add.at(table.month, series[entries.current], entries.cost[entries.current])
     np.add.at(table.total, series, entries.cost)
-    np.minimum.at(table.first_at, series, rows.at[entries.row])
+    new = np.flatnonzero(np.isinf(table.first_at[series]))
+    if len(new):  # the first record in the log's order says when a series began: the last write wins
+        table.first_at[series[new[::-1]]] = rows.at[entries.row[new[::-1]]]
     table.dirty[series] = True
     told = table.told[series]
-    state.touched.days(series[told], days[told])
-    return fresh
+    state.touched.days(series[told], entries.day[told])
 
 
-def add_teams(state: PartitionState, rows: Rows, routes: Routes, days: I64) -> None:
-    """Add to the rings that only teams have.
+def add_teams(state: PartitionState, rows: Rows, team: I64, day: I64) -> None:
+    """Add to the minutes, hours and days of teams.
 
     Args:
-        days: Local day of each row, by its team's calendar.
+        team: Team of each row.
+        day: Its local day, by the team's calendar.
     """
     teams = state.teams
-    team = routes.team[rows.route]
-    fresh = rows.offset > teams.seen[team]
-    if not fresh.all():
-        rows, team, days = rows.take(fresh), team[fresh], days[fresh]
-    if not len(rows):
-        return
     tokens = {name: getattr(rows, name) for name in TOKENS}
-    fine = {"cost": rows.cost, "calls": rows.sign, "errors": rows.error, **tokens}
-    bucket = (rows.at // FINE_S).astype(np.int64)
-    minute = bucket // (MINUTE_S // FINE_S)
+    minute = (rows.at // MINUTE_S).astype(np.int64)
     coarse = {"errors": rows.error, **tokens}
-    teams.fine.add(team, bucket, fine)
-    teams.minutes.add(team, minute, fine)
-    state.touched.minutes(team, minute)
+    teams.minutes.add(team, minute, {"cost": rows.cost, "calls": rows.sign, **coarse})
     teams.hours.add(team, minute // (HOUR_S // MINUTE_S), coarse)
-    teams.days.add(team, days, coarse)
+    teams.days.add(team, day, coarse)
+    state.touched.minutes(team, minute)
 
 
-def open_buckets(state: PartitionState, rows: Rows, routes: Routes) -> None:
-    """Note the 10 s buckets that rows on time have opened."""
-    teams = state.teams
-    team = routes.team[rows.route]
-    bucket = (rows.at // FINE_S).astype(np.int64)
-    live = bucket > teams.floor[team]
-    np.minimum.at(teams.open, team[live], bucket[live])
+def add_fine(state: PartitionState, rows: Rows, team: I64, bucket: I64) -> None:
+    """Add to the 10 s buckets of teams."""
+    tokens = {name: getattr(rows, name) for name in TOKENS}
+    state.teams.fine.add(team, bucket, {"cost": rows.cost, "calls": rows.sign, "errors": rows.error, **tokens})
 
 
-def on_time(state: PartitionState, rows: Rows, routes: Routes) -> NDArray[np.bool_]:
-    """Tell which rows came before their 10 s bucket closed."""
-    bucket = (rows.at // FINE_S).astype(np.int64)
-    return bucket > state.teams.closable(rows.now, routes.team[rows.route])
+def bucket_of(rows: Rows) -> I64:
+    """Return the 10 s bucket of each row."""
+    return (rows.at // FINE_S).astype(np.int64)

@@ -1,7 +1,7 @@
 """What gateways must know of keys: which nodes bind a key's calls, and which log owns each of them."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 from spendbrake.schemas.action import Action
@@ -28,54 +28,45 @@ class Stamped(Protocol):
     now: float
 
 
-def publish_chains(state: PartitionState, rules: Rules, emit: Emitter, now: float) -> None:
-    """Publish the keys that events have named for the first time."""
-    for team, key in state.new_keys:
-        chain = state.heads[team].keys[key]
-        emit.action(chain_action(state, rules, state.teams.names[team], key, chain, now), state.number)
+def publish_chains(state: PartitionState, rules: Rules, emit: Emitter) -> None:
+    """Publish the keys and projects that events have named for the first time."""
+    for team, key, project in state.new_chains:
+        head, name = state.heads[team], state.teams.names[team]
+        chain = head.keys[key] if key else head.projects[project]
+        emit.action(_action(state, rules, name, chain, chain.seen_at, key=key, of=project), state.number)
         state.dirty_heads.add(team)
-    state.new_keys = []
+    state.new_chains = []
 
 
 def chains(state: PartitionState, rules: Rules, now: float, share: int = 0, of: int = 1) -> Iterator[Action]:
-    """Yield the chains of a share of all keys known here, and of the node that unknown keys get."""
+    """Yield the chains of a share of all keys and projects known here, and of the node that unknown keys get."""
     for team, head in sorted(state.heads.items()):
         if team % of == share:
             name = state.teams.names[team]
             for key, chain in head.keys.items():
-                yield chain_action(state, rules, name, key, chain, now)
+                yield _action(state, rules, name, chain, now, key=key)
+            for project, chain in head.projects.items():
+                yield _action(state, rules, name, chain, now, of=project)
     if partition_of(UNTAGGED.encode(), rules.partitions) == state.number:
-        yield _action(state, rules, UNTAGGED, "", (UNTAGGED,), None, None, 0.0, now)
-
-
-def chain_action(state: PartitionState, rules: Rules, team: str, key: str, chain: KeyChain, now: float) -> Action:
-    """Return the order to publish a key's chain."""
-    return _action(state, rules, team, key, chain.nodes, chain.project, chain.environment, chain.seen_at, now)
+        yield _action(state, rules, UNTAGGED, KeyChain((UNTAGGED,), None, None, 0.0), now)
 
 
 def _action(
-    state: PartitionState,
-    rules: Rules,
-    team: str,
-    key: str,
-    nodes: Iterable[str],
-    project: str | None,
-    environment: str | None,
-    seen_at: float,
-    now: float,
+    state: PartitionState, rules: Rules, team: str, chain: KeyChain, now: float, *, key: str = "", of: str = ""
 ) -> Action:
-    view = rules.tree.resolve_team(team)
-    links = [[node, USAGE.name, state.number, _unavailable(rules, node, view)] for node in nodes]
+    """Return the order to publish the chain of a key, of a project, or with neither of all unknown keys."""
+    view = rules.team(team)
+    links = [[node, USAGE.name, state.number, _unavailable(rules, node, view)] for node in chain.nodes]
     links += [
         [node, ROLLUPS.name, partition_of(node.encode(), rules.partitions), _unavailable(rules, node, view)]
         for node in view.ancestors
     ]
-    text = f"{key}\0{rules.version}\0{links!r}"
+    text = f"{team}\0{key}\0{of}\0{rules.version}\0{links!r}"
     return Action(
         id=hashlib.sha256(text.encode()).hexdigest()[:32],
         time=now,
         team=team,
-        node=key or UNTAGGED,
+        node=key or (chain.nodes[0] if of else UNTAGGED),
         effect=CHAIN,
         policy="",
         rung="",
@@ -83,10 +74,17 @@ def _action(
         verdict="allow",
         reason="",
         finding="",
-        stamp=Stamp(epoch=rules.version, offset=int(seen_at * 1_000)),
+        stamp=Stamp(epoch=rules.version, offset=int(chain.seen_at * 1_000)),
         partition=state.number,
         expires_at=now + LIFE_S,
-        params={"key": key, "team": view.id, "project": project, "environment": environment, "links": links},
+        params={
+            "key": key,
+            "of": of,
+            "team": view.id,
+            "project": chain.project,
+            "environment": chain.environment,
+            "links": links,
+        },
     )
 
 

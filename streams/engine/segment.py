@@ -1,11 +1,10 @@
 """One segment of a batch: a run of records between two lines of a coarse grid of the clock.
 
 Amounts are added for the whole run at once. What must be judged in between (a tier crossed, a bucket closed, a
-limit run out) is located to its record and judged in log order.
+limit run out) is located to its record and judged in log order, by amounts as they stood there.
 """
 
 import heapq
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,40 +13,27 @@ from spendbrake.streams.engine.apply import (
     HOUR_S,
     Entries,
     Rows,
+    add_fine,
     add_series,
     add_teams,
-    on_time,
-    open_buckets,
+    bucket_of,
     spread,
 )
+from spendbrake.streams.engine.chains import publish_chains
 from spendbrake.streams.engine.emit import Emitter
 from spendbrake.streams.engine.judge.judge import Judge
+from spendbrake.streams.engine.judge.late import Late
+from spendbrake.streams.engine.judge.moment import Ledger, Moment
+from spendbrake.streams.engine.judge.watch import CLOCK, CLOSE, Point, Watch
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.rules.routes import Routes
 from spendbrake.streams.engine.state.partition import PartitionState
-from spendbrake.streams.engine.state.series import UNLIMITED
-from spendbrake.streams.engine.state.sessions import Passed
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 
 SEGMENT_S = 180
 """Divides the hour, every local midnight, and the 15 minutes of the finest ring."""
-
-CLOSE, STEP, SESSION, MONTH, DAY, CLOCK = range(6)
-"""What may be up for judgement at one record, in the order in which it is judged."""
-
-
-@dataclass(order=True, slots=True)
-class Point:
-    """Something to judge at the record `place` of the segment; `row` is a team's or a series', by kind."""
-
-    place: int
-    kind: int
-    row: int
-    detail: int = 0
-    amount: int = field(default=0, compare=False)
-    passed: Passed | None = field(default=None, compare=False)
 
 
 class Segment:
@@ -71,19 +57,23 @@ class Segment:
     ) -> None:
         self.state, self.rules, self.routes, self.emit = state, rules, routes, emit
         self.offsets, self.now, self.first = offsets, now, first
+        self.until = float(now[0])
         self.judge = Judge(state, rules, emit, routes)
+        self.ledger = Ledger(state)
         self.points: list[Point] = []
 
     def run(self, rows: Rows) -> None:
         """Apply the usage rows of the run."""
-        start, end = float(self.now[0]), float(self.now[-1])
-        self._settle(start)
-        self._due(start)
-        self._judge()
-        if len(rows):
-            self._add(rows)
-        self._due(end)
-        self._judge()
+        self._settle(self.until)
+        publish_chains(self.state, self.rules, self.emit)
+        self._due()
+        self._judge(None)
+        watch = self._add(rows) if len(rows) else None
+        self.until = float(self.now[-1])
+        self._due()
+        self._judge(watch)
+        if watch is not None:
+            watch.late.add()
 
     # --- the clock -------------------------------------------------------------------------------
 
@@ -91,166 +81,101 @@ class Segment:
         """Begin hours, days and periods that the clock has reached. Runs start on the grid, so never in mid-run."""
         hour = int(now // HOUR_S)
         if hour != self.state.hour:
-            self.state.hour = hour
-            begun = np.flatnonzero(self.state.teams.seen[: len(self.state.teams)] < self.offsets[0])
-            self.state.sessions.settle(begun)
-            own = self.state.teams.series[begun]
-            self.state.cost_24h[begun] = self.state.series.hours.sums("cost", own, hour - 24, hour - 1)
-        self.judge.roll(now, int(self.offsets[0]))
+            self.state.settle(hour, int(self.offsets[0]))
+        moment = Moment(now, int(self.offsets[0]), -1, self.ledger)
+        if self.state.numbered_by is not self.rules:
+            self.judge.change(moment)
+        else:
+            self.judge.roll(moment)
 
-    def _due(self, until: float) -> None:
+    def _due(self) -> None:
         """Find buckets and dues of teams that the clock has passed by `until`."""
         teams = self.state.teams
         n = len(teams)
-        if not n:
-            return
-        closable = teams.closable(until, np.arange(n))
-        for team in np.flatnonzero(teams.open[:n] <= closable).tolist():
-            self._push_close(team, until)
-        for team in np.flatnonzero(teams.due[:n] <= until).tolist():
-            self._push_clock(team, 0, until)
+        closing = np.flatnonzero(teams.close_at[:n] <= self.until)
+        if len(closing) and not self.rules.panel.enabled:
+            teams.pass_over(closing, self.until)
+        elif len(closing):
+            for team in closing.tolist():
+                self._push_close(team)
+        for team in np.flatnonzero(teams.due[:n] <= self.until).tolist():
+            self._push_clock(team)
 
     def _place(self, at: float) -> int:
         """Return the first record of the run whose clock has reached `at`."""
         return int(np.searchsorted(self.now, at, side="left"))
 
-    def _push_close(self, team: int, until: float) -> None:
-        bucket = int(self.state.teams.open[team])
-        closes = self.state.teams.closes_at(team, bucket)
-        if closes <= until:
-            heapq.heappush(self.points, Point(self._place(closes), CLOSE, team, bucket))
+    def _push_close(self, team: int) -> None:
+        closes = float(self.state.teams.close_at[team])
+        if closes <= self.until:
+            bucket = int(self.state.teams.open[team])
+            heapq.heappush(self.points, Point(self._place(closes), CLOSE, bucket, team))
 
-    def _push_clock(self, team: int, place: int, until: float) -> None:
+    def _push_clock(self, team: int) -> None:
         due = float(self.state.teams.due[team])
-        if due <= until:
-            heapq.heappush(self.points, Point(max(place, self._place(due)), CLOCK, team))
+        if due <= self.until:
+            heapq.heappush(self.points, Point(self._place(due), CLOCK, 0, team))
 
     # --- amounts ---------------------------------------------------------------------------------
 
-    def _add(self, rows: Rows) -> None:
-        state, routes = self.state, self.routes
-        entries = spread(rows, routes)
-        days = self._days(rows, entries)
-        self._months(rows, entries, days)
-        early = on_time(state, rows, routes)
-        team_days = days[np.searchsorted(entries.row, np.arange(len(rows)))]  # a row's first series is its team's
-        add_teams(state, rows.take(early), routes, team_days[early])
-        open_buckets(state, rows.take(early), routes)
-        self._sessions(rows)
-        self._due(float(self.now[-1]))
-        self._judge()
-        if not early.all():
-            self.emit.count("late", n=int((~early).sum()))
-            add_teams(state, rows.take(~early), routes, team_days[~early])
+    def _add(self, rows: Rows) -> Watch:
+        """Add the rows to all arrays but late ones to their 10 s buckets; return what they put up for judgement."""
+        state, teams = self.state, self.state.teams
+        entries = spread(state, rows, self.routes, self.rules.calendars)
+        add_series(state, rows, entries)
+        team, day = self.routes.team[rows.route], self._team_days(rows, entries)
+        if state.replays(self.offsets):
+            fresh = rows.offset > teams.seen[team]
+            mine, team, day = rows.take(fresh), team[fresh], day[fresh]
+        else:
+            mine = rows
+        add_teams(state, mine, team, day)
+        bucket = bucket_of(mine)
+        early = bucket > teams.closable(mine.now, team)
+        if early.all():
+            add_fine(state, mine, team, bucket)
+            teams.open_from(team, bucket)
+            late = Late(state, mine.take(early[:0]), team[:0], self.first, None)
+        else:
+            add_fine(state, mine.take(early), team[early], bucket[early])
+            teams.open_from(team[early], bucket[early])
+            floor = self.rules.late_floor if self.rules.panel.enabled else None
+            late = Late(state, mine.take(~early), team[~early], self.first, floor)
+            self.emit.count("late", n=len(late.rows))
+        place = rows.place[entries.row] - self.first
+        self.ledger.fill(mine, entries, team, place, self.first)
+        return Watch(self.judge, rows, entries, place, late, self.offsets, self.first)
 
-    def _days(self, rows: Rows, entries: Entries) -> I64:
-        """Return the local day of each entry, by the calendar of its series."""
-        calendar = self.state.series.calendar[entries.series]
-        at = rows.at[entries.row]
-        first = int(calendar[0])
-        if (calendar == first).all():
-            return self.rules.calendars[first].day_index(at).astype(np.int64)
-        days = np.zeros(len(at), np.int64)
-        for number in np.unique(calendar).tolist():
-            mine = calendar == number
-            days[mine] = self.rules.calendars[number].day_index(at[mine])
+    def _team_days(self, rows: Rows, entries: Entries) -> I64:
+        """Return the local day of each row, by the calendar of its team; any for rows without entries."""
+        days = np.zeros(len(rows), np.int64)
+        own = entries.column == 0
+        days[entries.row[own]] = entries.day[own]
         return days
-
-    def _months(self, rows: Rows, entries: Entries, days: I64) -> None:
-        """Add to all series; put up for judgement what has passed its next threshold."""
-        table = self.state.series
-        fresh = add_series(self.state, rows, entries, days)
-        series = entries.series
-        first, end = self.judge.periods.month_days(table.calendar[series])
-        current = fresh & (days >= first) & (days < end)
-        np.add.at(table.month, series[current], entries.cost[current])
-        for passed in _distinct(series, table.month[series] >= table.next_month[series]):
-            self._passes(MONTH, passed, table.month, rows, entries, current, int(table.next_month[passed]))
-        for passed in _distinct(series, table.total[series] >= table.next_step[series]):
-            self._passes(STEP, passed, table.total, rows, entries, fresh, int(table.next_step[passed]))
-        self._today(rows, entries, days, fresh)
-        past = _distinct(series, fresh & (days < first))
-        self.judge.ended(past, float(self.now[-1]), int(self.offsets[-1]))
-        if (rows.sign < 0).any():
-            lowered = np.unique(series[rows.sign[entries.row] < 0])
-            self.judge.fallen(lowered.tolist(), float(self.now[-1]), int(self.offsets[-1]))
-
-    def _today(self, rows: Rows, entries: Entries, days: I64, fresh: NDArray[np.bool_]) -> None:
-        table, series = self.state.series, entries.series
-        watched = table.next_day[series] < UNLIMITED
-        if not watched.any():
-            return
-        some = np.unique(series[watched])
-        today = self.judge.periods.today(table.calendar[some])
-        spent = np.zeros(table.rows, np.int64)
-        spent[some] = table.today(some, today)
-        for passed in some[spent[some] >= table.next_day[some]].tolist():
-            day = int(today[np.searchsorted(some, passed)])
-            self._passes(DAY, passed, spent, rows, entries, fresh & (days == day), int(table.next_day[passed]))
-
-    def _passes(
-        self,
-        kind: int,
-        series: int,
-        totals: I64,
-        rows: Rows,
-        entries: Entries,
-        counted: NDArray[np.bool_],
-        threshold: int,
-    ) -> None:
-        """Put up for judgement every record from the one on at which a running total passed its threshold.
-
-        One record may bring the next threshold close; later ones pass it. The judge skips what it need not see.
-        """
-        mine = counted & (entries.series == series)
-        running = np.cumsum(entries.cost[mine])
-        if not len(running):
-            return
-        running += int(totals[series]) - int(running[-1])
-        places = rows.place[entries.row[mine]] - self.first
-        for k in np.flatnonzero(running >= threshold).tolist():
-            heapq.heappush(self.points, Point(int(places[k]), kind, series, k, amount=int(running[k])))
-
-    def _sessions(self, rows: Rows) -> None:
-        """Add to sessions; corrections are of no session."""
-        team = self.routes.team[rows.route]
-        mine = (rows.session != 0) & (rows.sign > 0) & (rows.offset > self.state.teams.seen[team])
-        if not mine.any():
-            return
-        chosen = np.flatnonzero(mine)
-        passed = self.state.sessions.add(team[chosen], rows.session[chosen], rows.cost[chosen], rows.at[chosen])
-        for one in passed:
-            row = int(chosen[one.row])
-            place = int(rows.place[row]) - self.first
-            heapq.heappush(
-                self.points, Point(place, SESSION, one.team, one.row, amount=int(rows.route[row]), passed=one)
-            )
 
     # --- judgement -------------------------------------------------------------------------------
 
-    def _judge(self) -> None:
+    def _judge(self, watch: Watch | None) -> None:
+        for point in watch.points() if watch is not None else ():
+            heapq.heappush(self.points, point)
         while self.points:
             point = heapq.heappop(self.points)
-            place = min(point.place, len(self.now) - 1)
-            now, offset = float(self.now[place]), int(self.offsets[place])
-            team = self._judge_one(point, place, now, offset)
-            if team is not None:
-                self._push_clock(team, place, float(self.now[-1]))
+            by_clock = point.kind in (CLOSE, CLOCK)
+            now, offset = float(self.now[point.place]), int(self.offsets[point.place])
+            moment = Moment(now, offset, point.place - by_clock, self.ledger)
+            if by_clock:
+                self._judge_clock(point, moment)
+            elif watch is not None:
+                for after in watch.judge_point(point, moment):
+                    heapq.heappush(self.points, after)
+                self._push_clock(watch.team_of(point))
 
-    def _judge_one(self, point: Point, place: int, now: float, offset: int) -> int | None:
+    def _judge_clock(self, point: Point, moment: Moment) -> None:
+        team = point.row
         if point.kind == CLOSE:
-            self.judge.close(point.row, point.detail, now, offset)
-            self._push_close(point.row, float(self.now[-1]))
-            return point.row
-        if point.kind == CLOCK:
-            return point.row if self.judge.tick(point.row, now, offset) else None
-        if point.kind == SESSION and point.passed is not None:
-            self.judge.session(point.passed, point.amount, self.first + place, now, offset)
-            return point.row
-        if point.kind == STEP:
-            return self.judge.step(point.row, point.amount, now, offset)
-        return self.judge.cross(point.row, point.amount, now, offset, daily=point.kind == DAY)
-
-
-def _distinct(series: I64, chosen: NDArray[np.bool_]) -> list[int]:
-    return np.unique(series[chosen]).tolist() if chosen.any() else []
+            self.judge.close(team, point.order, moment)
+            self.state.teams.close(team, point.order)
+            self._push_close(team)
+            self._push_clock(team)
+        elif self.state.teams.due[team] <= moment.now and self.judge.tick(team, moment):
+            self._push_clock(team)

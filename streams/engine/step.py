@@ -14,25 +14,22 @@ from numpy.typing import NDArray
 
 from spendbrake.schemas.decision import Stamp
 from spendbrake.schemas.topics import USAGE
-from spendbrake.streams.engine.apply import Rows
+from spendbrake.schemas.wire.avro import bundled_schemas
 from spendbrake.streams.engine.emit import Emitter
-from spendbrake.streams.engine.intake.columns import NO_COST, Part
-from spendbrake.streams.engine.intake.corrections import Corrections
+from spendbrake.streams.engine.intake.counting import Counting
 from spendbrake.streams.engine.intake.sorter import Intake, Sorter, places
+from spendbrake.streams.engine.judge.tiering import Tiering
 from spendbrake.streams.engine.outcome import Batch, Outcome, OutRecord
 from spendbrake.streams.engine.rollups import due, rollups
 from spendbrake.streams.engine.rules.book import RuleBook, Rules
 from spendbrake.streams.engine.rules.routes import Routes
 from spendbrake.streams.engine.segment import SEGMENT_S, Segment
+from spendbrake.streams.engine.state.fingerprints import BLOCK
 from spendbrake.streams.engine.state.partition import PartitionState
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 
-FUTURE_S = 600.0
-"""An event further ahead of the log's clock has a broken clock behind it."""
-PAST_S = 60 * 86_400.0
-"""An event older than this has no place in the rings (62 days, less what a clock ahead may push out)."""
 ROUTES_KEPT = 200_000
 """Combinations of names remembered; past that they are worked out anew."""
 
@@ -79,12 +76,13 @@ class Engine:
         now = np.maximum.accumulate(np.concatenate([[state.now], stamps]))[1:]
         outcome = Outcome(last=int(offsets[-1]), now=float(now[-1]))
         emit = Emitter(outcome, batch, USAGE.name, self.settings.secrets[0])
+        if state.numbered_by is None:
+            at = state.now or float(now[0])
+            Tiering(state, self.book.at(at)).prime(at)
         intake = self.sorter.sort(batch, schemas)
         self._refuse(state, intake, offsets, now, emit)
-        state.fingerprints.begin(offsets, now)
-        for begin, end, rules in self._spans(now):
-            self._span(state, rules, intake, offsets, now, begin, end, emit, schemas)
-        state.fingerprints.close()
+        for begin, end in self._pieces(offsets, now):
+            self._piece(state, intake, offsets, now, begin, end, emit, schemas)
         state.applied, state.now = int(offsets[-1]), float(now[-1])
         if due(state, state.now):
             outcome.records += self.flush(state)
@@ -98,30 +96,31 @@ class Engine:
         stamp = Stamp(epoch=state.epoch, offset=state.applied)
         return rollups(state, self.book.at(state.now), state.now, stamp, self.settings.secrets[0])
 
-    def _spans(self, now: F64) -> list[tuple[int, int, Rules]]:
-        """Cut a batch where the rules change."""
-        spans, begin = [], 0
-        while begin < len(now):
-            change = self.book.next_change(float(now[begin]))
-            end = int(np.searchsorted(now, change, side="left"))
-            spans.append((begin, end, self.book.at(float(now[begin]))))
-            begin = end
-        return spans
+    def _pieces(self, offsets: I64, now: F64) -> list[tuple[int, int]]:
+        """Cut a batch where the rules change, where a block of fingerprints begins, and on the grid of segments.
+
+        So no ring is passed over within a piece, and no hour, day or period ends there.
+        """
+        grid, block = np.floor(now / SEGMENT_S), offsets // BLOCK
+        cuts = set((np.flatnonzero((np.diff(grid) > 0) | (np.diff(block) > 0)) + 1).tolist())
+        change = self.book.next_change(float(now[0]))
+        while change <= now[-1]:
+            cuts.add(int(np.searchsorted(now, change, side="left")))
+            change = self.book.next_change(change)
+        return list(pairwise([0, *sorted(cuts), len(now)]))
 
     def _refuse(self, state: PartitionState, intake: Intake, offsets: I64, now: F64, emit: Emitter) -> None:
         for place, bad in sorted(intake.bad, key=lambda pair: pair[0]):
-            if offsets[place] > state.emitted:
+            if offsets[place] > state.replayed:
                 emit.dead(place, float(now[place]), "decode", bad.reason, bad.field, str(bad))
         for place, kind in intake.internal:
-            if kind != "tick" and offsets[place] > state.emitted:
-                emit.dead(
-                    place, float(now[place]), "dispatch", "unsupported_kind", "sb-kind", f"nothing here takes {kind!r}"
-                )
+            if kind != "tick" and offsets[place] > state.replayed:
+                why = f"nothing here takes {kind!r}"
+                emit.dead(place, float(now[place]), "dispatch", "unsupported_kind", "sb-kind", why)
 
-    def _span(
+    def _piece(
         self,
         state: PartitionState,
-        rules: Rules,
         intake: Intake,
         offsets: I64,
         now: F64,
@@ -130,119 +129,22 @@ class Engine:
         emit: Emitter,
         schemas: Mapping[int, Any] | None,
     ) -> None:
-        """Apply the records `[begin, end)` of a batch, all under one version of the rules."""
+        """Apply the records `[begin, end)` of a batch."""
+        rules = self.book.at(float(now[begin]))
         routes = self._routes_for(state, rules)
-        routes.schemas = schemas
-        part = intake.events
+        routes.schemas = {**bundled_schemas(), **schemas} if schemas else None
+        part, corrections = intake.events, intake.corrections
         if begin > 0 or end < len(now):
             part = part.take((part.place >= begin) & (part.place < end))
-        rows = self._rows(state, rules, routes, part, offsets, now, emit)
-        corrections = [(i, e) for i, e in intake.corrections if begin <= i < end]
-        if corrections:
-            more = Corrections(state, rules, routes, emit).rows(corrections, offsets, now)
-            rows = _merge(rows, more)
-        for first, last in _cuts(now, begin, end):
-            chosen = rows.take((rows.place >= first) & (rows.place < last)) if last - first < len(now) else rows
-            Segment(state, rules, routes, emit, offsets[first:last], now[first:last], first).run(chosen)
+            corrections = [one for one in corrections if begin <= one.place < end]
+        state.fingerprints.begin(int(offsets[begin]), int(offsets[end - 1]), float(now[begin]))
+        rows = Counting(state, rules, routes, emit, offsets, now).rows(part, corrections)
+        state.fingerprints.close(int(offsets[end - 1]))
+        Segment(state, rules, routes, emit, offsets[begin:end], now[begin:end], begin).run(rows)
 
     def _routes_for(self, state: PartitionState, rules: Rules) -> Routes:
         routes = self._routes.get(state.number)
         stale = routes is None or routes.state is not state or routes.rules is not rules
-        if routes is None or stale or len(routes.routes) > ROUTES_KEPT:
+        if routes is None or stale or routes.owners_known != self.book.owners.count or len(routes.routes) > ROUTES_KEPT:
             routes = self._routes[state.number] = Routes(state, rules, self.book, self.settings.partitions)
         return routes
-
-    def _rows(
-        self,
-        state: PartitionState,
-        rules: Rules,
-        routes: Routes,
-        part: Part,
-        offsets: I64,
-        now: F64,
-        emit: Emitter,
-    ) -> Rows:
-        """Return the events that count here: at home, not seen before, placed in time, priced."""
-        route = routes.resolve(part)
-        here = routes.team[route] >= 0
-        if not here.all():
-            self._forward(state, routes, part.place[~here], route[~here], offsets, now, emit)
-            part, route = part.take(here), route[here]
-        offset = offsets[part.place]
-        double = state.fingerprints.duplicates(part.fingerprint, offset)
-        if double.any():
-            emit.count("duplicates", n=int(double.sum()))
-            part, route, offset = part.take(~double), route[~double], offset[~double]
-        state.fingerprints.record(part.fingerprint, offset)
-        cost = price(rules, routes, part, route, emit)
-        rows = _as_rows(part, route, offset, now[part.place], cost)
-        emit.count("events", n=len(rows))
-        return self._placed(state, routes, rows, emit)
-
-    def _forward(
-        self, state: PartitionState, routes: Routes, place: I64, route: I64, offsets: I64, now: F64, emit: Emitter
-    ) -> None:
-        for i, r in zip(place.tolist(), route.tolist(), strict=True):
-            if offsets[i] > state.emitted:
-                emit.forward(i, float(now[i]), routes.routes[r].team_id, routes.routes[r].home)
-
-    def _placed(self, state: PartitionState, routes: Routes, rows: Rows, emit: Emitter) -> Rows:
-        """Take out events whose time has no place in the rings: their money is counted apart."""
-        oldest = np.maximum(rows.now - PAST_S, state.fingerprints.oldest_at(rows.offset))
-        old, future = rows.at <= oldest, rows.at > rows.now + FUTURE_S
-        lost = old | future
-        if not lost.any():
-            return rows
-        team = routes.team[rows.route[lost]]
-        counted = rows.offset[lost] > state.teams.seen[team]
-        np.add.at(state.teams.unplaced, team[counted], rows.cost[lost][counted])
-        np.add.at(state.teams.n_unplaced, team[counted], 1)
-        state.series.dirty[state.teams.series[team]] = True
-        for i in np.flatnonzero(lost & (rows.offset > state.emitted)).tolist():
-            reason = "unplaced_future" if future[i] else "unplaced_old"
-            why = f"event time {rows.at[i]:.3f} against the log's clock {rows.now[i]:.3f}"
-            emit.dead(int(rows.place[i]), float(rows.now[i]), "place", reason, "time", why)
-        return rows.take(~lost)
-
-
-def price(rules: Rules, routes: Routes, part: Part, route: I64, emit: Emitter) -> I64:
-    """Return the cost of each event, nano-USD: as billed by its producer, else by the price book."""
-    rate = routes.rate[route]
-    tokens = (part.input_tokens, part.cache_read_tokens, part.cache_write_tokens, part.output_tokens)
-    cost = rules.prices.cost(rate, part.at, *tokens)
-    billed = part.cost != NO_COST
-    unpriced = (rules.prices.unpriced(rate, part.at) | part.units) & ~billed
-    emit.count("unpriced", n=int(unpriced.sum()))
-    return np.where(billed, part.cost, cost)
-
-
-def _as_rows(part: Part, route: I64, offset: I64, now: F64, cost: I64) -> Rows:
-    return Rows(
-        place=part.place,
-        offset=offset,
-        now=now,
-        at=part.at,
-        route=route,
-        sign=np.ones(len(part), np.int64),
-        cost=cost,
-        error=part.error.astype(np.int64),
-        input_tokens=part.input_tokens,
-        cache_read_tokens=part.cache_read_tokens,
-        cache_write_tokens=part.cache_write_tokens,
-        output_tokens=part.output_tokens,
-        session=part.session,
-    )
-
-
-def _merge(rows: Rows, more: Rows) -> Rows:
-    columns = {name: np.concatenate([getattr(rows, name), getattr(more, name)]) for name in Rows.__slots__}
-    both = Rows(**columns)
-    return both.take(np.argsort(both.place, kind="stable"))
-
-
-def _cuts(now: F64, begin: int, end: int) -> list[tuple[int, int]]:
-    """Cut records `[begin, end)` on the grid of segments: no ring is passed over within one, no hour or day ends."""
-    grid = np.floor(now[begin:end] / SEGMENT_S)
-    edges = np.flatnonzero(np.diff(grid)) + begin + 1
-    bounds = [begin, *edges.tolist(), end]
-    return list(pairwise(bounds))

@@ -112,8 +112,10 @@ class ActLimits:
         chains = [action for action in actions if action.effect == CHAIN]
         if chains:
             await self._store.write_keys({a.params["key"]: _chain(a, 0) for a in chains if a.params["key"]}, now=now)
+            projects = {(a.params["team"], a.params["of"]): _chain(a, 0) for a in chains if a.params["of"]}
+            await self._store.write_projects(projects, now=now)
             for action in chains:
-                if not action.params["key"]:
+                if not action.params["key"] and not action.params["of"]:
                     await self._store.write_untagged(_chain(action, self._partitions), now=now)
         marks = [action for action in actions if action.effect == MARK]
         if marks:

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from importlib.resources import files
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,7 @@ def from_events(events: Sequence[tuple[int, UsageEvent, str | None]]) -> Part:
         at=column(np.float64, lambda e: e.time),
         fingerprint=column(np.uint64, lambda e: fingerprint_of(e.source, e.request_id)),
         owner=np.array(owner, np.int64),
-        **{name: column(np.int64, lambda e, n=name: getattr(e, n)) for name in TOKENS},
+        **{name: column(np.int64, attrgetter(name)) for name in TOKENS},
         cost=column(np.int64, lambda e: NO_COST if e.cost is None else e.cost),
         error=column(np.bool_, lambda e: e.error_code is not None),
         session=column(np.uint64, lambda e: xxh3_64_intdigest(e.session_id.encode()) if e.session_id else 0),
@@ -235,4 +236,5 @@ def _micros(table: pa.RecordBatch) -> I64:
 
 
 def _numbers(column: pa.Array) -> NDArray[Any]:
-    return column.to_numpy(zero_copy_only=False)
+    values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return values

@@ -5,93 +5,126 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from spendbrake.schemas.usage import UsageEvent
-from spendbrake.streams.engine.apply import Rows
 from spendbrake.streams.engine.emit import Emitter
-from spendbrake.streams.engine.intake.columns import NO_COST, fingerprint_of, from_events
-from spendbrake.streams.engine.rules.book import Rules
-from spendbrake.streams.engine.rules.routes import Routes
+from spendbrake.streams.engine.intake.columns import Part, fingerprint_of, from_events
+from spendbrake.streams.engine.intake.sorter import Correction
+from spendbrake.streams.engine.rules.routes import Route, Routes
 from spendbrake.streams.engine.state.partition import PartitionState
 
-I64 = NDArray[np.int64]
-F64 = NDArray[np.float64]
+Signed = tuple[int, UsageEvent, str | None, int]
+"""(place, event, team it was forwarded to, sign)."""
+
+
+def unplaced_mark(fingerprint: int) -> int:
+    """Return the mark of an event that was counted apart from the rings, as its correction must be."""
+    return xxh3_64_intdigest(b"unplaced\0" + fingerprint.to_bytes(8, "big")) or 1
 
 
 class Corrections:
-    """Turns corrections into rows of either sign, and remembers which originals are spent."""
+    """Turns corrections into events of either sign, and remembers which originals are spent.
 
-    def __init__(self, state: PartitionState, rules: Rules, routes: Routes, emit: Emitter) -> None:
-        self.state, self.rules, self.routes, self.emit = state, rules, routes, emit
+    Args:
+        offsets: Of the batch, with `now`, the clock at each.
+    """
 
-    def rows(self, corrections: list[tuple[int, UsageEvent]], offsets: I64, now: F64) -> Rows:
-        """Return the rows of corrections `(place, event)`, in order; those for another home are forwarded."""
-        signed: list[tuple[int, UsageEvent, int]] = []
-        for place, event in corrections:
-            signed += [(place, each, sign) for each, sign in self._one(place, event, offsets, now)]
-        part = from_events([(place, event, None) for place, event, _ in signed])
-        route = self.routes.resolve(part)
-        sign = np.array([sign for _, _, sign in signed], np.int64)
-        rate = self.routes.rate[route]
-        tokens = (part.input_tokens, part.cache_read_tokens, part.cache_write_tokens, part.output_tokens)
-        cost = np.where(part.cost != NO_COST, part.cost, self.rules.prices.cost(rate, part.at, *tokens))
-        return Rows(
-            place=part.place,
-            offset=offsets[part.place],
-            now=now[part.place],
-            at=part.at,
-            route=route,
-            sign=sign,
-            cost=sign * cost,
-            error=sign * part.error,
-            input_tokens=sign * part.input_tokens,
-            cache_read_tokens=sign * part.cache_read_tokens,
-            cache_write_tokens=sign * part.cache_write_tokens,
-            output_tokens=sign * part.output_tokens,
-            session=np.zeros(len(part), np.uint64),
-        )
+    def __init__(
+        self,
+        state: PartitionState,
+        routes: Routes,
+        emit: Emitter,
+        offsets: NDArray[np.int64],
+        now: NDArray[np.float64],
+    ) -> None:
+        self.state, self.routes, self.emit = state, routes, emit
+        self.offsets, self.now = offsets, now
 
-    def _one(self, place: int, event: UsageEvent, offsets: I64, now: F64) -> list[tuple[UsageEvent, int]]:
-        """Return the events that one correction adds and takes away."""
-        original = event.replaces
-        if original is None:
-            raise ValueError(f"{event.request_id!r} corrects nothing")
-        offset, clock = int(offsets[place]), float(now[place])
-        if self._elsewhere(place, original, clock, offset):
+    def signed(self, corrections: list[Correction]) -> tuple[Part, NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the events that corrections add and take away, the sign of each, and which never were in the rings."""
+        found: list[Signed] = []
+        for each in corrections:
+            found += self._one(each)
+        part = from_events([(place, event, team) for place, event, team, _ in found])
+        sign = np.array([sign for *_, sign in found], np.int64)
+        marks = self.state.fingerprints.marks
+        apart = [sign < 0 and unplaced_mark(_of(event)) in marks for _, event, _, sign in found]
+        return part, sign, np.array(apart, np.bool_)
+
+    def _one(self, one: Correction) -> list[Signed]:
+        """Return what one correction adds and takes away here.
+
+        It goes home by its original's owner. If its replacement has another home it goes there too, for that part.
+        """
+        offset, clock = int(self.offsets[one.place]), float(self.now[one.place])
+        new = self._route(one, one.event, clock)
+        old = self._route(one, one.original, clock)
+        if not old.rows or (one.team == new.team_id != old.team_id and new.rows):
+            if one.team is not None and new.rows:
+                return self._added(one, offset)
+            self._forward(one, old, clock)
             return []
-        seen = self.state.fingerprints
-        own = fingerprint_of(event.source, event.request_id)
-        if self._seen_before(own, offset):
+        if not self._first(one, offset) or not self._replaces(one, offset, clock):
+            return []
+        self._enter(one, offset)
+        added: list[Signed] = [(one.place, one.event, None, 1)] if new.rows else []
+        if not new.rows:
+            self._forward(one, new, clock)
+        if self.state.fingerprints.marks.get(_of(one.original)) == offset:
+            return added
+        return [(one.place, one.original, one.team, -1), *added]
+
+    def _added(self, one: Correction, offset: int) -> list[Signed]:
+        """Return the replacement of an original that another partition takes away."""
+        if not self._first(one, offset):
+            return []
+        self._enter(one, offset)
+        return [(one.place, one.event, one.team, 1)]
+
+    def _enter(self, one: Correction, offset: int) -> None:
+        self.state.fingerprints.record(np.array([_of(one.event)], np.uint64), np.array([offset]))
+
+    def _route(self, one: Correction, event: UsageEvent, now: float) -> Route:
+        return self.routes.one(from_events([(one.place, event, None)]), now)
+
+    def _first(self, one: Correction, offset: int) -> bool:
+        """Tell whether a correction is the first to come under its id."""
+        seen, own = self.state.fingerprints, _of(one.event)
+        if offset <= seen.applied:
+            return seen.counted_at(offset) == own
+        if seen.seen_at(own) >= 0:
             self.emit.count("duplicates")
-            return []
-        first = fingerprint_of(original.source, original.request_id)
-        spent = xxh3_64_intdigest(b"replaced\0" + first.to_bytes(8, "big")) or 1
-        if self._seen_before(spent, offset):
-            self._refuse(place, clock, offset, "already_replaced", original)
-            return []
-        counted = seen.seen_at(first)
-        if counted < 0 and original.time <= float(seen.oldest_at(np.array([offset]))[0]):
-            self._refuse(place, clock, offset, "unmatched", original)
-            return []
-        seen.record(np.array([own], np.uint64), np.array([offset]))
-        seen.mark(spent, offset)
-        if counted < 0 or counted == offset:
-            seen.mark(first, offset)  # the original is dropped when it comes
-            return [(event, 1)]
-        return [(original, -1), (event, 1)]
-
-    def _seen_before(self, fingerprint: int, offset: int) -> bool:
-        at = self.state.fingerprints.seen_at(fingerprint)
-        return 0 <= at < offset and offset - at < self.state.fingerprints.horizon
-
-    def _elsewhere(self, place: int, original: UsageEvent, clock: float, offset: int) -> bool:
-        """Send a correction home by the owner of its original; tell whether it was sent."""
-        route = self.routes.routes[int(self.routes.resolve(from_events([(place, original, None)]))[0])]
-        if route.rows:
             return False
-        if offset > self.state.emitted:
-            self.emit.forward(place, clock, route.team_id, route.home)
         return True
 
-    def _refuse(self, place: int, clock: float, offset: int, reason: str, original: UsageEvent) -> None:
-        if offset > self.state.emitted:
-            name = f"{original.source}/{original.request_id}"
-            self.emit.dead(place, clock, "correct", reason, "replaces", f"original {name}: {reason.replace('_', ' ')}")
+    def _replaces(self, one: Correction, offset: int, clock: float) -> bool:
+        """Tell whether the original can be replaced, and see to it that it is only once."""
+        seen, first = self.state.fingerprints, _of(one.original)
+        if offset <= seen.applied:
+            return True
+        spent = xxh3_64_intdigest(b"replaced\0" + first.to_bytes(8, "big")) or 1
+        counted = seen.seen_at(first)
+        reason = ""
+        if spent in seen.marks:
+            reason = "already_replaced"
+        elif counted < 0 and one.original.time <= seen.oldest_at(offset):
+            reason = "unmatched"
+        if reason:
+            self._refuse(one, clock, offset, reason)
+            return False
+        seen.mark(spent, offset)
+        if counted < 0:
+            seen.mark(first, offset)  # the original is dropped when it comes
+        return True
+
+    def _forward(self, one: Correction, route: Route, clock: float) -> None:
+        if self.offsets[one.place] > self.state.replayed:
+            self.emit.forward(one.place, clock, route.team_id, route.home)
+
+    def _refuse(self, one: Correction, clock: float, offset: int, reason: str) -> None:
+        if offset > self.state.replayed:
+            name = f"{one.original.source}/{one.original.request_id}"
+            why = f"original {name}: {reason.replace('_', ' ')}"
+            self.emit.dead(one.place, clock, "correct", reason, "replaces", why)
+
+
+def _of(event: UsageEvent) -> int:
+    return fingerprint_of(event.source, event.request_id)

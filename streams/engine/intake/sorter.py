@@ -15,19 +15,29 @@ from spendbrake.streams.engine.intake.columns import BUNDLED_USAGE_ID, Part, con
 from spendbrake.streams.engine.outcome import Batch, Headers
 
 
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """An event that replaces another; `team` is where it was forwarded to, None for one that was not."""
+
+    place: int
+    event: UsageEvent
+    original: UsageEvent
+    team: str | None
+
+
 @dataclass(slots=True)
 class Intake:
     """A batch, sorted.
 
     Attributes:
         events: Usage events in offset order, corrections apart.
-        corrections: (place in the batch, event) of events that replace another.
+        corrections: Events that replace another.
         internal: (place, kind) of genuine records of the service other than forwards.
         bad: (place, what is wrong).
     """
 
     events: Part
-    corrections: list[tuple[int, UsageEvent]] = field(default_factory=list)
+    corrections: list[Correction] = field(default_factory=list)
     internal: list[tuple[int, str]] = field(default_factory=list)
     bad: list[tuple[int, BadRecord]] = field(default_factory=list)
 
@@ -101,10 +111,10 @@ class Sorter:
             except BadRecord as bad:
                 intake.bad.append((i, bad))
                 continue
-            if event.replaces is not None:
-                intake.corrections.append((i, event))
-                continue
             owner = (batch.keys[i] or b"").decode() if i in forwards else None
+            if event.replaces is not None:
+                intake.corrections.append(Correction(i, event, event.replaces, owner))
+                continue
             events.append((i, event, owner))
         return from_events(events)
 

@@ -3,9 +3,8 @@
 Nothing is judged up to the offset that a team's head row was stored at: it was judged before a crash.
 """
 
+import math
 from collections.abc import Callable
-
-import numpy as np
 
 from spendbrake.detectors.panel import TeamPanel
 from spendbrake.schemas.decision import Stamp
@@ -13,17 +12,20 @@ from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.reading import BucketReading, Context, NewSeries, Reading, SessionReading
 from spendbrake.schemas.standing import Standing
 from spendbrake.schemas.wire.envelope import decode_usage
-from spendbrake.streams.engine.chains import publish_chains
+from spendbrake.streams.budgets.tiers import Crossing
 from spendbrake.streams.engine.emit import Emitter
 from spendbrake.streams.engine.judge.evidence import approved, context_of, contributors, standing_of
+from spendbrake.streams.engine.judge.moment import Moment
 from spendbrake.streams.engine.judge.tiering import Tiering, finding_of
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.rules.routes import Routes
-from spendbrake.streams.engine.state.partition import Head, PartitionState
+from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.state.sessions import Passed
-from spendbrake.streams.engine.state.teams import FINE_S, TOKENS
+from spendbrake.streams.engine.state.teams import FINE_S
 
 DAY_S = 86_400.0
+SHOWN = ("project", "key", "model", "environment")
+"""Kinds of series that are shown to the detectors while they are new."""
 
 
 class Judge:
@@ -31,78 +33,93 @@ class Judge:
 
     def __init__(self, state: PartitionState, rules: Rules, emit: Emitter, routes: Routes) -> None:
         self.state, self.rules, self.emit, self.routes = state, rules, emit, routes
-        self.periods = state.periods
         self.tiering = Tiering(state, rules)
+
+    def judges(self, team: int, offset: int) -> bool:
+        """Tell whether a record has not been judged for a team before a crash."""
+        return offset > int(self.state.teams.judged[team])
 
     # --- the clock -------------------------------------------------------------------------------
 
-    def roll(self, now: float, offset: int) -> None:
-        """Begin local days and months that the clock has reached; set tiers of nodes that are new, or all anew."""
-        changed = self.state.rules != self.rules.version
-        for row, crossings, month in self.tiering.roll(now, self._judgeable(offset)):
-            self._crossings(row, crossings, month, now, offset)
-        if changed:
-            for team in range(len(self.state.teams)):
-                self.tick(team, now, offset)
-        publish_chains(self.state, self.rules, self.emit, now)
+    def change(self, moment: Moment) -> None:
+        """Put the rules at hand into force in place of those before."""
+        before = self.state.numbered_by
+        for row, crossings, month in self.tiering.change(moment.now, self._judgeable(moment.offset)):
+            self._crossings(row, crossings, month, moment)
+        if before is None or before.file.detection != self.rules.file.detection:
+            for team in self.state.heads:
+                if self.judges(team, moment.offset):
+                    self._retune(team)
+        for team in range(len(self.state.teams)):
+            self.tick(team, moment)
 
-    def tick(self, team: int, now: float, offset: int) -> bool:
+    def roll(self, moment: Moment) -> None:
+        """Begin local days and months that the clock has reached; set tiers of nodes that are new."""
+        for row, crossings, month in self.tiering.roll(moment.now, self._judgeable(moment.offset)):
+            self._crossings(row, crossings, month, moment)
+
+    def tick(self, team: int, moment: Moment) -> bool:
         """Let dwells, ends of limits and quiet incidents of a team come due; tell whether it was judged."""
-        if offset <= self.state.teams.judged[team]:
-            self.state.teams.due[team] = np.nextafter(now, np.inf)
+        if not self.judges(team, moment.offset):
             return False
-        head = self._head(team)
-        panel = head.panel
-        if panel is not None:
-            self._findings(team, panel.tick(now, offset), now, offset)
-        actions = self.rules.ladder.tick(head.ladder, now, self._stamp(offset), self._standing_by_id(team, now))
-        for action in actions:
+        head = self.state.heads[team]
+        if head.panel is not None or head.saved_panel is not None:
+            panel = self._panel(team)
+            self._findings(team, panel.tick(moment.now, moment.offset), moment)
+        standing = self._standing_by_id(team, moment)
+        for action in self.rules.ladder.tick(head.ladder, moment.now, self._stamp(moment), standing):
             self.emit.action(action, self.state.number)
-        self._changed(team, now)
+        self._changed(team, moment.now)
         return True
 
     # --- readings --------------------------------------------------------------------------------
 
-    def close(self, team: int, bucket: int, now: float, offset: int) -> None:
-        """Close a 10 s bucket: show it to the detectors and find the team's next open one."""
+    def close(self, team: int, bucket: int, moment: Moment) -> None:
+        """Show a closed 10 s bucket to the detectors."""
         teams = self.state.teams
-        if offset > teams.judged[team]:
-            self._read(team, self._bucket(team, bucket, now, offset), now, offset)
-            teams.closed[team] = bucket
-        teams.open[team] = teams.next_open(team, bucket)
+        if not self.judges(team, moment.offset):
+            return
+        values = teams.fine.bucket(team, bucket)
+        if values["calls"]:
+            self._read(team, self._bucket(team, bucket, values, moment), moment)
 
-    def step(self, row: int, total: int, now: float, offset: int) -> int | None:
-        """Show a series to the detectors that has passed the next amount while it is new."""
+    def late(self, team: int, bucket: int, more: dict[str, int], moment: Moment) -> None:
+        """Show a bucket again to which late money has been added: `more` came since it was stored in the ring."""
+        if self.judges(team, moment.offset):
+            held = self.state.teams.fine.bucket(team, bucket)
+            values = {name: held[name] + amount for name, amount in more.items()}
+            self._read(team, self._bucket(team, bucket, values, moment), moment)
+
+    def new(self, row: int, total: int, moment: Moment) -> bool:
+        """Show a series to the detectors that has passed the next amount while it is new; tell whether it was."""
         table = self.state.series
-        name = table.names[row]
-        if total < table.next_step[row]:
-            return None
+        name, age = table.names[row], moment.now - float(table.first_at[row])
         table.pass_step(row, total)
-        age = now - float(table.first_at[row])
-        if name.kind in ("team", "node", "calendar") or age > DAY_S or offset <= self.state.teams.judged[name.team]:
-            return None
+        if name.kind not in SHOWN or age > DAY_S or not self.judges(name.team, moment.offset):
+            return False
+        team = self.state.teams.names[name.team]
         own = int(self.state.teams.series[name.team])
         reading = NewSeries(
-            team=self.state.teams.names[name.team],
-            kind=name.kind,
+            team=team,
+            kind=name.kind,  # type: ignore[arg-type]
             name=name.name,
-            now=now,
-            offset=offset,
+            now=moment.now,
+            offset=moment.offset,
             at=float(table.first_at[row]),
             age_s=max(age, 0.0),
-            team_age_s=max(now - float(table.first_at[own]), 0.0),
+            team_age_s=max(moment.now - float(table.first_at[own]), 0.0),
             cost=total,
-            calls=int(table.hours.fields["calls"][row].sum()),
+            calls=moment.calls(row),
             team_cost_24h=int(self.state.cost_24h[name.team]),
-            approved=approved(self.rules, self.state.teams.names[name.team], name),
+            approved=approved(self.rules, team, name.kind, name.name),
         )
-        self._read(name.team, reading, now, offset)
-        return name.team
+        self._read(name.team, reading, moment)
+        return True
 
-    def session(self, passed: Passed, route: int, place: int, now: float, offset: int) -> None:
-        """Show a session to the detectors that has passed its mark; `place` is its record's in the batch."""
-        if offset <= self.state.teams.judged[passed.team]:
-            return
+    def session(self, passed: Passed, route: int, place: int, moment: Moment) -> bool:
+        """Show a session that has passed its mark; `place` is its record's in the batch. Tell whether it was shown."""
+        if not self.judges(passed.team, moment.offset):
+            return False
         batch, known = self.emit.batch, self.routes.routes[route]
         event = decode_usage(batch.values[place], batch.headers[place], self.routes.schemas)
         reading = SessionReading(
@@ -110,8 +127,8 @@ class Judge:
             session=event.session_id or "",
             key=known.key,
             model=known.model,
-            now=now,
-            offset=offset,
+            now=moment.now,
+            offset=moment.offset,
             started_at=passed.began,
             cost=passed.cost,
             calls=passed.calls,
@@ -119,92 +136,70 @@ class Judge:
             typical=int(self.state.sessions.typical[passed.team]),
             n_sessions=int(self.state.sessions.behind[passed.team]),
         )
-        self._read(passed.team, reading, now, offset)
+        self._read(passed.team, reading, moment)
+        return True
 
     # --- budgets ---------------------------------------------------------------------------------
 
-    def cross(self, row: int, total: int, now: float, offset: int, *, daily: bool) -> int | None:
-        """Judge a node whose month or day has come to `total`."""
-        table = self.state.series
-        team = table.names[row].team
-        threshold = table.next_day[row] if daily else table.next_month[row]
-        if total < threshold or offset <= self.state.teams.judged[team]:
-            return None
-        month = int(table.month[row]) if daily else total
-        crossings = self.tiering.advance(row, month, total if daily else None)
-        self._crossings(row, crossings, month, now, offset)
-        return team
+    def cross(self, row: int, month: int, day: int, moment: Moment) -> None:
+        """Judge a node whose month and day have come to these totals."""
+        self._crossings(row, self.tiering.advance(row, month, day), month, moment)
 
-    def fallen(self, rows: list[int], now: float, offset: int) -> None:
-        """Judge nodes whose money a correction has lowered."""
-        for row in rows:
-            if self.state.series.node[row] and offset > self.state.teams.judged[self.state.series.names[row].team]:
-                month = int(self.state.series.month[row])
-                self._crossings(row, self.tiering.advance(row, month, None), month, now, offset)
+    def ended(self, row: int, period: str, total: int, moment: Moment) -> None:
+        """Judge a node whose month before late money has brought to `total`."""
+        self._crossings(row, self.tiering.tiers(row).advance_ended(period, total), total, moment)
 
-    def ended(self, rows: list[int], now: float, offset: int) -> None:
-        """Judge nodes that late money has reached in the month before."""
-        for row in rows:
-            if self.state.series.node[row] and offset > self.state.teams.judged[self.state.series.names[row].team]:
-                crossings, total = self.tiering.advance_ended(row)
-                self._crossings(row, crossings, total, now, offset)
-
-    def _crossings(self, row: int, crossings: list, month: int, now: float, offset: int) -> None:  # type: ignore[type-arg]
+    def _crossings(self, row: int, crossings: list[Crossing], month: int, moment: Moment) -> None:
         if not crossings:
             return
-        name = self.state.series.names[row]
-        standing = standing_of(self.state, self.rules, row, month, now)
+        team = self.state.series.names[row].team
+        standing = standing_of(self.state, self.rules, row, moment, month)
+        top = contributors(self.state, team, moment)
         for crossing in crossings:
-            found = finding_of(crossing, standing, contributors(self.state, name.team))
-            self._finding(name.team, found, standing, offset)
-        self._changed(name.team, now)
+            self._finding(team, finding_of(crossing, standing, top), standing, moment)
+        self._changed(team, moment.now)
 
     # --- findings --------------------------------------------------------------------------------
 
-    def _read(self, team: int, reading: Reading, now: float, offset: int) -> None:
+    def _read(self, team: int, reading: Reading, moment: Moment) -> None:
         panel = self._panel(team)
-        findings = panel.read(reading, self._context(team, now))
-        self._findings(team, findings, now, offset)
-        self._changed(team, now)
+        self._findings(team, panel.read(reading, self._context(team, moment)), moment)
+        self._changed(team, moment.now)
 
-    def _findings(self, team: int, findings: list[Finding], now: float, offset: int) -> None:
+    def _findings(self, team: int, findings: list[Finding], moment: Moment) -> None:
+        standing = self._standing_by_id(team, moment)
         for finding in findings:
-            own = int(self.state.teams.series[team])
-            row = next((r for r in self.state.series.of_team[team] if self.state.series.node[r] == finding.node), own)
-            standing = standing_of(self.state, self.rules, row, int(self.state.series.month[row]), now)
-            self._finding(team, finding, standing, offset)
+            self._finding(team, finding, standing(finding.node), moment)
 
-    def _finding(self, team: int, finding: Finding, standing: Standing, offset: int) -> None:
+    def _finding(self, team: int, finding: Finding, standing: Standing, moment: Moment) -> None:
         self.emit.finding(finding)
-        head = self._head(team)
-        for action in self.rules.ladder.answer(head.ladder, finding, standing, self._stamp(offset)):
+        ladder = self.state.heads[team].ladder
+        for action in self.rules.ladder.answer(ladder, finding, standing, self._stamp(moment)):
             self.emit.action(action, self.state.number)
 
-    def _bucket(self, team: int, bucket: int, now: float, offset: int) -> BucketReading:
+    def _bucket(self, team: int, bucket: int, values: dict[str, int], moment: Moment) -> BucketReading:
         teams = self.state.teams
-        fields = teams.fine.fields
-        cell = bucket % teams.fine.cells
-        before = int(teams.closed[team])
+        before, teams.closed[team] = int(teams.closed[team]), max(int(teams.closed[team]), bucket)
         return BucketReading(
-            team=teams.names[team],
+            team=self.state.teams.names[team],
             at=float(bucket * FINE_S),
             width_s=float(FINE_S),
-            now=now,
-            offset=offset,
-            cost=int(fields["cost"][team, cell]),
-            calls=int(fields["calls"][team, cell]),
-            errors=int(fields["errors"][team, cell]),
-            empty_before=bucket - before - 1 if before >= 0 else 0,
-            **{name: int(fields[name][team, cell]) for name in TOKENS},
+            now=moment.now,
+            offset=moment.offset,
+            empty_before=max(bucket - before - 1, 0) if before >= 0 else 0,
+            cost=values["cost"],
+            calls=values["calls"],
+            errors=values["errors"],
+            input_tokens=values["input_tokens"],
+            cache_read_tokens=values["cache_read_tokens"],
+            cache_write_tokens=values["cache_write_tokens"],
+            output_tokens=values["output_tokens"],
         )
 
     # --- heads -----------------------------------------------------------------------------------
 
-    def _head(self, team: int) -> Head:
-        return self.state.heads[team]
-
     def _panel(self, team: int) -> TeamPanel:
-        head = self._head(team)
+        head = self.state.heads[team]
         if head.panel is None:
             name = self.state.teams.names[team]
             saved = head.saved_panel
@@ -212,28 +207,38 @@ class Judge:
             head.saved_panel = None
         return head.panel
 
+    def _retune(self, team: int) -> None:
+        """Take the detectors of a team over into the rules at hand, as a restart would."""
+        head = self.state.heads[team]
+        if head.panel is not None:
+            head.saved_panel, head.panel = head.panel.dump(), None
+        if head.saved_panel is not None:
+            head.saved_panel = self._panel(team).dump()
+            head.panel = None
+            self.state.dirty_heads.add(team)
+
     def _changed(self, team: int, now: float) -> None:
         """Note that the head must be stored, and when it wants the clock next: never at the same moment again."""
-        head = self._head(team)
+        head = self.state.heads[team]
         self.state.dirty_heads.add(team)
-        wants = [head.ladder.next_due(), head.panel.wants_until() if head.panel is not None else None]
-        due = min((at for at in wants if at is not None), default=float("inf"))
-        self.state.teams.due[team] = due if due > now else float(np.nextafter(now, np.inf))
+        wants = (head.ladder.next_due(), head.panel.wants_until() if head.panel is not None else None)
+        due = min((at for at in wants if at is not None), default=math.inf)
+        self.state.teams.due[team] = due if due > now else math.nextafter(now, math.inf)
 
-    def _stamp(self, offset: int) -> Stamp:
-        return Stamp(epoch=self.state.epoch, offset=offset)
+    def _stamp(self, moment: Moment) -> Stamp:
+        return Stamp(epoch=self.state.epoch, offset=moment.offset)
 
     def _judgeable(self, offset: int) -> Callable[[int], bool]:
-        judged = self.state.teams.judged
-        return lambda team: offset > judged[team]
+        return lambda team: self.judges(team, offset)
 
-    def _context(self, team: int, now: float) -> Callable[[], Context]:
-        return lambda: context_of(self.state, team, now)
+    def _context(self, team: int, moment: Moment) -> Callable[[], Context]:
+        return lambda: context_of(self.state, team, moment)
 
-    def _standing_by_id(self, team: int, now: float) -> Callable[[str], Standing]:
+    def _standing_by_id(self, team: int, moment: Moment) -> Callable[[str], Standing]:
         def find(node: str) -> Standing:
+            table = self.state.series
             own = int(self.state.teams.series[team])
-            row = next((r for r in self.state.series.of_team[team] if self.state.series.node[r] == node), own)
-            return standing_of(self.state, self.rules, row, int(self.state.series.month[row]), now)
+            row = next((r for r in table.of_team[team] if table.node[r] == node), own)
+            return standing_of(self.state, self.rules, row, moment)
 
         return find

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spendbrake.schemas.finding import BUDGET, Finding
 from spendbrake.schemas.money import usd_text
@@ -12,10 +13,11 @@ from spendbrake.schemas.standing import Standing
 from spendbrake.streams.budgets.bases import FORECAST_DAYS, daily_forecast, month_over_month_base
 from spendbrake.streams.budgets.calendar import day_id, period_after
 from spendbrake.streams.budgets.tiers import Crossing, NodeTiers
-from spendbrake.streams.engine.judge.evidence import view_of
 from spendbrake.streams.engine.rules.book import Rules
+from spendbrake.streams.engine.rules.periods import Period
 from spendbrake.streams.engine.state.partition import PartitionState
 
+I64 = NDArray[np.int64]
 Rolled = tuple[int, list[Crossing], int]
 """A series row, what its tiers say, and the month's total they say it of."""
 
@@ -26,92 +28,125 @@ class Tiering:
     def __init__(self, state: PartitionState, rules: Rules) -> None:
         self.state, self.rules = state, rules
 
+    def prime(self, now: float) -> None:
+        """Derive what is not stored, as of `now`: numbers of calendars, periods, months, thresholds."""
+        self._renumber()
+        self._roll_periods(now)
+        self.state.rules, self.state.unarmed = self.rules.version, []
+        for row in self._nodes():
+            self._set_limits(row)
+            self._arm(row)
+
+    def change(self, now: float, judgeable: Callable[[int], bool]) -> Iterator[Rolled]:
+        """Put the rules at hand into force in place of those before; yield what follows."""
+        self._renumber()
+        ended = self._roll_periods(now)
+        self.state.rules, self.state.unarmed = self.rules.version, []
+        for row in self._nodes():
+            yield from self._begin(row, ended, judgeable)
+            if judgeable(self.state.series.names[row].team):
+                total = int(self.state.series.month[row])
+                crossings = self.advance(row, total, self.day(row))
+                if crossings:
+                    yield row, crossings, total
+
     def roll(self, now: float, judgeable: Callable[[int], bool]) -> Iterator[Rolled]:
-        """Set tiers that must be set and begin days that have begun; yield what follows.
+        """Begin local days and months that the clock has reached, set the tiers of new nodes; yield what follows."""
+        table, current = self.state.series, self.state.periods.current
+        begun = {number for number, period in enumerate(current) if now >= period.tomorrow_at}
+        if begun or len(current) < len(self.rules.calendars):
+            ended = self._roll_periods(now)
+        self._arm_new()
+        for row in self._nodes() if begun else ():
+            if int(table.calendar[row]) in begun:
+                yield from self._begin(row, ended, judgeable)
 
-        Args:
-            judgeable: Tells of a team whether this record has not been judged for it before.
-        """
-        state, table = self.state, self.state.series
-        n = len(table)
-        if state.numbered_by is not self.rules:
-            # Whatever a row was armed by, the version at hand decides; calendars are numbered by it as well.
-            self._renumber()
-            state.unarmed = [row for row in range(n) if table.node[row] is not None]
-        months = {c: p.month for c, p in enumerate(state.periods.current)}
-        rolled = state.periods.roll(self.rules.calendars, now)
-        ended = table.month[:n].copy() if rolled else table.month[:0]
-        for calendar in rolled:
-            if months.get(calendar) != state.periods.current[calendar].month:
-                rows = np.flatnonzero(table.calendar[:n] == calendar)
-                period = state.periods.current[calendar]
-                table.month[rows] = table.days.sums("cost", rows, period.first, period.end - 1)
-        due = set(state.unarmed)
-        if rolled:
-            due |= {row for row in range(n) if table.node[row] is not None and int(table.calendar[row]) in rolled}
-        changed = state.rules not in (0, self.rules.version)
-        state.rules, state.unarmed = self.rules.version, []
-        for row in sorted(due):
-            yield from self._begin(row, int(ended[row]) if len(ended) else 0, judgeable, changed=changed)
-
-    def _begin(self, row: int, ended: int, judgeable: Callable[[int], bool], *, changed: bool) -> Iterator[Rolled]:
-        """Set and roll the tiers of one node."""
-        table = self.state.series
-        name = table.names[row]
-        view = view_of(self.rules, self.state.teams.names[name.team], name)
-        tiers = self._tiers(row)
-        if view is None or not view.tiers:
-            tiers.set_limits((), None, None)
-        else:
-            tiers.set_limits(view.tiers, view.budget, view.allocation)
-        if judgeable(name.team):
-            period = self.state.periods.current[int(table.calendar[row])]
-            crossings = tiers.roll(
-                period.month,
-                day_id(period.today),
-                forecast=self._forecast(row, period.today),
-                previous=self._previous(row, period.first, period.today),
-                month_total=ended,
-                day_total=self._day(row, period.today - 1),
-            )
-            self.state.dirty_heads.add(name.team)
-            if crossings:
-                yield row, crossings, int(table.month[row])
-            if changed:
-                more = tiers.advance(int(table.month[row]), self._day(row, period.today))
-                if more:
-                    yield row, more, int(table.month[row])
-        self._arm(row, tiers)
-
-    def advance(self, row: int, month: int, day: int | None) -> list[Crossing]:
-        """Return what a node's tiers say of its totals; `day` None = as the rings have it."""
-        tiers = self._tiers(row)
-        if day is None:
-            period = self.state.periods.current[int(self.state.series.calendar[row])]
-            day = self._day(row, period.today)
-        crossings = tiers.advance(month, day)
-        self._arm(row, tiers)
+    def advance(self, row: int, month: int, day: int) -> list[Crossing]:
+        """Return what a node's tiers say of its totals."""
+        crossings = self.tiers(row).advance(month, day)
+        self._arm(row)
         return crossings
 
-    def advance_ended(self, row: int) -> tuple[list[Crossing], int]:
-        """Return what late money does to the month before, and its total."""
-        table, number = self.state.series, int(self.state.series.calendar[row])
+    def before(self, row: int) -> tuple[str, int, int]:
+        """Return the month before of a series: its id and its days [first, end)."""
+        number = int(self.state.series.calendar[row])
         before = period_after(self.state.periods.current[number].month, -1)
-        first, end = self.rules.calendars[number].period_days(before)
-        total = int(table.days.sums("cost", np.array([row]), first, end - 1)[0])
-        return self._tiers(row).advance_ended(before, total), total
+        return before, *self.rules.calendars[number].period_days(before)
 
-    def _tiers(self, row: int) -> NodeTiers:
+    def tiers(self, row: int) -> NodeTiers:
+        """Return the tiers of a series that is a node."""
         table = self.state.series
         node = table.node[row]
         if node is None:
             raise ValueError(f"series {table.names[row]} is no node")
         return self.state.heads[table.names[row].team].tiers.setdefault(node, NodeTiers())
 
-    def _arm(self, row: int, tiers: NodeTiers) -> None:
-        table = self.state.series
-        table.next_month[row] = tiers.next_threshold_month()
-        table.next_day[row] = tiers.next_threshold_day()
+    def period(self, row: int) -> Period:
+        """Return where the calendar of a series stands."""
+        return self.state.periods.current[int(self.state.series.calendar[row])]
+
+    def day(self, row: int) -> int:
+        """Return what a series has spent today."""
+        return self._on_day(row, self.period(row).today)
+
+    def _nodes(self) -> Iterable[int]:
+        return [row for row, node in enumerate(self.state.series.node) if node is not None]
+
+    def _roll_periods(self, now: float) -> I64:
+        """Move calendars on to `now`; return what the months so far had come to, by series."""
+        state, table = self.state, self.state.series
+        n = len(table)
+        ended = table.month[:n].copy()
+        months = [period.month for period in state.periods.current]
+        for number in state.periods.roll(self.rules.calendars, now):
+            period = state.periods.current[number]
+            if number >= len(months) or months[number] != period.month:
+                rows = np.flatnonzero(table.calendar[:n] == number)
+                table.month[rows] = table.days.sums("cost", rows, period.first, period.end - 1)
+        return ended
+
+    def _arm_new(self) -> None:
+        """Set the tiers of series that have become nodes: those by history wait for the next day."""
+        unarmed, self.state.unarmed = self.state.unarmed, []
+        for row in sorted(set(unarmed)):
+            tiers, period = self._set_limits(row), self.period(row)
+            if not tiers.period:
+                tiers.roll(period.month, day_id(period.today), forecast=None, previous=None)
+                self.state.dirty_heads.add(self.state.series.names[row].team)
+            self._arm(row)
+
+    def _begin(self, row: int, ended: I64, judgeable: Callable[[int], bool]) -> Iterator[Rolled]:
+        """Set and roll the tiers of one node."""
+        table, period = self.state.series, self.period(row)
+        tiers = self._set_limits(row)
+        if judgeable(table.names[row].team):
+            crossings = tiers.roll(
+                period.month,
+                day_id(period.today),
+                forecast=self._forecast(row, period.today),
+                previous=self._previous(row, period.first, period.today),
+                month_total=int(ended[row]),
+                day_total=self._on_day(row, period.today - 1),
+            )
+            self.state.dirty_heads.add(table.names[row].team)
+            if crossings:
+                yield row, crossings, int(table.month[row])
+        self._arm(row)
+
+    def _set_limits(self, row: int) -> NodeTiers:
+        name = self.state.series.names[row]
+        view = self.rules.node(self.state.teams.names[name.team], name.kind, name.name)
+        tiers = self.tiers(row)
+        if view is None or not view.tiers:
+            tiers.set_limits((), None, None)
+        else:
+            tiers.set_limits(view.tiers, view.budget, view.allocation)
+        return tiers
+
+    def _arm(self, row: int) -> None:
+        table, tiers = self.state.series, self.tiers(row)
+        table.next_month[row], table.low_month[row] = tiers.next_threshold_month(), tiers.least_standing_month()
+        table.next_day[row], table.low_day[row] = tiers.next_threshold_day(), tiers.least_standing_day()
 
     def _renumber(self) -> None:
         """Give every series the number that its calendar has in the version at hand."""
@@ -121,12 +156,14 @@ class Tiering:
             if name.kind == "calendar":
                 table.calendar[row] = self.rules.calendar_named(name.name)
                 continue
-            view = view_of(self.rules, team, name) or self.rules.team(team)
-            table.calendar[row] = self.rules.calendar(view)
+            view = self.rules.node(team, name.kind, name.name)
+            table.calendar[row] = self.rules.calendar(view or self.rules.team(team))
+            if view is not None:  # one that is no node any more keeps its id, without limits: what stood is resolved
+                table.node[row] = view.id
         self.state.periods.current.clear()
         self.state.numbered_by = self.rules
 
-    def _day(self, row: int, day: int) -> int:
+    def _on_day(self, row: int, day: int) -> int:
         return int(self.state.series.days.span("cost", row, day, day)[0])
 
     def _forecast(self, row: int, today: int) -> int | None:
@@ -138,8 +175,7 @@ class Tiering:
 
     def _previous(self, row: int, month_first: int, today: int) -> int | None:
         """Return the month-over-month base; a month is known only if the series is older than it."""
-        calendar = self.rules.calendars[int(self.state.series.calendar[row])]
-        first, end = calendar.period_days(period_after(calendar.period_of_day(month_first), -1))
+        _, first, end = self.before(row)
         born = self._first_day(row)
         if born is None or born > first:
             return None

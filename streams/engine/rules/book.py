@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from spendbrake.actions.policies.ladder import Ladder
 from spendbrake.detectors.panel import Panel
 from spendbrake.schemas.control import OwnersVersion, PolicyVersion
+from spendbrake.schemas.money import to_nano
 from spendbrake.schemas.policy import Calendar, PolicyFile
 from spendbrake.streams.budgets.calendar import BudgetCalendar
 from spendbrake.streams.budgets.tree import NodeView, Tree
@@ -20,6 +21,7 @@ class Rules:
     """One policy version, compiled.
 
     Attributes:
+        late_floor: Late money from which on a closed bucket is shown again: an hour at the floor rate, nano-USD.
         calendars: Every calendar that a node of the tree uses, by key; their numbers are their order here.
     """
 
@@ -29,9 +31,11 @@ class Rules:
         self.prices = PriceBook(file.prices)
         self.ladder = Ladder(file)
         self.panel = Panel(file.detection)
+        self.late_floor = to_nano(file.detection.floor_usd_h)
         self.calendars: list[BudgetCalendar] = []
         self._numbers: dict[tuple[str, int], int] = {}
         self._teams: dict[str, NodeView] = {}
+        self._nodes: dict[tuple[str, str, str], NodeView | None] = {}
         self._lines: dict[tuple[str, ...], tuple[int, ...]] = {}
 
     def calendar(self, node: NodeView) -> int:
@@ -60,6 +64,28 @@ class Rules:
             view = self._teams[name] = self.tree.resolve_team(name)
         return view
 
+    def node(self, team: str, kind: str, name: str) -> NodeView | None:
+        """Return the node that a series of a team is, worked out once; None for one that the tree does not watch."""
+        if kind == "team":
+            return self.team(team)
+        known = team, kind, name
+        if known not in self._nodes:
+            if len(self._nodes) >= KEPT:
+                self._nodes.clear()
+            self._nodes[known] = self._node(self.team(team), kind, name)
+        return self._nodes[known]
+
+    def _node(self, team: NodeView, kind: str, name: str) -> NodeView | None:
+        if kind == "node":
+            return self.tree.view(name)
+        view = None
+        if kind == "project":
+            view = self.tree.resolve_project(team, name)
+        elif kind == "key":
+            view = self.tree.resolve_key(team, name)
+        # Of the names that a listed node goes by, the series of one counts for it.
+        return view if view is None or series_name(view, team.id, name) == name else None
+
     def line(self, team: NodeView) -> tuple[int, ...]:
         """Return the numbers of the distinct calendars that the ancestors of a home node keep."""
         numbers = self._lines.get(team.ancestors)
@@ -67,6 +93,14 @@ class Rules:
             kept = {self.calendar(view): None for view in self.tree.ancestor_views(team)}
             numbers = self._lines[team.ancestors] = tuple(kept)
         return numbers
+
+
+def series_name(node: NodeView, team: str, name: str) -> str:
+    """Return the name of the series that keeps a node's amounts, whichever of its names an event called it by.
+
+    A project without an entry of its own in the tree keeps its series when it is given one as `team/project`.
+    """
+    return node.id.removeprefix(f"{team}/") if node.listed else name
 
 
 class RuleBook:

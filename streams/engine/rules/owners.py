@@ -10,9 +10,14 @@ from spendbrake.schemas.control import Owner, OwnersVersion
 
 
 class Owners:
-    """All versions of owners that a worker has read."""
+    """All versions of owners that a worker has read.
+
+    Attributes:
+        count: Changes so far: numbers of maps hold as long as it stays.
+    """
 
     def __init__(self, versions: Iterable[OwnersVersion] = ()) -> None:
+        self.count = 0
         self._versions: dict[int, OwnersVersion] = {}
         self._begins: list[float] = []
         self._maps: list[dict[str, Owner]] = []
@@ -24,6 +29,7 @@ class Owners:
         if self._versions.get(version.version) == version:
             return False
         self._versions[version.version] = version
+        self.count += 1
         ordered = sorted(self._versions.values(), key=lambda v: (v.valid_from, v.version))
         self._begins, self._maps = [], []
         known: dict[str, Owner] = {}

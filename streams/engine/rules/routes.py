@@ -9,18 +9,19 @@ from numpy.typing import NDArray
 
 from spendbrake.schemas.usage import UNTAGGED
 from spendbrake.schemas.wire.murmur import partition_of
-from spendbrake.streams.budgets.tree import NodeView
+from spendbrake.streams.budgets.tree import PROJECT, NodeView
 from spendbrake.streams.engine.intake.columns import SEP, Part
-from spendbrake.streams.engine.rules.book import RuleBook, Rules
+from spendbrake.streams.engine.rules.book import RuleBook, Rules, series_name
 from spendbrake.streams.engine.state.partition import KeyChain, PartitionState
-from spendbrake.streams.engine.state.series import OTHER, Kind
+from spendbrake.streams.engine.state.series import OTHER
 
 I64 = NDArray[np.int64]
+F64 = NDArray[np.float64]
 
 MAX_SERIES = 500
 """Series a team has; what comes after goes to `other`, nodes with a budget of their own apart."""
-MAX_KEYS = 1_000
-"""Keys of a team that are published because events named them; those past it get the untagged node's decisions."""
+MAX_CHAINS = 1_000
+"""Keys and projects of a team, each, that are published because events named them; a key past it counts as unknown."""
 FIXED = 5
 """Columns of the series matrix that every route has: team, project, key, model, environment."""
 
@@ -50,71 +51,104 @@ class Routes:
 
     Attributes:
         team: Row of the team of each route, -1 where its home is elsewhere.
+        rate: Id of the rate of each in the version's price book.
         series: Rows each route adds to, padded with -1; shape (routes, width).
+        schemas: Foreign Avro schemas of the batch at hand, by id.
     """
 
     def __init__(self, state: PartitionState, rules: Rules, book: RuleBook, partitions: int) -> None:
         self.state, self.rules, self.book, self.partitions = state, rules, book, partitions
+        self.owners_known = book.owners.count
+        self.schemas: Mapping[int, Any] | None = None
         self.routes: list[Route] = []
         self._index: dict[tuple[int, str], int] = {}
-        self.team = np.zeros(0, np.int64)
-        self.rate = np.zeros(0, np.int64)
-        self.series = np.zeros((0, FIXED), np.int64)
-        self._fresh = False
-        self.schemas: Mapping[int, Any] | None = None
+        self.team = np.zeros(64, np.int64)
+        self.rate = np.zeros(64, np.int64)
+        self.series = np.full((64, FIXED), -1, np.int64)
 
-    def resolve(self, part: Part) -> I64:
-        """Return the route of each event."""
-        numbers = self.book.owners.number_at(part.at)
-        first = int(numbers[0]) if len(numbers) else -1
+    def resolve(self, part: Part, now: F64) -> I64:
+        """Return the route of each event; `now` is the clock at each."""
+        if not len(part):
+            return np.zeros(0, np.int64)
+        numbers, n = self.book.owners.number_at(part.at), len(part.owners)
+        first = int(numbers[0])
         if (numbers == first).all():
-            found = np.array([self._route(text, first) for text in part.owners], np.int64)
-            result: I64 = found[part.owner]
+            used, which = np.flatnonzero(np.bincount(part.owner, minlength=n)), part.owner
+            names = [(first, part.owners[owner]) for owner in used.tolist()]
+            found = np.zeros(n, np.int64)
         else:
-            pairs = zip(part.owner.tolist(), numbers.tolist(), strict=True)
-            result = np.array([self._route(part.owners[owner], number) for owner, number in pairs], np.int64)
-        self._tabulate()
-        return result
+            pairs, which = np.unique((numbers + 1) * n + part.owner, return_inverse=True)
+            names = [(pair // n - 1, part.owners[pair % n]) for pair in pairs.tolist()]
+            used = np.arange(len(pairs))
+            found = np.zeros(len(pairs), np.int64)
+        found[used] = [self._index.get(name, -1) for name in names]
+        missing = np.flatnonzero(found[used] < 0)
+        if len(missing):
+            found[used[missing]] = 0
+            places = np.zeros(len(found), np.int64)
+            places[which[::-1]] = np.arange(len(which))[::-1]
+            # In the order of the log: the first to come get the places that are limited.
+            for k in sorted(missing.tolist(), key=lambda k: int(places[used[k]])):
+                found[used[k]] = self._route(*names[k], float(now[places[used[k]]]))
+        routes: I64 = found[which]
+        return routes
 
-    def _route(self, text: str, number: int) -> int:
-        known = self._index.get((number, text))
-        if known is None:
-            known = self._index[number, text] = len(self.routes)
-            self.routes.append(self._resolve(text, number))
-            self._fresh = True
-        return known
+    def one(self, part: Part, now: float) -> Route:
+        """Return the route of a part of one event."""
+        return self.routes[int(self.resolve(part, np.array([now]))[0])]
 
-    def _resolve(self, text: str, number: int) -> Route:
+    def _route(self, number: int, text: str, now: float) -> int:
+        row = self._index[number, text] = len(self.routes)
+        route = self._resolve(text, number, now)
+        self.routes.append(route)
+        if row == len(self.team):
+            self._grow(2 * row, self.series.shape[1])
+        if len(route.rows) > self.series.shape[1]:
+            self._grow(len(self.team), len(route.rows))
+        self.team[row] = self.state.teams.index[route.team_id] if route.rows else -1
+        self.rate[row] = route.rate
+        self.series[row, : len(route.rows)] = route.rows
+        return row
+
+    def _grow(self, rows: int, width: int) -> None:
+        n, before = self.series.shape
+        self.team, self.rate = np.resize(self.team, rows), np.resize(self.rate, rows)
+        series = np.full((rows, width), -1, np.int64)
+        series[:n, :before] = self.series
+        self.series = series
+
+    def _resolve(self, text: str, number: int, now: float) -> Route:
         key, team, project, environment, provider, model, forwarded_to = text.split(SEP)
         owner = self.book.owners.owner(key, number)
         if owner is not None:
             team, project = owner.team, owner.project or project
             environment = owner.environment or environment
-        node = self.rules.tree.resolve_team(forwarded_to or team or UNTAGGED)
+        node = self.rules.team(forwarded_to or team or UNTAGGED)
         home = partition_of(node.id.encode(), self.partitions)
         rate = self.rules.prices.rate_id(provider, model)
         owned = owner.node if owner is not None else None
-        here = home == self.state.number
-        rows = self._rows(node, project, key, model, environment, owned) if here else ()
+        names = {"project": project, "key": key, "model": model, "environment": environment}
+        rows = self._rows(node, names, owned, number, now) if home == self.state.number else ()
         return Route(node.id, home, rate, key, model, project, environment, rows)
 
     def _rows(
-        self, team: NodeView, project: str, key: str, model: str, environment: str, owned: str | None
+        self, team: NodeView, names: Mapping[str, str], owned: str | None, number: int, now: float
     ) -> tuple[int, ...]:
-        chain = self.rules.tree.chain(team.id, project or None, key, owned)
+        """Return the series of a combination of names, the team first; they are made where they are missing."""
+        chain = self.rules.tree.chain(team.id, names["project"] or None, names["key"], owned)
         row = self.state.team(team.id, self.rules.calendar(team))
         own = int(self.state.teams.series[row])
         self._is_node(own, team)
-        nodes = {(node.level, node.id): node for node in chain if node.id != team.id}
+        nodes = {node.level: node for node in chain if node.id != team.id}
         rows = [own]
-        for kind, name in (("project", project), ("key", key), ("model", model), ("environment", environment)):
-            node = next((n for (level, _), n in nodes.items() if level == kind), None)
-            if node is not None:
-                del nodes[node.level, node.id]
-            rows.append(self._series(row, kind, name, node) if name else -1)  # type: ignore[arg-type]
+        for kind, name in names.items():
+            node = nodes.pop(kind, None)
+            series = name if node is None else series_name(node, team.id, name)
+            rows.append(self._series(row, kind, series, node) if series else -1)
         rows += [self._series(row, "node", node.id, node) for node in nodes.values()]
         rows += self._calendars(row, team)
-        self._bind(row, key, chain, project, environment)
+        if team.id != UNTAGGED:
+            self._bind(row, team, number, names, now)
         return tuple(rows)
 
     def _calendars(self, row: int, team: NodeView) -> list[int]:
@@ -128,29 +162,47 @@ class Routes:
                 rows.append(table.create(row, "calendar", key, number) if found is None else found)
         return rows
 
-    def _bind(self, team: int, key: str, chain: tuple[NodeView, ...], project: str, environment: str) -> None:
-        """Note a key that gateways have not been told of, or whose nodes are others now."""
-        keys = self.state.heads[team].keys
-        if chain[0].id == UNTAGGED or (len(keys) >= MAX_KEYS and key not in keys):
-            return
-        nodes = tuple(node.id for node in reversed(chain))
-        nodes = nodes if nodes[0] == key else (key, *nodes)
-        known = keys.get(key)
-        if known is None or known.nodes != nodes:
-            keys[key] = KeyChain(nodes, project or None, environment or None, self.state.now)
-            self.state.new_keys.append((team, key))
+    def _bind(self, team: int, view: NodeView, number: int, names: Mapping[str, str], now: float) -> None:
+        """Note a key or a project that gateways have not been told of, or whose nodes are others now.
 
-    def _series(self, team: int, kind: Kind, name: str, node: NodeView | None) -> int:
+        Only what is in force by the log's clock is told: a late event of an earlier owner changes nothing.
+        """
+        if number != int(self.book.owners.number_at(np.array([now]))[0]):
+            return
+        head, key, name = self.state.heads[team], names["key"], names["project"]
+        owner = self.book.owners.owner(key, number)
+        registered, environment = (owner.project, owner.environment) if owner is not None else (None, None)
+        chain = self.rules.tree.chain(view.id, registered, key, owner.node if owner is not None else None)
+        nodes = tuple(node.id for node in reversed(chain))
+        if key not in nodes:
+            nodes = (key, *nodes)
+        if self._is_news(head.keys, key, nodes):
+            head.keys[key] = KeyChain(nodes, registered, environment, now)
+            self.state.new_chains.append((team, key, ""))
+        project = self.rules.node(view.id, PROJECT, name) if name and name != registered else None
+        if project is not None:
+            nodes = tuple(node for node in (project.id, *project.ancestors) if node not in view.ancestors)
+            if self._is_news(head.projects, name, nodes):
+                head.projects[name] = KeyChain(nodes, None, None, now)
+                self.state.new_chains.append((team, "", name))
+
+    @staticmethod
+    def _is_news(known: Mapping[str, KeyChain], name: str, nodes: tuple[str, ...]) -> bool:
+        if name not in known:
+            return len(known) < MAX_CHAINS
+        return known[name].nodes != nodes
+
+    def _series(self, team: int, kind: str, name: str, node: NodeView | None) -> int:
         table = self.state.series
         found = table.find(team, kind, name)
-        calendar = self.rules.calendar(node) if node is not None else int(table.calendar[self.state.teams.series[team]])
         if found is None:
             budgeted = node is not None and bool(node.tiers)
-            full = len(table.of_team[team]) >= MAX_SERIES and not budgeted
-            name = OTHER if full else name
-            found = table.find(team, kind, name) if full else None
-            if found is None:
-                found = table.create(team, kind, name, calendar)
+            if len(table.of_team[team]) >= MAX_SERIES and not budgeted:
+                name, node = OTHER, None
+                found = table.find(team, kind, name)
+        if found is None:
+            home = int(table.calendar[self.state.teams.series[team]])
+            found = table.create(team, kind, name, home if node is None else self.rules.calendar(node))
         if node is not None:
             self._is_node(found, node)
         return found
@@ -161,19 +213,3 @@ class Routes:
             table.node[row] = node.id
             table.calendar[row] = self.rules.calendar(node)
             self.state.unarmed.append(row)
-
-    def _tabulate(self) -> None:
-        if not self._fresh:
-            return
-        self._fresh = False
-        old = len(self.team)
-        new = self.routes[old:]
-        width = max([self.series.shape[1], *(len(route.rows) for route in new)])
-        series = np.full((len(self.routes), width), -1, np.int64)
-        series[:old, : self.series.shape[1]] = self.series
-        for i, route in enumerate(new, old):
-            series[i, : len(route.rows)] = route.rows
-        self.series = series
-        teams = [self.state.teams.index[r.team_id] if r.rows else -1 for r in new]
-        self.team = np.concatenate([self.team, np.array(teams, np.int64)])
-        self.rate = np.concatenate([self.rate, np.array([r.rate for r in new], np.int64)])

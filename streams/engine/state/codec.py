@@ -34,7 +34,7 @@ def pack(stamp: Stamp, meta: Mapping[str, Any], arrays: Arrays) -> bytes:
     head = {"epoch": stamp.epoch, "offset": stamp.offset, "meta": meta, "arrays": layout}
     body = orjson.dumps(head)
     raw = b"".join([body, *(np.ascontiguousarray(array).tobytes() for array in arrays.values())])
-    row = PREFIX.pack(MAGIC, len(raw), len(body)) + CODEC.compress(raw, asbytes=True)
+    row: bytes = PREFIX.pack(MAGIC, len(raw), len(body)) + CODEC.compress(raw, asbytes=True)
     if len(row) > MAX_ROW:
         raise ValueError(f"row of {len(row)} bytes, more than {MAX_ROW}")
     return row

@@ -1,7 +1,8 @@
 """Which events were seen, and at which offset: a ring of fingerprints addressed by offset, and hash tables over it.
 
-An event is a duplicate if its fingerprint was first seen at a LOWER offset within the horizon: a replayed record
-meets itself at its own offset and is not taken for its own duplicate.
+An event is a duplicate if its fingerprint was counted at a LOWER offset that is still in the ring: a replayed record
+meets itself at its own offset and is not taken for its own duplicate. The ring moves on by whole blocks of offsets,
+at the first record of each, so that how the log was cut into batches changes nothing.
 """
 
 from dataclasses import dataclass, field
@@ -13,12 +14,8 @@ U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
 
 BLOCK = 4096
-"""Offsets in one block: the unit that is stored."""
-MAX_BATCH = 8192
-"""Longest batch the ring takes at once; the horizon is shorter than the ring by this much."""
+"""Offsets in one block: the unit that is stored, and that the ring moves on by."""
 MIX = np.uint64(0x9E3779B97F4A7C15)
-
-
 EMPTY, GONE = 0, 2**32 - 1
 WIDTH = 8
 """Slots in a bucket: 32 bytes, half a cache line."""
@@ -67,7 +64,7 @@ class Index:
         entry = tag | (places + 1).astype(np.uint32)
         while len(entry):
             held = self.slots[bucket]
-            free = held == EMPTY
+            free = (held == EMPTY) | (held == GONE)
             fits = free.any(axis=1)
             at = bucket * WIDTH + free.argmax(axis=1)
             self.flat[at[fits]] = entry[fits]
@@ -90,22 +87,27 @@ class BlockRow:
     Attributes:
         number: Block of offsets `[number * BLOCK, (number + 1) * BLOCK)`.
         at: The clock when the block began.
+        since: The clock when the oldest block began that the ring held then; -inf before it had wrapped.
         applied: Last offset that is in it.
         marks: Fingerprints beside the one of the record itself, with the offset that made them.
     """
 
     number: int
     at: float
+    since: float
     applied: int
     fingerprints: U64
     marks: dict[int, int] = field(default_factory=dict)
 
 
 class Fingerprints:
-    """The last `blocks * BLOCK` offsets of a partition.
+    """The last `blocks` blocks of offsets of a partition.
 
     Args:
         blocks: Length of the ring in blocks, a power of two >= 4: 24 bytes an offset in all.
+
+    Attributes:
+        applied: Last offset that is in the ring: up to it the ring itself says what was counted.
     """
 
     def __init__(self, blocks: int) -> None:
@@ -113,95 +115,104 @@ class Fingerprints:
             raise ValueError(f"dedupe blocks must be a power of two, 4 or more: {blocks}")
         self.blocks = blocks
         self.size = blocks * BLOCK
-        self.horizon = self.size - MAX_BATCH
         self.ring = np.zeros(self.size, np.uint64)
         self.number = np.full(blocks, -1, np.int64)
         self.block_at = np.full(blocks, -np.inf)
+        self.since = np.full(blocks, -np.inf)
         self.marks: dict[int, int] = {}
         self.index = Index(self.size)
-        self.applied = self.top = -1
-        """Last offset that is in the ring: at or below it the ring itself says what was a duplicate; and the last
-        of the batch at hand."""
+        self.applied = -1
         self.dirty: set[int] = set()
 
     # --- reading ---------------------------------------------------------------------------------
 
     def duplicates(self, fingerprints: U64, offsets: I64) -> NDArray[np.bool_]:
-        """Tell which rows are duplicates. Rows are in offset order; none is recorded yet."""
+        """Tell which rows are duplicates. Rows are in offset order and of the open block; none is recorded yet."""
+        if not len(offsets) or offsets[0] > self.applied:
+            return self._fresh_duplicates(fingerprints)
         known = offsets <= self.applied
         result = np.zeros(len(offsets), np.bool_)
-        if known.any():
-            result[known] = self.ring[offsets[known] % self.size] != fingerprints[known]
-        fresh = ~known
-        if fresh.any():
-            result[fresh] = self._fresh_duplicates(fingerprints[fresh], offsets[fresh])
+        result[known] = self.ring[offsets[known] % self.size] != fingerprints[known]
+        if not known[-1]:
+            result[~known] = self._fresh_duplicates(fingerprints[~known])
         return result
 
-    def _fresh_duplicates(self, fingerprints: U64, offsets: I64) -> NDArray[np.bool_]:
-        _, first = np.unique(fingerprints, return_index=True)
-        repeated = np.ones(len(fingerprints), np.bool_)
-        repeated[first] = False
+    def _fresh_duplicates(self, fingerprints: U64) -> NDArray[np.bool_]:
         place, _ = self.index.find(fingerprints, self.ring)
-        seen = (place >= 0) & (offsets - self._offset_of(place) < self.horizon)
+        double = place >= 0
+        ordered = np.sort(fingerprints)
+        if (ordered[1:] == ordered[:-1]).any():
+            _, first = np.unique(fingerprints, return_index=True)
+            repeated = np.ones(len(fingerprints), np.bool_)
+            repeated[first] = False
+            double |= repeated
         if self.marks:
-            marked_at = np.array([self.marks.get(f, -1) for f in fingerprints.tolist()], np.int64)
-            seen |= (marked_at >= 0) & (offsets - marked_at < self.horizon)
-        return repeated | seen
-
-    def _offset_of(self, place: I64) -> I64:
-        return self.top - ((self.top - place) % self.size)
+            double |= np.fromiter(map(self.marks.__contains__, fingerprints.tolist()), np.bool_, len(fingerprints))
+        return double
 
     def seen_at(self, fingerprint: int) -> int:
         """Return the offset at which one fingerprint was seen, marks included; -1 if it was not."""
-        place, _ = self.index.find(np.array([fingerprint], np.uint64), self.ring)
-        at = int(self._offset_of(place)[0]) if place[0] >= 0 else -1
+        place = int(self.index.find(np.array([fingerprint], np.uint64), self.ring)[0][0])
+        at = int(self.number[place // BLOCK]) * BLOCK + place % BLOCK if place >= 0 else -1
         return max(at, self.marks.get(fingerprint, -1))
 
-    def oldest_at(self, offsets: I64) -> NDArray[np.float64]:
-        """Return the clock at which the oldest block began that each offset can look back on; -inf before the wrap."""
-        oldest = (offsets - self.horizon) // BLOCK + 1
-        slot = oldest % self.blocks
-        wrapped = (offsets >= self.horizon) & (self.number[slot] == oldest)
-        return np.where(wrapped, self.block_at[slot], -np.inf)
+    def counted_at(self, offset: int) -> int:
+        """Return the fingerprint that the record at an offset up to `applied` was counted by; 0 = it was not."""
+        return int(self.ring[offset % self.size])
+
+    def oldest_at(self, offset: int) -> float:
+        """Return the clock when the oldest block began that the record at `offset` can look back on; -inf at first."""
+        return float(self.since[offset // BLOCK % self.blocks])
 
     # --- writing ---------------------------------------------------------------------------------
 
-    def begin(self, offsets: I64, now: NDArray[np.float64]) -> None:
-        """Make room for a batch of at most `MAX_BATCH` offsets; `now` is the clock at each, kept for new blocks."""
-        if int(offsets[-1]) - self.applied > MAX_BATCH and self.applied >= 0 and len(offsets) > MAX_BATCH:
-            raise ValueError(f"a batch of {len(offsets)} offsets, more than {MAX_BATCH}")
-        self.top = max(self.applied, int(offsets[-1]))
-        for number in range((self.applied + 1) // BLOCK, self.top // BLOCK + 1):
-            slot = number % self.blocks
-            if self.number[slot] != number:
-                first = min(int(np.searchsorted(offsets, number * BLOCK)), len(now) - 1)
-                self._open(number, slot, float(now[first]))
-            self.dirty.add(number)
+    def begin(self, offset: int, last: int, now: float) -> None:
+        """Open the block of the records `offset` to `last`, which come next; `now` is the clock at the first.
+
+        Raises:
+            ValueError: a replay begins before the ring does: it cannot tell what was counted.
+        """
+        number = offset // BLOCK
+        if self.number[number % self.blocks] == number:
+            if last > self.applied:
+                self.dirty.add(number)
+            return
+        if offset <= self.applied:
+            raise ValueError(f"offset {offset} is before the {self.blocks} blocks of fingerprints up to {self.applied}")
+        before = self.applied // BLOCK if self.applied >= 0 else number - 1
+        for each in range(max(before + 1, number - self.blocks + 1), number + 1):
+            self._open(each, now)
+            self.dirty.add(each)
 
     def record(self, fingerprints: U64, offsets: I64) -> None:
-        """Enter the fingerprints first seen in the batch; those up to `applied` are there already."""
-        new = offsets > self.applied
-        fingerprints, places = fingerprints[new], offsets[new] % self.size
+        """Enter fingerprints first seen in the open block; those up to `applied` are there already."""
+        if len(offsets) and offsets[0] <= self.applied:
+            new = offsets > self.applied
+            fingerprints, offsets = fingerprints[new], offsets[new]
+        places = offsets % self.size
         self.ring[places] = fingerprints
         self.index.add(fingerprints, places)
 
-    def close(self) -> None:
-        """The batch is in the ring."""
-        self.applied = self.top
+    def close(self, offset: int) -> None:
+        """Records up to `offset` are in the ring."""
+        self.applied = max(self.applied, offset)
 
     def mark(self, fingerprint: int, offset: int) -> None:
         """Remember a fingerprint that is not the record's own: an original that was replaced, or dropped in advance."""
         self.marks[fingerprint] = offset
         self.dirty.add(offset // BLOCK)
 
-    def _open(self, number: int, slot: int, now: float) -> None:
+    def _open(self, number: int, now: float) -> None:
+        slot = number % self.blocks
         cells = self.ring[slot * BLOCK : (slot + 1) * BLOCK]
         self.index.remove(cells[cells != 0], self.ring)
         cells[:] = 0
+        oldest = number - self.blocks + 1
+        wrapped = self.number[oldest % self.blocks] == oldest
+        self.since[slot] = self.block_at[oldest % self.blocks] if wrapped and oldest >= 0 else -np.inf
         self.number[slot], self.block_at[slot] = number, now
         if self.marks:
-            floor = (number - self.blocks + 1) * BLOCK
-            self.marks = {f: at for f, at in self.marks.items() if at >= floor}
+            self.marks = {f: at for f, at in self.marks.items() if at >= oldest * BLOCK}
 
     # --- rows ------------------------------------------------------------------------------------
 
@@ -210,21 +221,23 @@ class Fingerprints:
         slot = number % self.blocks
         if self.number[slot] != number:
             return None
-        low = number * BLOCK
         marks = {f: at for f, at in self.marks.items() if at // BLOCK == number}
-        fingerprints = self.ring[slot * BLOCK : (slot + 1) * BLOCK].copy()
-        return BlockRow(number, float(self.block_at[slot]), min(self.applied, low + BLOCK - 1), fingerprints, marks)
+        cells = self.ring[slot * BLOCK : (slot + 1) * BLOCK].copy()
+        applied = min(self.applied, (number + 1) * BLOCK - 1)
+        return BlockRow(number, float(self.block_at[slot]), float(self.since[slot]), applied, cells, marks)
 
     def load(self, rows: list[BlockRow]) -> None:
-        """Fill an empty ring from stored blocks, in any order; a slot keeps its highest block."""
-        for row in sorted(rows, key=lambda r: r.number):
+        """Fill an empty ring from stored blocks, in any order of the list; they were written in that of their numbers.
+
+        Of stored blocks only the newest run without a hole counts: what is behind a hole the ring had moved past.
+        """
+        newest_first = sorted(rows, key=lambda r: -r.number)[: self.blocks]
+        run = [row for k, row in enumerate(newest_first) if row.number == newest_first[0].number - k]
+        for row in run:
             slot = row.number % self.blocks
-            self.number[slot], self.block_at[slot] = row.number, row.at
+            self.number[slot], self.block_at[slot], self.since[slot] = row.number, row.at, row.since
             self.ring[slot * BLOCK : (slot + 1) * BLOCK] = row.fingerprints
-            self.applied = max(self.applied, row.applied)
             self.marks.update(row.marks)
-        self.top = self.applied
-        floor = (self.applied // BLOCK - self.blocks + 1) * BLOCK
-        self.marks = {f: at for f, at in self.marks.items() if at >= floor}
+        self.applied = run[0].applied if run else -1
         held = np.flatnonzero(self.ring)
         self.index.add(self.ring[held], held)

@@ -4,10 +4,12 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spendbrake.actions.policies.state import LadderState
 from spendbrake.detectors.panel import TeamPanel
 from spendbrake.streams.budgets.tiers import NodeTiers
+from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.rules.periods import Periods
 from spendbrake.streams.engine.state.fingerprints import Fingerprints
 from spendbrake.streams.engine.state.series import SeriesTable
@@ -21,7 +23,12 @@ MARKS = 64
 
 @dataclass(frozen=True, slots=True)
 class KeyChain:
-    """The nodes that bind an API key's calls, from the key up; a team's share of what gateways read."""
+    """The nodes that bind the calls of an API key, or of a project, from it up to the team.
+
+    Attributes:
+        project: What a key is registered to, and its `environment`.
+        seen_at: The log's clock when it was first named so.
+    """
 
     nodes: tuple[str, ...]
     project: str | None
@@ -36,7 +43,7 @@ class Head:
     Attributes:
         saved_panel: The panel as it was stored, until it is needed.
         tiers: Tier states by node id.
-        keys: API key -> what gateways must know of it, as published.
+        keys: API key -> what gateways must know of it, as published; `projects` likewise, by the name events use.
     """
 
     ladder: LadderState = field(default_factory=LadderState)
@@ -44,6 +51,7 @@ class Head:
     saved_panel: bytes | None = None
     tiers: dict[str, NodeTiers] = field(default_factory=dict)
     keys: dict[str, KeyChain] = field(default_factory=dict)
+    projects: dict[str, KeyChain] = field(default_factory=dict)
 
 
 class PartitionState:
@@ -57,19 +65,19 @@ class PartitionState:
     Attributes:
         applied: Last offset that is in the state; -1 at the beginning.
         now: The log's clock at that offset.
-        emitted: Offset up to which dead letters and forwards were sent before a crash.
         marks: (next offset, clock, version of the rules) wherever a commit may stand.
         rules: Version of the rules the tiers were set by; 0 before any.
         numbered_by: The compiled rules whose calendar numbers the series hold.
         unarmed: Series that have become nodes since tiers were last set.
-        new_keys: (team, API key) that events have named for the first time.
-        replayed: Highest stamp of a loaded row: up to here rows may hold parts of the log already.
+        new_chains: (team, API key, project) that events have named for the first time, either of the two.
+        replayed: Highest stamp of a loaded row: up to here rows may hold parts of the log already, and everything that
+            followed from it was sent.
     """
 
     def __init__(self, number: int, epoch: int, blocks: int) -> None:
         self.number, self.epoch = number, epoch
         self.applied, self.now = -1, 0.0
-        self.emitted = self.replayed = -1
+        self.replayed = -1
         self.marks: deque[tuple[int, float, int]] = deque(maxlen=MARKS)
         self.series = SeriesTable()
         self.teams = TeamTable()
@@ -82,9 +90,9 @@ class PartitionState:
         self.periods = Periods()
         self.hour = -1
         self.rules = 0
-        self.numbered_by: object = None
+        self.numbered_by: Rules | None = None
         self.unarmed: list[int] = []
-        self.new_keys: list[tuple[int, str]] = []
+        self.new_chains: list[tuple[int, str, str]] = []
 
     def team(self, name: str, calendar: int) -> int:
         """Return the row of a team, with the series and the head it has from the start."""
@@ -99,6 +107,21 @@ class PartitionState:
         if row not in self.heads:
             self.heads[row] = Head()
         return row
+
+    def settle(self, hour: int, offset: int) -> None:
+        """Begin an hour of the clock at a record: what detectors compare with is taken at full hours."""
+        self.hour = hour
+        teams = np.arange(len(self.teams))
+        self.settle_teams(teams[self.teams.seen[: len(self.teams)] < offset], hour)
+
+    def settle_teams(self, teams: NDArray[np.int64], hour: int) -> None:
+        """Take for some teams what was so when an hour began."""
+        self.sessions.settle(teams)
+        self.cost_24h[teams] = self.series.hours.sums("cost", self.teams.series[teams], hour - 24, hour - 1)
+
+    def replays(self, offsets: NDArray[np.int64]) -> bool:
+        """Tell whether loaded rows may hold some of these offsets, given in order, already."""
+        return len(offsets) > 0 and int(offsets[0]) <= self.replayed
 
     def mark(self) -> None:
         """Remember the clock at the offset that comes next: a commit may stand here."""

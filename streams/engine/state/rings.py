@@ -60,18 +60,23 @@ class Rings:
             field = self.fields[name].reshape(-1)
             np.add.at(field, flat, values.astype(field.dtype, copy=False))
 
-    def span(self, name: str, row: int, first: int, last: int) -> NDArray[np.generic]:
+    def span(self, name: str, row: int, first: int, last: int) -> I64:
         """Return the buckets `first` to `last` of one row, zeros where the row does not span them."""
         bucket = np.arange(first, last + 1)
         held = (bucket <= self.head[row]) & (bucket > self.head[row] - self.cells)
         values = self.fields[name][row, bucket % self.cells]
-        return np.where(held, values, 0).astype(values.dtype)
+        return np.where(held, values, 0).astype(np.int64, copy=False)
 
-    def at(self, name: str, rows: I64, buckets: I64) -> NDArray[np.generic]:
+    def bucket(self, row: int, bucket: int) -> dict[str, int]:
+        """Return all fields of one bucket of a row, zeros where the row does not span it."""
+        cell, held = bucket % self.cells, 0 <= self.head[row] - bucket < self.cells
+        return {name: int(field[row, cell]) if held else 0 for name, field in self.fields.items()}
+
+    def at(self, name: str, rows: I64, buckets: I64) -> I64:
         """Return one bucket of each of `rows`, zero where the row does not span it."""
         head = self.head[rows]
         held = (buckets <= head) & (buckets > head - self.cells)
-        return np.where(held, self.fields[name][rows, buckets % self.cells], 0)
+        return np.where(held, self.fields[name][rows, buckets % self.cells], 0).astype(np.int64, copy=False)
 
     def sums(self, name: str, rows: I64, first: I64 | int, last: I64 | int) -> I64:
         """Return for each of `rows` the sum over the buckets `first` to `last` (scalars or one a row)."""
@@ -81,4 +86,5 @@ class Rings:
         cell = np.arange(self.cells)
         bucket = head[:, None] - (head[:, None] - cell) % self.cells
         held = (bucket >= first[:, None]) & (bucket <= last[:, None])
-        return np.where(held, self.fields[name][rows], 0).sum(axis=1, dtype=np.int64)
+        sums: I64 = np.where(held, self.fields[name][rows], 0).sum(axis=1, dtype=np.int64)
+        return sums

@@ -23,6 +23,7 @@ from spendbrake.streams.engine.state.sessions import ARRAYS
 HEAD, SERIES, BLOCKS, PARTITION = "head", "series", "block", "partition"
 TEAM_FIELDS = ("unplaced", "n_unplaced")
 SERIES_FIELDS = ("total", "step", "first_at")
+HOUR_S = 3600
 SESSION_FIELDS = ("ended_cost", "ended", "typical", "behind")
 
 
@@ -64,13 +65,21 @@ def copy_blocks(state: PartitionState) -> list[Row]:
     for number in sorted(state.fingerprints.dirty):
         block = state.fingerprints.row(number)
         if block is not None:
-            meta = {"number": number, "at": block.at, "applied": block.applied, "marks": list(block.marks.items())}
+            meta = {"number": number, "at": block.at, "since": _known(block.since), "applied": block.applied}
             stamp = Stamp(epoch=state.epoch, offset=block.applied)
             used = block.applied - number * BLOCK + 1
-            arrays = {"fingerprints": block.fingerprints[:used]}
+            arrays = {
+                "fingerprints": block.fingerprints[:used],
+                "marks": np.fromiter(block.marks.keys(), np.uint64, len(block.marks)),
+                "marked_at": np.fromiter(block.marks.values(), np.int64, len(block.marks)),
+            }
             rows.append(Row(f"{BLOCKS}|{number % state.fingerprints.blocks}", pack(stamp, meta, arrays)))
     state.fingerprints.dirty.clear()
     return rows
+
+
+def _known(at: float) -> float | None:
+    return at if np.isfinite(at) else None
 
 
 def copy_partition(state: PartitionState) -> Row:
@@ -81,15 +90,19 @@ def copy_partition(state: PartitionState) -> Row:
 
 def _head(state: PartitionState, team: int) -> dict[str, Any]:
     head = state.heads[team]
-    due = float(state.teams.due[team])
     return {
         "ladder": head.ladder.to_state(),
         "tiers": {node: tiers.to_state() for node, tiers in head.tiers.items()},
-        "keys": {k: [list(c.nodes), c.project, c.environment, c.seen_at] for k, c in head.keys.items()},
+        "keys": _chains(head.keys),
+        "projects": _chains(head.projects),
         "closed": int(state.teams.closed[team]),
         "floor": int(state.teams.closable(state.now, team)),
-        "due": due if np.isfinite(due) else None,
+        "due": _known(float(state.teams.due[team])),
     }
+
+
+def _chains(chains: Mapping[str, KeyChain]) -> dict[str, Any]:
+    return {name: [list(c.nodes), c.project, c.environment, c.seen_at] for name, c in chains.items()}
 
 
 def _panel(head: Head) -> dict[str, np.ndarray[Any, Any]]:
@@ -101,7 +114,7 @@ def _series(
     state: PartitionState, team: int, rows: np.ndarray[Any, Any], *, first: bool
 ) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
     table = state.series
-    meta = {"names": [(table.names[r].kind, table.names[r].name, table.node[r]) for r in rows.tolist()]}
+    meta: dict[str, Any] = {"names": [(table.names[r].kind, table.names[r].name, table.node[r]) for r in rows.tolist()]}
     arrays = {name: getattr(table, name)[rows] for name in SERIES_FIELDS}
     arrays |= _rings("hours", table.hours, rows) | _rings("days", table.days, rows)
     if first:
@@ -111,6 +124,7 @@ def _series(
         arrays |= {f"session.{name}": getattr(state.sessions, name)[one] for name in (*ARRAYS, *SESSION_FIELDS)}
         arrays |= {f"team.{name}": getattr(state.teams, name)[one] for name in TEAM_FIELDS}
         arrays["cost_24h"] = state.cost_24h[one]
+        meta["hour"] = state.hour
         arrays["floor"] = state.teams.closable(state.now, one)
     return meta, arrays
 
@@ -132,6 +146,7 @@ def restore(state: PartitionState, rows: Mapping[str, bytes], committed: int | N
         LostState: the rows are of a later incarnation of the topic, or none tells the clock at the commit.
         BadRow: a row this version cannot read.
     """
+    hours: dict[int, int] = {}
     for key, value in sorted(rows.items(), key=lambda item: _order(item[0])):
         stamp, meta, arrays = unpack(value)
         if stamp.epoch > state.epoch:
@@ -143,12 +158,14 @@ def restore(state: PartitionState, rows: Mapping[str, bytes], committed: int | N
         elif kind == HEAD:
             _load_head(state, key.split("|", 1)[1], meta, arrays, offset)
         elif kind == SERIES:
-            _load_series(state, key.split("|", 2)[2], meta, arrays, offset)
+            team = _load_series(state, key.split("|", 2)[2], meta, arrays, offset)
+            if "hour" in meta:
+                hours[team] = meta["hour"]
         elif kind != BLOCKS:
             raise BadRow(f"row of unknown kind: {key!r}")
         state.replayed = max(state.replayed, offset)
     state.fingerprints.load(list(_blocks(state, rows)))
-    _complete(state)
+    _complete(state, hours)
 
 
 def _order(key: str) -> tuple[int, int]:
@@ -160,7 +177,6 @@ def _order(key: str) -> tuple[int, int]:
 def _load_partition(state: PartitionState, meta: Mapping[str, Any], committed: int | None, offset: int) -> None:
     if offset < 0:
         return
-    state.emitted = offset
     if committed is None:
         return
     for at, now, rules in meta["marks"]:
@@ -176,41 +192,54 @@ def _load_head(state: PartitionState, name: str, meta: Mapping[str, Any], arrays
     head = state.heads[team]
     head.ladder = LadderState.from_state(meta["ladder"])
     head.tiers = {node: NodeTiers.from_state(tiers) for node, tiers in meta["tiers"].items()}
-    head.keys = {key: KeyChain(tuple(nodes), *rest) for key, (nodes, *rest) in meta["keys"].items()}
+    for kind, chains in (("keys", head.keys), ("projects", head.projects)):
+        chains |= {name: KeyChain(tuple(nodes), *rest) for name, (nodes, *rest) in meta[kind].items()}
     head.saved_panel = arrays["panel"].tobytes() if "panel" in arrays else None
     teams = state.teams
-    teams.judged[team], teams.closed[team] = at, meta["closed"]
+    teams.judged[team], teams.closed[team] = max(int(teams.judged[team]), at), meta["closed"]
     teams.floor[team] = max(int(teams.floor[team]), meta["floor"])
     teams.due[team] = np.inf if meta["due"] is None else meta["due"]
 
 
-def _load_series(state: PartitionState, name: str, meta: Mapping[str, Any], arrays: Mapping[str, Any], at: int) -> None:
+def _load_series(state: PartitionState, name: str, meta: Mapping[str, Any], arrays: Mapping[str, Any], at: int) -> int:
+    """Load one group; return its team. Of a series that two groups tell of, the later one holds."""
     team = state.team(name, 0)
     table = state.series
-    rows = []
+    rows, later = [], []
     for kind, label, node in meta["names"]:
         row = table.find(team, kind, label)
         row = table.create(team, kind, label, 0) if row is None else row
-        table.node[row], table.seen[row] = node, at
+        later.append(at >= table.seen[row])
         rows.append(row)
-    index = np.array(rows, np.int64)
+        if later[-1]:
+            table.node[row], table.seen[row] = node, at
+    chosen = np.array(later, np.bool_)
+    index = np.array(rows, np.int64)[chosen]
+    mine = {key: array[chosen] if len(array) == len(chosen) else array for key, array in arrays.items()}
     for field in SERIES_FIELDS:
-        getattr(table, field)[index] = arrays[field]
-    _load_rings("hours", table.hours, index, arrays)
-    _load_rings("days", table.days, index, arrays)
-    for row in rows:
-        table.pass_step(row, int(table.total[row]))
+        getattr(table, field)[index] = mine[field]
+    _load_rings("hours", table.hours, index, mine)
+    _load_rings("days", table.days, index, mine)
+    for row in index.tolist():
+        table.set_step(row, int(table.step[row]))
     if "cost_24h" in arrays:
-        one = np.array([team])
-        for ring in ("fine", "minutes", "hours", "days"):
-            _load_rings(f"team.{ring}", getattr(state.teams, ring), one, arrays)
-        for field in (*ARRAYS, *SESSION_FIELDS):
-            getattr(state.sessions, field)[one] = arrays[f"session.{field}"]
-        for field in TEAM_FIELDS:
-            getattr(state.teams, field)[one] = arrays[f"team.{field}"]
-        state.cost_24h[one] = arrays["cost_24h"]
-        state.teams.floor[team] = max(int(state.teams.floor[team]), int(arrays["floor"][0]))
-        state.teams.seen[team] = at
+        _load_team(state, team, arrays, at)
+    return team
+
+
+def _load_team(state: PartitionState, team: int, arrays: Mapping[str, Any], at: int) -> None:
+    one, teams = np.array([team]), state.teams
+    for ring in ("fine", "minutes", "hours", "days"):
+        _load_rings(f"team.{ring}", getattr(teams, ring), one, arrays)
+    for field in (*ARRAYS, *SESSION_FIELDS):
+        getattr(state.sessions, field)[one] = arrays[f"session.{field}"]
+    for field in TEAM_FIELDS:
+        getattr(teams, field)[one] = arrays[f"team.{field}"]
+    state.cost_24h[one] = arrays["cost_24h"]
+    teams.floor[team] = max(int(teams.floor[team]), int(arrays["floor"][0]))
+    teams.seen[team] = at
+    # A head that was not stored again had not changed: it holds up to here.
+    teams.judged[team] = max(int(teams.judged[team]), at)
 
 
 def _load_rings(name: str, rings: Rings, rows: np.ndarray[Any, Any], arrays: Mapping[str, Any]) -> None:
@@ -227,12 +256,21 @@ def _blocks(state: PartitionState, rows: Mapping[str, bytes]) -> Iterator[BlockR
         if stamp.epoch == state.epoch:
             full = np.zeros(BLOCK, np.uint64)
             full[: len(arrays["fingerprints"])] = arrays["fingerprints"]
-            yield BlockRow(meta["number"], meta["at"], meta["applied"], full, {int(f): at for f, at in meta["marks"]})
+            since = -np.inf if meta["since"] is None else meta["since"]
+            marks = dict(zip(arrays["marks"].tolist(), arrays["marked_at"].tolist(), strict=True))
+            yield BlockRow(meta["number"], meta["at"], since, meta["applied"], full, marks)
 
 
-def _complete(state: PartitionState) -> None:
-    """Derive what is not stored."""
+def _complete(state: PartitionState, hours: Mapping[int, int]) -> None:
+    """Derive what is not stored.
+
+    Args:
+        hours: Hour of the clock that each team's row was stored in. A row that is older than the hour of the commit
+            has not changed since, or it would have been stored: what full hours set is derived from it.
+    """
     teams = state.teams
-    state.hour = int(state.now // 3600) if state.now else -1
+    state.hour = int(state.now // HOUR_S) if state.now else -1
+    behind = [team for team, hour in hours.items() if hour < state.hour]
+    state.settle_teams(np.array(behind, np.int64), state.hour)
     for team in range(len(teams)):
-        teams.open[team] = teams.next_open(team, int(teams.floor[team]))
+        teams.close(team, int(teams.floor[team]))

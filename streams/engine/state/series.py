@@ -1,7 +1,7 @@
 """Series: what a team, and each of its keys, models, projects, environments and nodes has spent. Arrays, a row each."""
 
+from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from spendbrake.streams.engine.state.rings import Rings
 
 I64 = NDArray[np.int64]
-Kind: TypeAlias = Literal["team", "project", "key", "model", "environment", "node", "calendar"]
-"""A `calendar` series is the whole team by a calendar that one of its ancestors keeps, and is named by its key."""
+KINDS = ("team", "project", "key", "model", "environment", "node", "calendar")
+"""A `node` series is a node of another level; a `calendar` one the whole team by a calendar that one of its ancestors
+keeps, named by its key."""
 OTHER = "other"
 """Name of the series that takes what a team with too many of a kind has left over."""
 
@@ -20,16 +21,18 @@ UNLIMITED = np.iinfo(np.int64).max
 GROUP = 32
 """Series of a team kept in one row."""
 
-NEW_STEPS = tuple(int(usd * 10**9) for usd in (0.05, 0.2, 1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000))
+NEW_STEPS = tuple(
+    cents * 10**7 for cents in (5, 20, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
+)
 """Totals at which a new series is shown to the detectors, nano-USD."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesName:
-    """What a series is: its team, kind, and name; and its number among the series of the team."""
+    """What a series is: its team, kind (one of `KINDS`), and name; and its number among the series of the team."""
 
     team: int
-    kind: Kind
+    kind: str
     name: str
     local: int
 
@@ -43,9 +46,10 @@ class SeriesTable:
         days: Cost and calls a local day of the series' calendar.
         calendar: Number of the series' calendar among the engine's.
         month: Spent in the current period, nano-USD; derived from `days`.
-        next_month: Total of the period at which a tier must be looked at.
-        next_day: Total of the day at which one must be.
-        total: Spent since `first_at`, nano-USD; `step` counts the `NEW_STEPS` it has passed.
+        next_month: Total of the period at which a tier opens; below `low_month` one that stands is resolved.
+        next_day: Total of the day at which one opens; `low_day` likewise.
+        first_at: Event time of the first record, in the log's order.
+        total: Spent since then, nano-USD; `step` counts the `NEW_STEPS` it has passed.
         node: Id of the node in the tree, None for series that are no node.
         told: Whether rollups tell of it: teams and calendars.
         seen: Offset up to which the row as it was loaded holds the log; -1 for rows born here.
@@ -54,7 +58,7 @@ class SeriesTable:
 
     def __init__(self, rows: int = 64) -> None:
         self.names: list[SeriesName] = []
-        self.index: dict[tuple[int, Kind, str], int] = {}
+        self.index: dict[tuple[int, str, str], int] = {}
         self.of_team: list[list[int]] = []
         self.hours = Rings(HOURS, {"cost": np.int64, "calls": np.int32}, rows)
         self.days = Rings(DAYS, {"cost": np.int64, "calls": np.int32}, rows)
@@ -62,6 +66,8 @@ class SeriesTable:
         self.month = np.zeros(rows, np.int64)
         self.next_month = np.full(rows, UNLIMITED, np.int64)
         self.next_day = np.full(rows, UNLIMITED, np.int64)
+        self.low_month = np.zeros(rows, np.int64)
+        self.low_day = np.zeros(rows, np.int64)
         self.first_at = np.full(rows, np.inf)
         self.total = np.zeros(rows, np.int64)
         self.step = np.zeros(rows, np.int64)
@@ -79,11 +85,11 @@ class SeriesTable:
         """Rows there is room for."""
         return len(self.month)
 
-    def find(self, team: int, kind: Kind, name: str) -> int | None:
+    def find(self, team: int, kind: str, name: str) -> int | None:
         """Return the row of a series, None when there is none."""
         return self.index.get((team, kind, name))
 
-    def create(self, team: int, kind: Kind, name: str, calendar: int) -> int:
+    def create(self, team: int, kind: str, name: str, calendar: int) -> int:
         """Return the row of a new series."""
         row = len(self.names)
         if row == self.rows:
@@ -107,6 +113,8 @@ class SeriesTable:
             ("month", 0),
             ("next_month", UNLIMITED),
             ("next_day", UNLIMITED),
+            ("low_month", 0),
+            ("low_day", 0),
             ("first_at", np.inf),
             ("total", 0),
             ("step", 0),
@@ -120,12 +128,13 @@ class SeriesTable:
 
     def pass_step(self, row: int, total: int) -> None:
         """Move on to the next amount at which a new series is shown."""
-        step = int(np.searchsorted(NEW_STEPS, total, side="right"))
+        self.set_step(row, bisect_right(NEW_STEPS, total))
+
+    def set_step(self, row: int, step: int) -> None:
+        """Take so many of the amounts for passed."""
         self.step[row] = step
         self.next_step[row] = NEW_STEPS[step] if step < len(NEW_STEPS) else UNLIMITED
 
     def today(self, rows: I64, day: I64) -> I64:
         """Return what each of `rows` has spent on its local `day`."""
-        held = self.days.head[rows] >= day
-        cost = self.days.fields["cost"][rows, day % DAYS]
-        return np.where(held & (day > self.days.head[rows] - DAYS), cost, 0)
+        return self.days.at("cost", rows, day)

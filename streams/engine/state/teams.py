@@ -17,15 +17,16 @@ GRACE_S = 15.0
 PHASES = 20
 PHASE_S = 0.5
 """Teams close their buckets in turns of half a second, so that no step has to close all of them."""
-NO_BUCKET = np.iinfo(np.int64).max
+NO_BUCKET = 2**62
 
 TOKENS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
 FINE_FIELDS: dict[str, DTypeLike] = {
     "cost": np.int64,
     "calls": np.int32,
     "errors": np.int32,
-    **dict.fromkeys(TOKENS, np.uint32),
+    **dict.fromkeys(TOKENS, np.int64),
 }
+"""Of a minute, and of 10 s, where `late` adds the money that came after a bucket closed and was not shown since."""
 COARSE_FIELDS: dict[str, DTypeLike] = {"errors": np.int32, **dict.fromkeys(TOKENS, np.int64)}
 
 
@@ -36,7 +37,7 @@ class TeamTable:
         names: Node id of each team.
         series: Row of the team's own series.
         grace: Seconds after a bucket's end at which it closes: the watermark and the team's turn.
-        open: Oldest bucket with calls that is not closed, NO_BUCKET when there is none.
+        open: Oldest bucket with calls that is not closed, NO_BUCKET when there is none; it closes at `close_at`.
         closed: Newest bucket with calls that was closed.
         due: When the head of the team wants the clock next, epoch seconds.
         floor: Bucket up to which all were closed when the row was stored.
@@ -48,13 +49,14 @@ class TeamTable:
     def __init__(self, rows: int = 64) -> None:
         self.names: list[str] = []
         self.index: dict[str, int] = {}
-        self.fine = Rings(FINE, FINE_FIELDS, rows)
+        self.fine = Rings(FINE, {**FINE_FIELDS, "late": np.int64}, rows)
         self.minutes = Rings(MINUTES, FINE_FIELDS, rows)
         self.hours = Rings(HOURS, COARSE_FIELDS, rows)
         self.days = Rings(DAYS, COARSE_FIELDS, rows)
         self.series = np.zeros(rows, np.int64)
         self.grace = np.full(rows, GRACE_S)
         self.open = np.full(rows, NO_BUCKET, np.int64)
+        self.close_at = np.full(rows, np.inf)
         self.closed = np.full(rows, -1, np.int64)
         self.due = np.full(rows, np.inf)
         self.floor = np.full(rows, -1, np.int64)
@@ -84,6 +86,7 @@ class TeamTable:
             ("series", 0),
             ("grace", GRACE_S),
             ("open", NO_BUCKET),
+            ("close_at", np.inf),
             ("closed", -1),
             ("due", np.inf),
             ("floor", -1),
@@ -99,15 +102,30 @@ class TeamTable:
         """Return the newest 10 s bucket of each team that is closed at `now`."""
         return np.floor((now - self.grace[team]) / FINE_S).astype(np.int64) - 1
 
-    def closes_at(self, team: int, bucket: int) -> float:
-        """Return the clock at which a bucket of a team closes."""
-        return (bucket + 1) * FINE_S + float(self.grace[team])
+    def open_from(self, team: I64, bucket: I64) -> None:
+        """Note buckets that rows on time have fallen into."""
+        live = bucket > self.floor[team]
+        if not live.all():
+            team, bucket = team[live], bucket[live]
+        np.minimum.at(self.open, team, bucket)
+        self.close_at[team] = (self.open[team] + 1.0) * FINE_S + self.grace[team]
 
-    def next_open(self, team: int, after: int) -> int:
-        """Return the oldest bucket with calls after `after`, NO_BUCKET when there is none."""
+    def close(self, team: int, bucket: int) -> None:
+        """Move on to the oldest bucket with calls after `bucket`."""
+        after = self._next_open(team, bucket)
+        self.open[team] = after
+        self.close_at[team] = (after + 1) * FINE_S + self.grace[team] if after != NO_BUCKET else np.inf
+
+    def pass_over(self, team: I64, now: float) -> None:
+        """Close buckets that nobody looks at."""
+        for each in team.tolist():
+            self.close(each, int(self.closable(now, each)))
+
+    def _next_open(self, team: int, after: int) -> int:
         head = int(self.fine.head[team])
-        first = max(after + 1, head - FINE + 1)
-        if first > head:
-            return int(NO_BUCKET)
-        calls = np.flatnonzero(self.fine.span("calls", team, first, head))
-        return first + int(calls[0]) if len(calls) else int(NO_BUCKET)
+        n = min(head - after, FINE)
+        if n <= 0:
+            return NO_BUCKET
+        first, calls = (head - n + 1) % FINE, self.fine.fields["calls"][team]
+        found = np.flatnonzero(np.concatenate([calls[first:], calls[:first]])[:n])
+        return head - n + 1 + int(found[0]) if len(found) else NO_BUCKET

@@ -1,0 +1,142 @@
+"""Which events of a piece of the log count here, and for how much: at home, not seen before, placed in time, priced."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spendbrake.streams.engine.apply import Rows
+from spendbrake.streams.engine.emit import Emitter
+from spendbrake.streams.engine.intake.columns import NO_COST, Part, fingerprint_of
+from spendbrake.streams.engine.intake.corrections import Corrections, unplaced_mark
+from spendbrake.streams.engine.intake.sorter import Correction
+from spendbrake.streams.engine.rules.book import Rules
+from spendbrake.streams.engine.rules.routes import Routes
+from spendbrake.streams.engine.state.partition import PartitionState
+
+I64 = NDArray[np.int64]
+F64 = NDArray[np.float64]
+
+FUTURE_S = 600.0
+"""An event further ahead of the log's clock has a broken clock behind it."""
+PAST_S = 60 * 86_400.0
+"""An event older than this has no place in the rings (62 days, less what a clock ahead may push out)."""
+
+
+class Counting:
+    """Counts the events of a batch.
+
+    Args:
+        offsets: Of the batch, with `now`, the clock at each.
+    """
+
+    def __init__(
+        self, state: PartitionState, rules: Rules, routes: Routes, emit: Emitter, offsets: I64, now: F64
+    ) -> None:
+        self.state, self.rules, self.routes, self.emit = state, rules, routes, emit
+        self.offsets, self.now = offsets, now
+        self.corrections = Corrections(state, routes, emit, offsets, now)
+
+    def rows(self, part: Part, corrections: list[Correction]) -> Rows:
+        """Return what counts of one piece: events and corrections between two offsets of one block."""
+        if not corrections:
+            return self._plain(part)
+        if not _entangled(part, corrections):
+            return self._plain(part).merged(self._corrected(corrections))
+        begin, rows = -1, self._plain(part.take(np.zeros(0, np.int64)))
+        for one in corrections:
+            between = part.take((part.place > begin) & (part.place < one.place))
+            rows = rows.merged(self._plain(between)).merged(self._corrected([one]))
+            begin = one.place
+        return rows.merged(self._plain(part.take(part.place > begin)))
+
+    def _plain(self, part: Part) -> Rows:
+        route = self.routes.resolve(part, self.now[part.place])
+        here = self.routes.team[route] >= 0
+        if not here.all():
+            self._forward(part.place[~here], route[~here])
+            part, route = part.take(here), route[here]
+        seen, offset = self.state.fingerprints, self.offsets[part.place]
+        double = seen.duplicates(part.fingerprint, offset)
+        if double.any():
+            self.emit.count("duplicates", n=int(double.sum()))
+            part, route, offset = part.take(~double), route[~double], offset[~double]
+        seen.record(part.fingerprint, offset)
+        self.emit.count("events", n=len(part))
+        apart = np.zeros(len(part), np.bool_)
+        return self._placed(part, self._as_rows(part, route, np.ones(len(part), np.int64)), apart)
+
+    def _corrected(self, corrections: list[Correction]) -> Rows:
+        part, sign, apart = self.corrections.signed(corrections)
+        rows = self._as_rows(part, self.routes.resolve(part, self.now[part.place]), sign)
+        rows.session[:] = 0
+        return self._placed(part, rows, apart)
+
+    def _forward(self, place: I64, route: I64) -> None:
+        for i, r in zip(place.tolist(), route.tolist(), strict=True):
+            if self.offsets[i] > self.state.replayed:
+                known = self.routes.routes[r]
+                self.emit.forward(i, float(self.now[i]), known.team_id, known.home)
+
+    def _as_rows(self, part: Part, route: I64, sign: I64) -> Rows:
+        plain = len(sign) == 0 or bool((sign > 0).all())
+        times = 1 if plain else sign
+        return Rows(
+            place=part.place,
+            offset=self.offsets[part.place],
+            now=self.now[part.place],
+            at=part.at,
+            route=route,
+            sign=sign,
+            cost=self._cost(part, route) * times,
+            error=part.error.astype(np.int64) * times,
+            input_tokens=part.input_tokens * times,
+            cache_read_tokens=part.cache_read_tokens * times,
+            cache_write_tokens=part.cache_write_tokens * times,
+            output_tokens=part.output_tokens * times,
+            session=part.session,
+        )
+
+    def _cost(self, part: Part, route: I64) -> I64:
+        """Return the cost of each event, nano-USD: as billed by its producer, else by the price book."""
+        billed = part.cost != NO_COST
+        if billed.all():
+            return part.cost
+        rate, prices = self.routes.rate[route], self.rules.prices
+        tokens = (part.input_tokens, part.cache_read_tokens, part.cache_write_tokens, part.output_tokens)
+        unpriced = (prices.unpriced(rate, part.at) | part.units) & ~billed
+        self.emit.count("unpriced", n=int(unpriced.sum()))
+        return np.where(billed, part.cost, prices.cost(rate, part.at, *tokens))
+
+    def _placed(self, part: Part, rows: Rows, apart: NDArray[np.bool_]) -> Rows:
+        """Take out what has no place in the rings by its time: its money is counted apart."""
+        if not len(rows):
+            return rows
+        oldest = np.maximum(rows.now - PAST_S, self.state.fingerprints.oldest_at(int(rows.offset[0])))
+        old, future = rows.at <= oldest, rows.at > rows.now + FUTURE_S
+        lost = old | future | apart
+        if not lost.any():
+            return rows
+        self._count_apart(rows.take(lost))
+        for i in np.flatnonzero(lost & (rows.sign > 0)).tolist():
+            offset, fingerprint = int(rows.offset[i]), int(part.fingerprint[i])
+            if offset > self.state.fingerprints.applied:
+                self.state.fingerprints.mark(unplaced_mark(fingerprint), offset)
+            if offset > self.state.replayed:
+                reason = "unplaced_future" if future[i] else "unplaced_old"
+                why = f"event time {rows.at[i]:.3f} against the log's clock {rows.now[i]:.3f}"
+                self.emit.dead(int(rows.place[i]), float(rows.now[i]), "place", reason, "time", why)
+        return rows.take(~lost)
+
+    def _count_apart(self, rows: Rows) -> None:
+        teams = self.state.teams
+        team = self.routes.team[rows.route]
+        fresh = rows.offset > teams.seen[team]
+        np.add.at(teams.unplaced, team[fresh], rows.cost[fresh])
+        np.add.at(teams.n_unplaced, team[fresh], rows.sign[fresh])
+        self.state.series.dirty[teams.series[team]] = True
+
+
+def _entangled(part: Part, corrections: list[Correction]) -> bool:
+    """Tell whether events of a piece share ids with its corrections: then they must be taken one after the other."""
+    events = [event for one in corrections for event in (one.event, one.original)]
+    ids = np.array([fingerprint_of(event.source, event.request_id) for event in events], np.uint64)
+    return bool(np.isin(part.fingerprint, ids).any())

@@ -1,0 +1,110 @@
+"""Money that comes for a 10 s bucket after it was closed: once there is enough of it the bucket is shown again."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spendbrake.streams.engine.apply import Rows, add_fine, bucket_of
+from spendbrake.streams.engine.state.partition import PartitionState
+from spendbrake.streams.engine.state.teams import FINE, TOKENS
+
+I64 = NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class LateBucket:
+    """Late rows of one bucket of one team.
+
+    Attributes:
+        rows: Index of each among the late rows; `places` in the segment.
+        running: Late money not shown so far, with each of them.
+        shown: The entry that it was shown with last.
+    """
+
+    team: int
+    bucket: int
+    rows: I64
+    places: I64
+    running: I64
+    shown: int = -1
+
+
+class Late:
+    """The late rows of a segment.
+
+    Args:
+        rows: New to the rings of their teams, with `team` of each.
+        first: Place in the batch of the segment's first record.
+        floor: Late money from which on a bucket is shown again, nano-USD; None = never.
+    """
+
+    def __init__(self, state: PartitionState, rows: Rows, team: I64, first: int, floor: int | None) -> None:
+        self.state, self.rows, self.team, self.first = state, rows, team, first
+        self.bucket = bucket_of(rows)
+        self.buckets: list[LateBucket] = []
+        self._floor = floor
+        self._cell = team * FINE + self.bucket % FINE
+        if len(rows) and floor is not None:
+            self._find(floor)
+
+    def first_points(self) -> Iterator[tuple[int, int]]:
+        """Yield (number, entry) of every bucket that is to be shown."""
+        for number, bucket in enumerate(self.buckets):
+            k = self._next(bucket)
+            if k is not None:
+                bucket.shown = k
+                yield number, k
+
+    def more(self, bucket: LateBucket) -> dict[str, int]:
+        """Return what has come for a bucket in this segment up to the entry it is shown with, by field."""
+        rows = bucket.rows[: bucket.shown + 1]
+        tokens = {name: getattr(self.rows, name) for name in TOKENS}
+        amounts = {"cost": self.rows.cost, "calls": self.rows.sign, "errors": self.rows.error, **tokens}
+        return {name: int(values[rows].sum()) for name, values in amounts.items()}
+
+    def tell(self, bucket: LateBucket) -> int | None:
+        """Take the money so far for shown; return the next entry to show the bucket with."""
+        bucket.running = bucket.running - int(bucket.running[bucket.shown])
+        k = self._next(bucket)
+        if k is not None:
+            bucket.shown = k
+        return k
+
+    def add(self) -> None:
+        """Add the late rows to the ring."""
+        if not len(self.rows):
+            return
+        fine = self.state.teams.fine
+        add_fine(self.state, self.rows, self.team, self.bucket)
+        live = self.bucket > fine.head[self.team] - FINE
+        unshown = fine.fields["late"].reshape(-1)
+        np.add.at(unshown, self._cell[live], self.rows.cost[live])
+        for bucket in self.buckets:
+            if bucket.bucket > fine.head[bucket.team] - FINE:
+                unshown[bucket.team * FINE + bucket.bucket % FINE] = bucket.running[-1]
+
+    def _find(self, floor: int) -> None:
+        fine = self.state.teams.fine
+        live = np.flatnonzero(self.bucket > fine.head[self.team] - FINE)
+        if not len(live):
+            return
+        cells, which = np.unique(self._cell[live], return_inverse=True)
+        one_of = np.zeros(len(cells), np.int64)
+        one_of[which] = live
+        before = fine.at("late", self.team[one_of], self.bucket[one_of])
+        sums = before.copy()
+        np.add.at(sums, which, np.maximum(self.rows.cost[live], 0))
+        for number in np.flatnonzero(sums >= floor).tolist():
+            rows = live[which == number]
+            running = before[number] + np.cumsum(self.rows.cost[rows])
+            one = int(rows[0])
+            places = self.rows.place[rows] - self.first
+            self.buckets.append(LateBucket(int(self.team[one]), int(self.bucket[one]), rows, places, running))
+
+    def _next(self, bucket: LateBucket) -> int | None:
+        if self._floor is None:
+            return None
+        over = np.flatnonzero(bucket.running[bucket.shown + 1 :] >= self._floor)
+        return bucket.shown + 1 + int(over[0]) if len(over) else None
