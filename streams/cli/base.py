@@ -50,10 +50,14 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 def _expected() -> tuple[type[Exception], ...]:
     """Return the errors that a user can mend."""
+    from confluent_kafka import KafkaException
+
+    from spendbrake.streams.simulate.player import StalledError
     from spendbrake.streams.transport.admin import TopicsError
+    from spendbrake.streams.transport.producer import SendError
     from spendbrake.streams.workers.deployment import Refused
 
-    return (TopicsError, Refused, ValueError, LookupError, OSError)
+    return (KafkaException, SendError, StalledError, TopicsError, Refused, ValueError, LookupError, OSError)
 
 
 def _innermost(error: Exception) -> Exception:

@@ -2,9 +2,10 @@
 
 import typer
 
-from spendbrake.streams.cli import replay, send, up, worker
+from spendbrake.streams.cli import replay, up, worker
 from spendbrake.streams.cli.control import doctor, explain, keys, policy, topics
 from spendbrake.streams.cli.demo import command as demo
+from spendbrake.streams.cli.send import command as send
 
 app = typer.Typer(
     name="spendbrake",

@@ -27,7 +27,7 @@ def jsonl(path: Path) -> Iterator[Line]:
     Raises:
         OSError: the file cannot be read, or is compressed and cut off (after what comes before the cut).
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield number, _event(line)
@@ -46,7 +46,7 @@ def azure(path: Path, *, team: str, model: str, key: str, provider: str, source:
     owner = {"team": team, "model": model, "api_key_id": key, "provider": provider, "source": source or path.name}
     for name, value in owner.items():
         check_name(name, value)
-    with _opened(path) as file, io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="") as text:
+    with opened(path) as file, io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="") as text:
         rows = csv.DictReader(text)
         missing = [column for column in AZURE_COLUMNS if column not in (rows.fieldnames or ())]
         if missing:
@@ -65,7 +65,12 @@ def events_of(lines: Iterable[Line], bad: Callable[[int, BadRecord], None]) -> I
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be read, gzipped or not.
+
+    Raises:
+        OSError: it cannot be read, or is compressed and cut off.
+    """
     with path.open("rb") as file:
         compressed = file.read(2) == GZIP
         file.seek(0)

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ConfigResource,
@@ -199,6 +199,12 @@ class Admin:
         starts = self._offsets(places, OffsetSpec.earliest())
         ends = self._offsets(places, OffsetSpec.latest())
         return {number: (starts[number], ends[number]) for number in sorted(ends)}
+
+    def committed(self, group: str, name: str) -> dict[int, int]:
+        """Return a group's next offset of each partition of a topic that it has committed."""
+        asked = ConsumerGroupTopicPartitions(group, self._places(name))
+        found = self._client.list_consumer_group_offsets([asked], request_timeout=self._timeout_s)[group].result()
+        return {place.partition: place.offset for place in found.topic_partitions if place.offset >= 0}
 
     def _places(self, name: str) -> list[TopicPartition]:
         return [TopicPartition(name, number) for number in range(self.partitions(name))]

@@ -1,0 +1,1 @@
+"""`spendbrake send`: usage events from files onto a deployment's topics, or to its API."""
