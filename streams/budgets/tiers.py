@@ -249,11 +249,10 @@ class NodeTiers:
         self._day.told(found)
         return found
 
-    def shown(self) -> Iterator[tuple[Tier, str, NanoUsd, NanoUsd, bool]]:
-        """Yield the tiers in force: (tier, id of its period, base, threshold, whether it stands)."""
+    def shown(self) -> Iterator[tuple[Tier, str, NanoUsd, bool]]:
+        """Yield the tiers in force: (tier, id of its period, threshold, whether it stands)."""
         for line in (self._month, self._day):
-            for tier, base, threshold in line.measures:
-                yield tier, line.period, base, threshold, line.stands(tier.name)
+            yield from ((tier, line.period, at, line.stands(tier.name)) for tier, _, at in line.measures)
 
     def next_threshold_ended(self, period: str) -> NanoUsd:
         """Return the least total of the month before at which late money opens a tier; `NEVER` when none waits."""

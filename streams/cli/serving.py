@@ -114,7 +114,7 @@ async def beside(service: Service, config: Settings, place: Place, metrics: Metr
         if local is not None:
             book = AddressBook.from_url(needed_redis(config, "worker burn"), USAGE.name, prefix=redis_prefix(config))
             parts.push_async_callback(book.aclose)
-            announcing = asyncio.create_task(announce(book, local, reachable(running, config.redis)))
+            announcing = asyncio.create_task(announce(book, local, reachable(running.host, running.port, config.redis)))
             parts.callback(announcing.cancel)
         LOG.info("health and metrics are served", url=running.url)
         yield running
@@ -146,15 +146,15 @@ def needed_redis(config: Settings, who: str) -> str:
     return config.redis
 
 
-def reachable(running: Running, redis_url: str) -> str:
+def reachable(host: str, port: int, redis_url: str) -> str:
     """Return the URL by which others reach a server: one that listens anywhere is at the address that Redis sees."""
-    if running.host not in ANYWHERE:
-        return running.url
+    if host not in ANYWHERE:
+        return Running.at(host, port)
     peer = urlsplit(redis_url).hostname or "127.0.0.1"
     family, _, _, _, address = socket.getaddrinfo(peer, 1, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect(address)  # sends nothing: the system only chooses where it would send from
-        return Running.at(probe.getsockname()[0], running.port)
+        return Running.at(probe.getsockname()[0], port)
 
 
 def _guard(config: Settings, url: str, clock: Callable[[], float]) -> AsyncGuard:

@@ -135,7 +135,7 @@ def _nodes(state: PartitionState, rules: Rules, team: int) -> Iterator[dict[str,
     for row in table.of_team[team]:
         node = table.node[row]
         tiers = head.tiers.get(node) if node is not None else None
-        if tiers is None or not (row == own or any(threshold < NEVER for _, _, _, threshold, _ in tiers.shown())):
+        if tiers is None or not (row == own or any(threshold < NEVER for _, _, threshold, _ in tiers.shown())):
             continue
         standing = standing_of(state, rules, row, _moment(state))
         yield {
@@ -150,7 +150,7 @@ def _nodes(state: PartitionState, rules: Rules, team: int) -> Iterator[dict[str,
 
 
 def _tiers(tiers: NodeTiers, standing: Standing) -> Iterator[dict[str, Any]]:
-    for tier, period, _, threshold, stands in tiers.shown():
+    for tier, period, threshold, stands in tiers.shown():
         yield {
             "tier": tier.name,
             "basis": tier.basis,
