@@ -41,6 +41,13 @@ kafka-test: $(READY) ## Tests against a real Apache Kafka (Java 17 and Maven; no
 wheel-test: $(READY) ## sdist -> wheel -> a clean environment.
 	$(BIN)/pytest -q -m wheel
 
+bench: $(READY) ## Measure engine, pipeline, latency and Guard; writes build/bench-*.json, a report as Markdown.
+	$(BIN)/python tests/bench/engine.py --events 100000
+	$(BIN)/python tests/bench/pipeline.py
+	$(BIN)/python tests/bench/latency.py
+	$(BIN)/python tests/bench/guard.py --seconds 5
+	$(BIN)/python tests/bench/report.py > build/bench.md
+
 lint: $(READY) ## Style, imports, and the rules about the tree.
 	$(BIN)/ruff check $(FOLDERS)
 	$(BIN)/ruff format --check $(FOLDERS)
@@ -57,4 +64,4 @@ fmt: $(READY) ## Rewrite in the house format.
 ci: ## What continuous integration runs.
 	.ci/run
 
-.PHONY: help venv lock demo test kafka-test wheel-test lint type fmt ci
+.PHONY: help venv lock demo test kafka-test wheel-test bench lint type fmt ci

@@ -124,6 +124,9 @@ class Deployment:
     def burn(self) -> Process:
         return self._start("worker", "burn")
 
+    def parents(self) -> Process:
+        return self._start("worker", "parents")
+
     def act(self) -> Process:
         return self._start("worker", "act", "--class", "limits")
 

@@ -1,0 +1,94 @@
+"""What every bench says about itself: its machine, its command, a table for people and the same figures as JSON."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build"
+
+
+def machine() -> dict[str, Any]:
+    """Return the machine as it is now: its load tells how far its figures may be believed."""
+    cpu = next((line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")), "unknown")
+    return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "load": load()}
+
+
+def load() -> float:
+    """Return the load average of the last minute."""
+    return round(os.getloadavg()[0], 2)
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@dataclass
+class Report:
+    """The figures of one bench, printed and written as they come to an end.
+
+    Attributes:
+        target: Names the file, `build/bench-<target>.json`.
+        facts: What holds for all rows.
+    """
+
+    target: str
+    title: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=machine)
+    console: Console = field(default_factory=lambda: _console())
+
+    def add(self, name: str, **figures: Any) -> None:
+        """Add a row under the load of this moment, and say so at once: a bench takes minutes."""
+        self.rows.append({"name": name, **figures, "load": load()})
+        told = " ".join(f"{key}={shown(value)}" for key, value in self.rows[-1].items())
+        self.console.print(told, highlight=False, soft_wrap=True)
+
+    def _all(self) -> list[tuple[str, Any]]:
+        return [(name, value) for name, value in (self.machine | self.facts).items() if not isinstance(value, list)]
+
+    def end(self, out: Path | None = None) -> None:
+        """Print the table and write the file."""
+        told = " ".join(f"{name}={shown(value)}" for name, value in self._all())
+        self.console.print(table(self.title, self.rows))
+        self.console.print(told, highlight=False, soft_wrap=True)
+        path = out or BUILD / f"bench-{self.target}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        command = " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
+        content = {"target": self.target, "title": self.title, "command": command, "machine": self.machine}
+        path.write_text(json.dumps(content | {"facts": self.facts, "rows": self.rows}, indent=2) + "\n")
+
+
+def table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
+    """Return rows as a table; the columns are those of all rows, in order of their first appearance."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    drawn = Table(title=title, title_justify="left")
+    for name in columns:
+        drawn.add_column(name.replace("_", " "), justify="left" if name == "name" else "right")
+    for row in rows:
+        drawn.add_row(*(shown(row.get(name)) for name in columns))
+    return drawn
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def shown(value: Any) -> str:
+    """Return a figure as people read it."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.2f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,192 @@
+"""A burn worker in a process of its own, watched from within: CPU, wall clock and events, first chunk to last.
+
+`python tests/bench/runner.py burn|up|fill [--profile]`, settings by environment; pipeline.py calls it. It runs the
+services that `spendbrake worker burn` and `spendbrake up` run, and looks on through `observers`: no other code path.
+"""
+
+import argparse
+import asyncio
+import cProfile
+import json
+import os
+import resource
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from events import Population, bench_policy
+from shares import shares
+
+from spendbrake.schemas.topics import USAGE
+from spendbrake.streams import logs
+from spendbrake.streams.cli.base import broker_of, place_of
+from spendbrake.streams.cli.stack import stack
+from spendbrake.streams.metrics import Metrics
+from spendbrake.streams.settings import Settings
+from spendbrake.streams.workers.deployment import create
+from spendbrake.streams.workers.service import Service, burn_service
+
+LOOK_S = 0.02
+HZ = os.sysconf("SC_CLK_TCK")
+OUTSTANDING = 5_000
+
+
+@dataclass
+class Mark:
+    """One moment.
+
+    Attributes:
+        cpu: CPU time of the process so far, seconds: what /proc/PID/stat shows, finer.
+        threads: Of each thread, seconds, as /proc/PID/task/TID/stat shows it.
+    """
+
+    wall: float = field(default_factory=time.perf_counter)
+    cpu: float = field(default_factory=time.process_time)
+    threads: dict[str, float] = field(default_factory=lambda: threads())
+
+
+def threads() -> dict[str, float]:
+    names = {thread.native_id: thread.name for thread in threading.enumerate()}
+    used: dict[str, float] = {}
+    for path in Path("/proc/self/task").iterdir():
+        fields = (path / "stat").read_text().rpartition(")")[2].split()
+        name = names.get(int(path.name), "others")
+        used[name] = used.get(name, 0.0) + (int(fields[11]) + int(fields[12])) / HZ
+    return used
+
+
+class Watch:
+    """Watches a burn service until it has applied and committed all that the log held when it began.
+
+    Attributes:
+        marks: `first` chunk applied, the last one `applied`, all `stored`, acknowledged and committed.
+    """
+
+    def __init__(self, service: Service, ends: dict[int, tuple[int, int]], profiled: bool) -> None:
+        self.service, self._left = service, {number: end for number, (_, end) in ends.items() if end}
+        self._ends = dict(self._left)
+        self.marks: dict[str, Mark] = {}
+        self.counted: dict[str, int] = {"events": 0, "duplicates": 0, "steps": 0, "records_out": 0}
+        self.first_events = 0
+        self.slowest_step_s = 0.0
+        self._profiles = [cProfile.Profile(time.thread_time) for _ in range(2)] if profiled else []
+        service.worker.observers.append(self.observe)
+        step = service.worker.engine.step
+
+        def timed(*arguments: Any) -> Any:
+            began = time.perf_counter()
+            outcome = step(*arguments)
+            self.slowest_step_s = max(self.slowest_step_s, time.perf_counter() - began)
+            return outcome
+
+        service.worker.engine.step = timed
+
+    def observe(self, owned: Any, outcome: Any) -> None:
+        for name in ("events", "duplicates"):
+            self.counted[name] += outcome.counters[name, ""]
+        self.counted["steps"] += 1
+        self.counted["records_out"] += len(outcome.records)
+        if not self.marks:
+            self.first_events = self.counted["events"] + self.counted["duplicates"]
+            self.slowest_step_s = 0.0
+            self._profile(on=True)
+            self.marks["first"] = Mark()
+        if owned.last + 1 >= self._left.get(owned.number, 1 << 62):
+            del self._left[owned.number]
+            if not self._left:
+                self.marks["applied"] = Mark()
+
+    async def until_stored(self) -> None:
+        """Return once all is committed."""
+        while "stored" not in self.marks:
+            await asyncio.sleep(LOOK_S)
+            if "applied" in self.marks and self._committed():
+                self.marks["stored"] = Mark()
+        self._profile(on=False)
+        self.service.stop()
+
+    def _committed(self) -> bool:
+        progress = {tp.partition: known.committed or 0 for tp, known in self.service.app.consumer.progress().items()}
+        return all(progress.get(number, 0) >= end for number, end in self._ends.items())
+
+    def _profile(self, *, on: bool) -> None:
+        """Profile this thread, and the one that reads from Kafka, if there is one."""
+        if not self._profiles:
+            return
+        mine, other = self._profiles
+        thread = getattr(self.service.app.consumer, "_thread", None)
+        if thread is not None:
+            thread.thread_loop.call_soon_threadsafe(other.enable if on else other.disable)
+        if on:
+            mine.enable()
+        else:
+            mine.disable()
+            time.sleep(0.1)
+
+    def told(self) -> dict[str, Any]:
+        told: dict[str, Any] = {name: asdict(mark) for name, mark in self.marks.items()}
+        told |= self.counted | {"first_events": self.first_events, "slowest_step_ms": self.slowest_step_s * 1e3}
+        told["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        if self._profiles:
+            told["shares"] = shares(self._profiles)
+        return told
+
+
+async def burn(config: Settings, profiled: bool) -> dict[str, Any]:
+    """Run one burn worker on a Kafka backlog."""
+    async with broker_of(config) as broker:
+        place = place_of(config)
+        ends = await broker.ends(place.topic(USAGE.name))
+        service = await burn_service(broker, place, config, Metrics(), time.time)
+        watch = Watch(service, ends, profiled)
+        await asyncio.gather(service.run(), watch.until_stored())
+        return watch.told()
+
+
+async def up(config: Settings, profiled: bool) -> dict[str, Any]:
+    """Run everything in this process, on the backlog that `fill` has left in the embedded log."""
+    async with stack(config, bench_policy()) as running:
+        ends = await running.broker.ends(running.place.topic(USAGE.name))
+        watch = Watch(running.service("burn"), ends, profiled)
+        await watch.until_stored()
+        return watch.told()
+
+
+async def fill(config: Settings, population: Population, events: int) -> dict[str, Any]:
+    """Put a backlog into the embedded log."""
+    async with broker_of(config) as broker:
+        place = place_of(config)
+        await create(broker, place, config.data_dir)
+        sent: list[Any] = []
+        for first in range(0, events, OUTSTANDING):
+            for key, value in population.events(min(OUTSTANDING, events - first), time.time()):
+                sent.append(await broker.send(place.topic(USAGE.name), key=key, value=value))
+            await asyncio.gather(*sent)
+            sent.clear()
+    return {"sent": events, "doubled": population.doubled}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("mode", choices=("burn", "up", "fill"))
+    parser.add_argument("--out", type=Path, required=True, help="figures, as JSON")
+    parser.add_argument("--profile", action="store_true", help="add where the CPU time went; it takes twice as long")
+    parser.add_argument("--events", type=int, default=0)
+    parser.add_argument("--teams", type=int, default=0)
+    parser.add_argument("--duplicates", type=float, default=0.0)
+    parser.add_argument("--wire", default="avro")
+    options = parser.parse_args()
+    config = Settings.load()
+    logs.configure("WARNING", "console")
+    if options.mode == "fill":
+        population = Population(options.teams, options.wire, duplicates=options.duplicates)
+        told = asyncio.run(fill(config, population, options.events))
+    else:
+        told = asyncio.run((burn if options.mode == "burn" else up)(config, options.profile))
+    options.out.write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
