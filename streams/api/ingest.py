@@ -26,8 +26,8 @@ IN_FLIGHT_BYTES = 64 << 20
 """Bodies at work at once, bytes; past it clients are told to wait."""
 ACKNOWLEDGED_S = 10.0
 """Longest wait for the broker."""
-SLICE = 200
-"""Events read before others are let run: some 5 ms."""
+SLICE = 100
+"""Events read or sent before others are let run: some 5 ms."""
 RETRY_AFTER_S = 1
 
 
@@ -141,6 +141,8 @@ class Ingest:
             async with asyncio.timeout(self._acknowledged_s):
                 for key, value in records:
                     waits.append(asyncio.ensure_future(await self._send(key, value, ())))
+                    if len(waits) % SLICE == 0:
+                        await asyncio.sleep(0)
                 # Shielded: what is on its way is not called back because a client has to wait.
                 await asyncio.shield(asyncio.gather(*waits))
         except Exception as error:
