@@ -113,7 +113,7 @@ class Context:
     Attributes:
         cost_15m: nano-USD of the last 15 minutes; `cost_24h` of the last 24 hours.
         rate_usd_h: Burn of the last five minutes, USD an hour.
-        top: Heaviest keys, models, projects of the last hour, by cost.
+        top: Heaviest keys, models, projects of the last 15 minutes, by cost.
     """
 
     cost_15m: NanoUsd = 0

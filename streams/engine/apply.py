@@ -76,6 +76,7 @@ class Entries:
     series: I64
     cost: I64
     calls: I64
+    minute: I64
     hour: I64
     day: I64
     current: Mask
@@ -101,6 +102,7 @@ def spread(state: PartitionState, rows: Rows, routes: Routes, calendars: list[Bu
         series=series,
         cost=rows.cost[row],
         calls=rows.sign[row],
+        minute=(at // MINUTE_S).astype(np.int64),
         hour=(at // HOUR_S).astype(np.int64),
         day=day,
         current=(day >= first) & (day < end),
@@ -125,6 +127,7 @@ def add_series(state: PartitionState, rows: Rows, entries: Entries) -> None:
     """Add to the hour and day rings of all series, to months and totals."""
     series, table = entries.series, state.series
     amounts = {"cost": entries.cost, "calls": entries.calls}
+    table.recent.add(series, entries.minute, amounts)
     table.hours.add(series, entries.hour, amounts)
     table.days.add(series, entries.day, amounts)
     if entries.current.all():

@@ -33,7 +33,7 @@ I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 
 SEGMENT_S = 180
-"""Divides the hour, every local midnight, and the 15 minutes of the finest ring."""
+"""Divides the hour, every local midnight, and fits into the finest ring."""
 
 
 class Segment:

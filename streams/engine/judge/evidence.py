@@ -27,11 +27,11 @@ def approved(rules: Rules, team: str, kind: str, name: str) -> bool | None:
 
 
 def contributors(state: PartitionState, team: int, moment: Moment) -> tuple[Contributor, ...]:
-    """Return the heaviest keys, models and projects of a team over this hour and the one before."""
+    """Return the heaviest keys, models and projects of a team over the last 15 minutes."""
     table = state.series
     rows = np.array([row for row in table.of_team[team] if table.names[row].kind in TOP_KINDS], np.int64)
-    hour = int(moment.now // HOUR_S)
-    cost, calls = moment.hours(rows, hour - 1, hour)
+    minute = int(moment.now // MINUTE_S)
+    cost, calls = moment.recent(rows, minute - 14, minute)
     found: dict[str, list[Contributor]] = {kind: [] for kind in TOP_KINDS}
     for row, spent, n in zip(rows.tolist(), cost.tolist(), calls.tolist(), strict=True):
         if spent > 0:

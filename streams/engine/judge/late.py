@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from spendbrake.streams.engine.apply import Rows, add_fine, bucket_of
 from spendbrake.streams.engine.state.partition import PartitionState
-from spendbrake.streams.engine.state.teams import FINE, TOKENS
+from spendbrake.streams.engine.state.teams import FINE, FINE_S, LATE, TOKENS
 
 I64 = NDArray[np.int64]
 
@@ -82,12 +82,12 @@ class Late:
         unshown = fine.fields["late"].reshape(-1)
         np.add.at(unshown, self._cell[live], self.rows.cost[live])
         for bucket in self.buckets:
-            if bucket.bucket > fine.head[bucket.team] - FINE:
-                unshown[bucket.team * FINE + bucket.bucket % FINE] = bucket.running[-1]
+            unshown[bucket.team * FINE + bucket.bucket % FINE] = bucket.running[-1]
 
     def _find(self, floor: int) -> None:
         fine = self.state.teams.fine
-        live = np.flatnonzero(self.bucket > fine.head[self.team] - FINE)
+        # By the record's own clock, not by the ring, which may have moved on within the segment.
+        live = np.flatnonzero(self.bucket > self.rows.now // FINE_S - LATE)
         if not len(live):
             return
         cells, which = np.unique(self._cell[live], return_inverse=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spendbrake.streams.engine.apply import MINUTE_S, Entries, Rows
 from spendbrake.streams.engine.state.partition import PartitionState
+from spendbrake.streams.engine.state.rings import Rings
 
 I64 = NDArray[np.int64]
 
@@ -76,11 +77,21 @@ class Moment:
 
     def hours(self, rows: I64, first: int, last: int) -> tuple[I64, I64]:
         """Return the cost and calls of each of `rows` in the hours `first` to `last`."""
-        ring, entries = self.ledger.state.series.hours, self.ledger.entries
+        entries = self.ledger.entries
+        return self._sums(self.ledger.state.series.hours, None if entries is None else entries.hour, rows, first, last)
+
+    def recent(self, rows: I64, first: int, last: int) -> tuple[I64, I64]:
+        """Return the cost and calls of each of `rows` in the minutes `first` to `last`, at most 15 back."""
+        entries = self.ledger.entries
+        bucket = None if entries is None else entries.minute
+        return self._sums(self.ledger.state.series.recent, bucket, rows, first, last)
+
+    def _sums(self, ring: Rings, bucket: I64 | None, rows: I64, first: int, last: int) -> tuple[I64, I64]:
         cost, calls = ring.sums("cost", rows, first, last), ring.sums("calls", rows, first, last)
-        if entries is None or not len(rows):
+        entries = self.ledger.entries
+        if entries is None or bucket is None or not len(rows):
             return cost, calls
-        later = (self.ledger.place > self.place) & (entries.hour >= first) & (entries.hour <= last)
+        later = (self.ledger.place > self.place) & (bucket >= first) & (bucket <= last)
         order = np.argsort(rows)
         index = order[np.minimum(np.searchsorted(rows, entries.series, sorter=order), len(rows) - 1)]
         later &= rows[index] == entries.series

@@ -129,6 +129,7 @@ def restore(state: ParentsState, rows: Mapping[str, bytes], committed: int | Non
         if stamp.epoch > state.epoch:
             raise LostState(f"row {key!r} is of epoch {stamp.epoch}, the topic of epoch {state.epoch}")
         offset = stamp.offset if stamp.epoch == state.epoch else -1
+        state.replayed = max(state.replayed, offset)
         kind, _, rest = key.partition("|")
         if kind == PARTITION:
             _load_partition(state, meta, committed, offset)

@@ -172,6 +172,7 @@ class ParentsState:
         applied: Last offset that is in the state; -1 at the beginning.
         now: The log's clock at that offset.
         emitted: Offset up to which dead letters were sent before a crash.
+        replayed: Highest stamp of a loaded row.
         marks: (next offset, clock) wherever a commit may stand.
         dirty_heads: Parents judged or told of since their head was stored.
         ruled_by: The compiled rules that the parents were last set by.
@@ -183,7 +184,7 @@ class ParentsState:
     def __init__(self, number: int, epoch: int) -> None:
         self.number, self.epoch = number, epoch
         self.applied, self.now = -1, 0.0
-        self.emitted = -1
+        self.emitted = self.replayed = -1
         self.marks: deque[tuple[int, float]] = deque(maxlen=MARKS)
         self.parents: dict[str, Parent] = {}
         self.dirty_heads: set[str] = set()
@@ -192,6 +193,11 @@ class ParentsState:
         self.tomorrow_at = float("-inf")
         self.numbers: dict[str, int] = {}
         self.wakes: list[tuple[float, str]] = []
+
+    @property
+    def replaying(self) -> bool:
+        """Whether rows that were loaded are ahead of what is applied: none may be stored until it has caught up."""
+        return self.applied < self.replayed
 
     def mark(self) -> None:
         """Remember the clock at the offset that comes next: a commit may stand here."""

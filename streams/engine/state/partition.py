@@ -123,6 +123,14 @@ class PartitionState:
         """Tell whether loaded rows may hold some of these offsets, given in order, already."""
         return len(offsets) > 0 and int(offsets[0]) <= self.replayed
 
+    @property
+    def replaying(self) -> bool:
+        """Whether rows that were loaded are ahead of what is applied: none may be stored until it has caught up.
+
+        They hold later amounts than a stamp of now would say.
+        """
+        return self.applied < self.replayed
+
     def mark(self) -> None:
         """Remember the clock at the offset that comes next: a commit may stand here."""
         self.marks.append((self.applied + 1, self.now, self.rules))

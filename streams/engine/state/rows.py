@@ -116,7 +116,8 @@ def _series(
     table = state.series
     meta: dict[str, Any] = {"names": [(table.names[r].kind, table.names[r].name, table.node[r]) for r in rows.tolist()]}
     arrays = {name: getattr(table, name)[rows] for name in SERIES_FIELDS}
-    arrays |= _rings("hours", table.hours, rows) | _rings("days", table.days, rows)
+    for ring in ("recent", "hours", "days"):
+        arrays |= _rings(ring, getattr(table, ring), rows)
     if first:
         one = np.array([team])
         for ring in ("fine", "minutes", "hours", "days"):
@@ -218,10 +219,13 @@ def _load_series(state: PartitionState, name: str, meta: Mapping[str, Any], arra
     mine = {key: array[chosen] if len(array) == len(chosen) else array for key, array in arrays.items()}
     for field in SERIES_FIELDS:
         getattr(table, field)[index] = mine[field]
+    _load_rings("recent", table.recent, index, mine)
     _load_rings("hours", table.hours, index, mine)
     _load_rings("days", table.days, index, mine)
     for row in index.tolist():
         table.set_step(row, int(table.step[row]))
+    # A head that was not stored again had not changed: it holds up to here.
+    state.teams.judged[team] = max(int(state.teams.judged[team]), at)
     if "cost_24h" in arrays:
         _load_team(state, team, arrays, at)
     return team
@@ -238,8 +242,6 @@ def _load_team(state: PartitionState, team: int, arrays: Mapping[str, Any], at: 
     state.cost_24h[one] = arrays["cost_24h"]
     teams.floor[team] = max(int(teams.floor[team]), int(arrays["floor"][0]))
     teams.seen[team] = at
-    # A head that was not stored again had not changed: it holds up to here.
-    teams.judged[team] = max(int(teams.judged[team]), at)
 
 
 def _load_rings(name: str, rings: Rings, rows: np.ndarray[Any, Any], arrays: Mapping[str, Any]) -> None:

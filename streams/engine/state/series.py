@@ -15,6 +15,8 @@ keeps, named by its key."""
 OTHER = "other"
 """Name of the series that takes what a team with too many of a kind has left over."""
 
+RECENT = 32
+"""Minutes: a quarter of an hour, and room for events ten minutes ahead of the clock."""
 HOURS = 48
 DAYS = 62
 UNLIMITED = np.iinfo(np.int64).max
@@ -42,6 +44,7 @@ class SeriesTable:
 
     Attributes:
         names: What each row is.
+        recent: Cost and calls a minute, for a quarter of an hour: who carries a surge is seen at once.
         hours: Cost and calls an hour, UTC.
         days: Cost and calls a local day of the series' calendar.
         calendar: Number of the series' calendar among the engine's.
@@ -60,6 +63,7 @@ class SeriesTable:
         self.names: list[SeriesName] = []
         self.index: dict[tuple[int, str, str], int] = {}
         self.of_team: list[list[int]] = []
+        self.recent = Rings(RECENT, {"cost": np.int64, "calls": np.int32}, rows)
         self.hours = Rings(HOURS, {"cost": np.int64, "calls": np.int32}, rows)
         self.days = Rings(DAYS, {"cost": np.int64, "calls": np.int32}, rows)
         self.calendar = np.zeros(rows, np.int64)
@@ -106,6 +110,7 @@ class SeriesTable:
 
     def _grow(self, rows: int) -> None:
         more = rows - self.rows
+        self.recent.grow(rows)
         self.hours.grow(rows)
         self.days.grow(rows)
         for name, fill in (

@@ -10,7 +10,10 @@ from spendbrake.streams.engine.state.series import DAYS, HOURS
 I64 = NDArray[np.int64]
 
 FINE_S = 10
-FINE = 90
+FINE = 128
+"""Cells of 10 s: room for a segment, what is `LATE` behind it, and events ten minutes ahead of the clock."""
+LATE = 48
+"""Buckets behind the clock from which on late money is only counted: its bucket is not shown again."""
 MINUTES = 120
 GRACE_S = 15.0
 """The watermark: a bucket closes this long after its end, by the log's clock."""
