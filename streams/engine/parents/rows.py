@@ -140,6 +140,9 @@ def restore(state: ParentsState, rows: Mapping[str, bytes], committed: int | Non
             _load_children(state.parents.setdefault(node, Parent(node)), int(group), meta, arrays)
         else:
             raise BadRow(f"row of unknown kind: {key!r}")
+    if committed is not None and not state.marks:
+        # No snapshot of the partition yet: the next one may be met by a process that finds no commit either.
+        state.marks.append((committed, state.now))
     for parent in state.parents.values():
         at = min(parent.due, tells_at(parent))
         if at < np.inf:

@@ -165,6 +165,9 @@ def restore(state: PartitionState, rows: Mapping[str, bytes], committed: int | N
         elif kind != BLOCKS:
             raise BadRow(f"row of unknown kind: {key!r}")
         state.replayed = max(state.replayed, offset)
+    if committed is not None and not state.marks:
+        # No snapshot of the partition yet: the next one may be met by a process that finds no commit either.
+        state.marks.append((committed, state.now, state.rules))
     state.fingerprints.load(list(_blocks(state, rows)))
     _complete(state, hours)
 

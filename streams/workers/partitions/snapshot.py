@@ -60,10 +60,13 @@ class Snapshot:
         self._log, self._copies, self._acknowledge, self._sleep = log, copies, acknowledge, sleep
 
     async def take(self, owned: Owned, over_s: float = 0.0) -> None:
-        """Store a partition up to what is applied now, spread over `over_s` seconds, and acknowledge."""
+        """Store a partition up to what is applied now, spread over `over_s` seconds, and acknowledge.
+
+        Not while a replay has yet to catch up with the rows it began from.
+        """
         async with owned.writing:
             async with owned.gate:
-                if owned.last < owned.first:
+                if owned.last < owned.first or owned.state.replaying:
                     return
                 cut, generation = owned.last, owned.generation
                 owned.state.mark()
