@@ -26,6 +26,8 @@ IN_FLIGHT_BYTES = 64 << 20
 """Bodies at work at once, bytes; past it clients are told to wait."""
 ACKNOWLEDGED_S = 10.0
 """Longest wait for the broker."""
+AT_ONCE = 500
+"""Events on their way at once, a body; as many acknowledgements come in one turn of the loop."""
 SLICE = 100
 """Events read or sent before others are let run: some 5 ms."""
 RETRY_AFTER_S = 1
@@ -143,8 +145,9 @@ class Ingest:
                     waits.append(asyncio.ensure_future(await self._send(key, value, ())))
                     if len(waits) % SLICE == 0:
                         await asyncio.sleep(0)
-                # Shielded: what is on its way is not called back because a client has to wait.
-                await asyncio.shield(asyncio.gather(*waits))
+                    if len(waits) == AT_ONCE:
+                        await _acknowledged(waits)
+                await _acknowledged(waits)
         except Exception as error:
             LOG.warning("events were not acknowledged", events=len(records), error=repr(error))
             return False
@@ -168,6 +171,12 @@ def record(event: UsageEvent) -> tuple[bytes, bytes]:
     if len(value) > RECORD_BYTES:
         raise BadRecord("too_long", "", None, f"an event of {len(value)} bytes; {RECORD_BYTES} are taken at most")
     return (event.team or event.api_key_id).encode(), value
+
+
+async def _acknowledged(waits: "list[asyncio.Future[Any]]") -> None:
+    """Wait for all; what is on its way is not called back because a client has to wait."""
+    await asyncio.shield(asyncio.gather(*waits))
+    waits.clear()
 
 
 def _let_go(wait: "asyncio.Future[Any]") -> None:

@@ -1,6 +1,7 @@
 """What commands share: settings read, a broker opened, errors told in a line. It runs nothing."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -78,6 +79,12 @@ def place_of(config: Settings) -> "Place":
         simulation=config.prefix.startswith(SIMULATION),
         secrets=config.signing_secrets(),
     )
+
+
+def spare_the_loop() -> None:
+    """Let garbage collection pass over what is here already: with all libraries, a full pass takes 90 ms."""
+    gc.collect()
+    gc.freeze()
 
 
 def redis_prefix(config: Settings) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spendbrake.streams.cli.base import console, run, settings
+from spendbrake.streams.cli.base import console, run, settings, spare_the_loop
 
 
 def up(
@@ -34,4 +34,5 @@ async def _up(policy: Path | None) -> None:
     ):
         console.print(f"[bold]spendbrake[/] is up: {http.url}", highlight=False)
         console.print(f"decisions in {up.redis_url}, data in {config.data_dir}", highlight=False)
+        spare_the_loop()
         await ended.wait()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spendbrake.streams.cli.base import broker_of, console, place_of, redis_prefix, run, settings
+from spendbrake.streams.cli.base import broker_of, console, place_of, redis_prefix, run, settings, spare_the_loop
 from spendbrake.streams.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ async def _worker(name: Name, group: str) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
+        spare_the_loop()
         await running
 
 
