@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from spendbrake.streams.engine.apply import Rows
 from spendbrake.streams.engine.emit import Emitter
-from spendbrake.streams.engine.intake.columns import NO_COST, Part, fingerprint_of
+from spendbrake.streams.engine.intake.columns import NO_COST, Part, concat, fingerprint_of, from_events
 from spendbrake.streams.engine.intake.corrections import Corrections, unplaced_mark
 from spendbrake.streams.engine.intake.sorter import Correction
 from spendbrake.streams.engine.rules.book import Rules
@@ -39,6 +39,7 @@ class Counting:
         """Return what counts of one piece: events and corrections between two offsets of one block."""
         if not corrections:
             return self._plain(part)
+        self._meet(part, corrections)
         if not _entangled(part, corrections):
             return self._plain(part).merged(self._corrected(corrections))
         begin, rows = -1, self._plain(part.take(np.zeros(0, np.int64)))
@@ -47,6 +48,12 @@ class Counting:
             rows = rows.merged(self._plain(between)).merged(self._corrected([one]))
             begin = one.place
         return rows.merged(self._plain(part.take(part.place > begin)))
+
+    def _meet(self, part: Part, corrections: list[Correction]) -> None:
+        """Work out the routes of all in the order of the log: the first to come gets a place that is limited."""
+        named = from_events([(one.place, each, None) for one in corrections for each in (one.event, one.original)])
+        both = concat([part, named])
+        self.routes.resolve(both, self.now[both.place])
 
     def _plain(self, part: Part) -> Rows:
         route = self.routes.resolve(part, self.now[part.place])
