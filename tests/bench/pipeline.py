@@ -2,9 +2,10 @@
 
 `python tests/bench/pipeline.py [--events 400000] [--only kafka] [--profile]` starts a Kafka of its own, fills it, and
 runs one burn worker with everything on: dedupe, prices, windows, budgets, detectors, outputs, rows, acknowledgements,
-ticks. CPU time is the whole process's from its first chunk to its last one applied; `stored` goes on to the commit
-of all of it, the last snapshot included, which a short run pays for as much as a long one. The peer reads the same
-topic on the same machine (peers/bare.py). The embedded row is broker, Valkey's clients and all workers in one process.
+ticks. CPU time is the whole process's from its first chunk to its last one applied; in the second half of that
+all teams are known. `stored` goes on to the commit of all of it, the last snapshot included, which a short run pays
+for as much as a long one. The peer reads the same topic on the same machine (peers/bare.py). The embedded row is
+broker, Valkey's clients and all workers in one process.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from events import Population, Wire, bench_policy
-from machine import ROOT, Report, table
+from machine import BUILD, ROOT, Report, table
 
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -72,9 +73,11 @@ def figures(told: dict[str, Any], sent: int, doubled: int) -> dict[str, Any]:
     assert (counted, duplicates) == (sent - doubled, doubled), f"{counted} counted, {duplicates} duplicates"
     first, applied, stored = told["first"], told["applied"], told["stored"]
     n = sent - told["first_events"]
+    half, late = told["half"], sent - told["half_events"]
     threads = {name: used - first["threads"].get(name, 0.0) for name, used in applied["threads"].items()}
     return {
         "cpu_us_per_event": (applied["cpu"] - first["cpu"]) / n * 1e6,
+        "cpu_us_second_half": (applied["cpu"] - half["cpu"]) / late * 1e6,
         "events_per_s": n / (applied["wall"] - first["wall"]),
         "cpu_us_stored": (stored["cpu"] - first["cpu"]) / n * 1e6,
         "stored_s": stored["wall"] - first["wall"],
@@ -84,6 +87,11 @@ def figures(told: dict[str, Any], sent: int, doubled: int) -> dict[str, Any]:
         "other_threads_us": sum(threads.values()) / n * 1e6,
         "events": n,
     }
+
+
+def profile_path(name: str) -> str:
+    BUILD.mkdir(exist_ok=True)
+    return str(BUILD / f"profile-{name.replace(', ', '-').replace(' ', '-')}")
 
 
 class Bench:
@@ -124,7 +132,7 @@ class Bench:
             )
             population = self.population(wire)
             fill(profiled, population, self.options.events)
-            self.share(name, runner("burn", profiled.environment, folder, "--profile")["shares"])
+            self.share(name, runner("burn", profiled.environment, folder, "--profile", profile_path(name))["shares"])
 
     def embedded(self, wire: Wire) -> None:
         """Measure `up`: the embedded broker and every worker in one process."""
@@ -150,7 +158,9 @@ class Bench:
                 "fill", environment, folder, "--events", str(options.events), "--teams", str(options.teams),
                 "--wire", wire, "--duplicates", duplicates,
             )  # fmt: skip
-            self.share(f"embedded, {wire}", runner("up", environment, folder, "--profile")["shares"])
+            self.share(
+                f"embedded, {wire}", runner("up", environment, folder, "--profile", profile_path("embedded"))["shares"]
+            )
 
     def share(self, name: str, found: dict[str, float]) -> None:
         """Keep shares of the CPU time, in hundredths: a profiler's seconds are not the product's."""

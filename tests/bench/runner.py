@@ -61,15 +61,17 @@ class Watch:
     """Watches a burn service until it has applied and committed all that the log held when it began.
 
     Attributes:
-        marks: `first` chunk applied, the last one `applied`, all `stored`, acknowledged and committed.
+        marks: `first` chunk applied, `half` of the log, the last chunk `applied`, all `stored`: acknowledged and
+            committed.
     """
 
     def __init__(self, service: Service, ends: dict[int, tuple[int, int]], profiled: bool) -> None:
         self.service, self._left = service, {number: end for number, (_, end) in ends.items() if end}
         self._ends = dict(self._left)
+        self._half = sum(self._left.values()) // 2
         self.marks: dict[str, Mark] = {}
         self.counted: dict[str, int] = {"events": 0, "duplicates": 0, "steps": 0, "records_out": 0}
-        self.first_events = 0
+        self.first_events = self.half_events = 0
         self.slowest_step_s = 0.0
         self._profiles = [cProfile.Profile(time.thread_time) for _ in range(2)] if profiled else []
         service.worker.observers.append(self.observe)
@@ -89,14 +91,22 @@ class Watch:
         self.counted["steps"] += 1
         self.counted["records_out"] += len(outcome.records)
         if not self.marks:
-            self.first_events = self.counted["events"] + self.counted["duplicates"]
+            self.first_events = self.seen
             self.slowest_step_s = 0.0
             self._profile(on=True)
             self.marks["first"] = Mark()
+        if "half" not in self.marks and self.seen >= self._half:
+            self.half_events = self.seen
+            self.marks["half"] = Mark()
         if owned.last + 1 >= self._left.get(owned.number, 1 << 62):
             del self._left[owned.number]
             if not self._left:
                 self.marks["applied"] = Mark()
+
+    @property
+    def seen(self) -> int:
+        """Events that were applied, duplicates among them."""
+        return self.counted["events"] + self.counted["duplicates"]
 
     async def until_stored(self) -> None:
         """Return once all is committed."""
@@ -125,33 +135,40 @@ class Watch:
             mine.disable()
             time.sleep(0.1)
 
-    def told(self) -> dict[str, Any]:
+    def told(self, profile: Path | None) -> dict[str, Any]:
         told: dict[str, Any] = {name: asdict(mark) for name, mark in self.marks.items()}
-        told |= self.counted | {"first_events": self.first_events, "slowest_step_ms": self.slowest_step_s * 1e3}
+        told |= self.counted | {"first_events": self.first_events, "half_events": self.half_events}
+        told |= {"slowest_step_ms": self.slowest_step_s * 1e3}
         told["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        if self._profiles:
-            told["shares"] = shares(self._profiles)
-        return told
+        return told if profile is None else told | {"shares": self.dump(profile)}
+
+    def dump(self, path: Path) -> dict[str, float]:
+        """Write the profiles for pstats, `.main` and `.fetch`; return shares of the CPU time."""
+        for profile, part in zip(self._profiles, ("main", "fetch"), strict=True):
+            profile.create_stats()
+            if profile.stats:  # type: ignore[attr-defined]
+                profile.dump_stats(path.with_suffix(f".{part}.pstats"))
+        return shares(self._profiles)
 
 
-async def burn(config: Settings, profiled: bool) -> dict[str, Any]:
+async def burn(config: Settings, profile: Path | None) -> dict[str, Any]:
     """Run one burn worker on a Kafka backlog."""
     async with broker_of(config) as broker:
         place = place_of(config)
         ends = await broker.ends(place.topic(USAGE.name))
         service = await burn_service(broker, place, config, Metrics(), time.time)
-        watch = Watch(service, ends, profiled)
+        watch = Watch(service, ends, profile is not None)
         await asyncio.gather(service.run(), watch.until_stored())
-        return watch.told()
+        return watch.told(profile)
 
 
-async def up(config: Settings, profiled: bool) -> dict[str, Any]:
+async def up(config: Settings, profile: Path | None) -> dict[str, Any]:
     """Run everything in this process, on the backlog that `fill` has left in the embedded log."""
     async with stack(config, bench_policy()) as running:
         ends = await running.broker.ends(running.place.topic(USAGE.name))
-        watch = Watch(running.service("burn"), ends, profiled)
+        watch = Watch(running.service("burn"), ends, profile is not None)
         await watch.until_stored()
-        return watch.told()
+        return watch.told(profile)
 
 
 async def fill(config: Settings, population: Population, events: int) -> dict[str, Any]:
@@ -172,7 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("mode", choices=("burn", "up", "fill"))
     parser.add_argument("--out", type=Path, required=True, help="figures, as JSON")
-    parser.add_argument("--profile", action="store_true", help="add where the CPU time went; it takes twice as long")
+    parser.add_argument("--profile", type=Path, help="write profiles beside this path, and add the shares")
     parser.add_argument("--events", type=int, default=0)
     parser.add_argument("--teams", type=int, default=0)
     parser.add_argument("--duplicates", type=float, default=0.0)
