@@ -57,7 +57,7 @@ class Corrections:
         offset, clock = int(self.offsets[one.place]), float(self.now[one.place])
         new = self._route(one, one.event, clock)
         old = self._route(one, one.original, clock)
-        if not old.rows or (one.team == new.team_id != old.team_id and new.rows):
+        if not old.rows:
             if one.team is not None and new.rows:
                 return self._added(one, offset)
             self._forward(one, old, clock)
