@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 from confluent_kafka import Consumer, TopicPartition
 
+from kafka.bill import Totals
 from kafka.sums import eventually
-from recount import Totals
 from servers.kafka import KafkaServer
 from spendbrake.actions.gateway.guard import Guard
 from spendbrake.schemas.action import Action

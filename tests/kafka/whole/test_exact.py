@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from enginelog import Log, engine, play
+from kafka.bill import Totals, recount
 from kafka.deployment import PARTITIONS, SESSION_S, Deployment, Process
-from recount import Totals, recount
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.topics import ACTIONS, FINDINGS, USAGE

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from kafka.bill import cost_of, recount
 from kafka.deployment import PARTITIONS, SECRET, Deployment, wait_for_verdict
-from recount import cost_of, recount
 from spendbrake.schemas.topics import USAGE
 from spendbrake.schemas.usage import UsageEvent
 from spendbrake.schemas.wire.avro import encode
