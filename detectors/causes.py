@@ -2,20 +2,26 @@
 
 from typing import Any
 
-from spendbrake.schemas.money import NanoUsd, usd_text
+from spendbrake.schemas.money import NANO, NanoUsd, usd_text
 from spendbrake.schemas.reading import Context
 
 CARRIES = 0.8
 """A node that carries this part of the excess is the one a finding points at."""
+MOST = 0.5
+SPAN_H = 0.25
 TOP = 5
 
 
-def carrier(context: Context) -> str | None:
-    """Return the API key that carries the spend of the last hour almost alone, if one does."""
+def carrier(context: Context, usual_usd_h: float) -> str | None:
+    """Return the API key that carries the excess of the last 15 minutes almost alone, if one does.
+
+    What a key usually spends is not known: the heaviest is taken for the cause only if it also spends most of all.
+    """
     keys = [c for c in context.top if c.kind == "key"]
     total = sum(c.cost for c in keys)
+    excess = total - round(usual_usd_h * NANO * SPAN_H)
     best = max(keys, key=lambda c: c.cost, default=None)
-    if best is None or best.cost <= 0 or best.cost < CARRIES * total:
+    if best is None or best.cost <= 0 or best.cost < CARRIES * excess or best.cost < MOST * total:
         return None
     return best.name
 

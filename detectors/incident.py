@@ -86,7 +86,7 @@ class Incident:
         self.until = max(self.until, now + (quiet_s if evidence.holds_s is None else evidence.holds_s))
         if score is not None:
             self.score = max(score, self.score or 0.0)
-        if evidence.key != self.key:
+        if evidence.key is not None and evidence.key != self.key:
             self.key = None
 
     def worse(self, severity: Severity) -> bool:

@@ -244,10 +244,11 @@ class TeamPanel:
         kind, _, name = seen.where.partition("/")
         if kind in ("key", "project"):
             return name
-        return seen.evidence.key or carrier(context) or self.team
+        return seen.evidence.key or carrier(context, seen.usual.usd_h) or self.team
 
     def _finding(self, incident: Incident, seen: Sighting, context: Context, state: FindingState) -> Finding:
-        key = incident.key or (incident.node if incident.node == carrier(context) else None)
+        # Once named, a key stays: when it is stopped, whoever spends most then is not the cause.
+        key = incident.key = incident.key or carrier(context, seen.usual.usd_h)
         evidence = {
             **figures(context),
             **seen.evidence.details,

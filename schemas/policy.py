@@ -160,9 +160,10 @@ class Policy(Part):
     name: Name
     when: When
     mode: Literal["enforce", "shadow"] = "enforce"
-    target: Literal["finding", "key"] = Field(
+    target: Literal["finding", "key", "named_key"] = Field(
         "finding",
-        description="Whom a limit binds: the node of the finding, or the key that carries the excess if one does.",
+        description="Whom a limit binds: the node of the finding; the key that carries the excess, or the node where "
+        "none does (`key`); that key, or nobody (`named_key`).",
     )
     rungs: Annotated[tuple[Rung, ...], Field(min_length=1)]
     hold_s: float = Field(900, gt=0, le=7 * 86_400, description="Quiet time after which an incident's limits lift.")

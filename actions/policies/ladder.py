@@ -138,4 +138,6 @@ def _targets(state: LadderState, policy: Policy, finding: Finding, standing: Sta
     known = _holders(state, policy, trigger_of(finding), finding.node)
     if known and (key is None or key in known):
         return known if key is None else [key]
+    if key is None and policy.target == "named_key":
+        return []
     return [key or finding.node] if matches(policy.when, finding, standing) else []

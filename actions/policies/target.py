@@ -12,7 +12,7 @@ NON_PROD = "non-prod"
 
 def named_key(policy: Policy, finding: Finding) -> str | None:
     """Return the key that carries a finding's excess, if the policy binds keys and the finding names one."""
-    if policy.target != "key":
+    if policy.target == "finding":
         return None
     key = finding.evidence.get("key")
     return key if isinstance(key, str) and key else None

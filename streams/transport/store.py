@@ -69,6 +69,7 @@ class RowStore(memory.Store[bytes, bytes]):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._owned: frozenset[int] = frozenset()
+        self._generation = 0
         self._writers: dict[int, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
 
     def apply_changelog_batch(
@@ -88,12 +89,14 @@ class RowStore(memory.Store[bytes, bytes]):
         """Forget partitions that went, and have new ones read from their start.
 
         Faust skips its own note of what was revoked when one rebalance overtakes another, and would then go on
-        reading a partition that came back from where it once stopped.
+        reading a partition that came back from where it once stopped. Whoever was not in the generation before, frozen
+        past its session perhaps, may find others' rows in every partition: it forgets all.
         """
         topic = self.table.changelog_topic_name
         owned = frozenset(tp.partition for tp in assigned if tp.topic == topic)
         recovery = cast(TableManager, self.app.tables).recovery
-        for partition in owned ^ self._owned:
+        followed, self._generation = generation_id == self._generation + 1, generation_id
+        for partition in owned ^ self._owned if followed else owned | self._owned:
             self._writers.pop(partition, None)
             self.rows.forget(partition)
             recovery.active_offsets.pop(TP(topic, partition), None)

@@ -47,7 +47,7 @@ def test_production_is_stopped_only_by_a_spent_allocation_or_a_runaway_key() -> 
     for policy in starter_policy().policies:
         bites = [r.limit for r in policy.rungs if r.limit is not None and r.limit.scope.environment is None]
         if bites:
-            assert policy.when.tiers == ("hard-cap",) or policy.when.levels == ("key",)
+            assert policy.when.tiers == ("hard-cap",) or policy.target == "named_key"
 
 
 def test_what_is_commented_out_holds_when_taken_in() -> None:
