@@ -85,7 +85,7 @@ async def app(tmp_path: Path) -> ChunkApp:
 @pytest.fixture
 async def table(app: ChunkApp, rows: Kept) -> RowTable:
     made = declare_table(app, "state", partitions=4, rows=rows)
-    await store_of(made).on_rebalance({TP(TOPIC, 0), TP(TOPIC, 1), TP("usage.v1", 3)}, set(), set())
+    await store_of(made).on_rebalance({TP(TOPIC, 0), TP(TOPIC, 1), TP("usage.v1", 3)}, set(), set(), 1)
     rows.forgotten.clear()
     return made
 
@@ -114,9 +114,17 @@ async def test_a_partition_that_goes_and_one_that_comes_are_forgotten_and_a_kept
 ) -> None:
     offsets = app.tables.recovery.active_offsets  # type: ignore[attr-defined]
     offsets.update({TP(TOPIC, 0): 7, TP(TOPIC, 1): 8, TP(TOPIC, 2): 9})
-    await store_of(table).on_rebalance({TP(TOPIC, 1), TP(TOPIC, 2)}, set(), set())
+    await store_of(table).on_rebalance({TP(TOPIC, 1), TP(TOPIC, 2)}, set(), set(), 2)
     assert sorted(rows.forgotten) == [0, 2]
     assert dict(offsets) == {TP(TOPIC, 1): 8}, "what came is read from its start, whatever Faust remembers of it"
+
+
+async def test_who_has_missed_a_generation_forgets_what_it_kept(table: RowTable, rows: Kept, app: ChunkApp) -> None:
+    offsets = app.tables.recovery.active_offsets  # type: ignore[attr-defined]
+    offsets.update({TP(TOPIC, 0): 7, TP(TOPIC, 1): 8})
+    await store_of(table).on_rebalance({TP(TOPIC, 0), TP(TOPIC, 1)}, set(), set(), 3)
+    assert sorted(rows.forgotten) == [0, 1], "another process may have owned them in generation 2"
+    assert not offsets
 
 
 async def test_the_loader_hears_when_all_is_loaded(table: RowTable, rows: Kept) -> None:
