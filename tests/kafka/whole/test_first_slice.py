@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from kafka.bill import cost_of, recount
+from kafka.bill import bill, cost_of
 from kafka.deployment import PARTITIONS, SECRET, Deployment, wait_for_verdict
 from spendbrake.schemas.topics import USAGE
 from spendbrake.schemas.usage import UsageEvent
@@ -97,7 +97,7 @@ def test_a_spent_budget_closes_the_gateway_and_a_new_month_opens_it(deploy: Depl
         assert (refused.status, refused.code, refused.reset_at) == (403, "budget_exceeded", MONTH_END)
         assert guard.check("key-billing", "gpt-4o").verdict == "allow", "a neighbour is left alone"
         deployment.wait_until_drained()
-        assert deployment.totals() == recount(trace.events)
+        assert deployment.totals() == bill(trace.events)
 
         trace.tick(MONTH_END - 1)
         deployment.wait_until_drained()
@@ -110,7 +110,7 @@ def test_a_spent_budget_closes_the_gateway_and_a_new_month_opens_it(deploy: Depl
     assert sorted(map(str, tiers)) == ["critical", "hard-cap", "soft"]
     ordered = {(action.id, action.verdict) for action in deployment.limits()}
     assert sorted(verdict for _, verdict in ordered) == ["allow", "block"]
-    assert deployment.totals() == recount(trace.events), "a new month takes nothing away"
+    assert deployment.totals() == bill(trace.events), "a new month takes nothing away"
     assert [worker.stop() for worker in deployment.workers] == [0, 0], deployment.logs()
 
 
