@@ -10,24 +10,26 @@ What is sent, exactly:
   local days, epoch hours and epoch minutes that were touched and are still in the rings (62 days, 48 h, 2 h).
 - All values are absolute, as of `stamp`, the last offset applied; the record with the later stamp holds. Minutes, hours
   and days that are not named have not changed.
-- At most once in `EVERY_S` of the log's clock, by whatever record or tick comes next, and always before rows are
-  copied (`Engine.flush`): so what a crash forgets here was told, or is added again by the replay.
+- At most once in `EVERY_S` of the log's clock, and a little more after many children, by whatever record or tick comes
+  next, and always before rows are copied (`Engine.flush`): what a crash forgets was told, or comes with the replay.
 - A replayed record may tell amounts that are newer than its stamp, never older ones.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import numpy as np
+import pyarrow as pa
+import pyruhvro
 from numpy.typing import NDArray
 
 from spendbrake.schemas.decision import Stamp
-from spendbrake.schemas.rollup import ChildTotals, Rollup
+from spendbrake.schemas.rollup import Rollup
 from spendbrake.schemas.topics import ROLLUPS
-from spendbrake.schemas.wire.avro import encode
+from spendbrake.schemas.wire.avro import BUNDLED, HEADER, MAGIC, encode, schema_text
 from spendbrake.schemas.wire.envelope import seal
 from spendbrake.schemas.wire.murmur import partition_of
-from spendbrake.streams.budgets.calendar import day_id, period_after
+from spendbrake.streams.budgets.calendar import period_after
 from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
@@ -36,94 +38,152 @@ from spendbrake.streams.engine.state.rings import Rings
 I64 = NDArray[np.int64]
 
 EVERY_S = 0.25
+EVERY_CHILD_S = 1e-4
+"""More time until the next rollups for each child of the last ones: what they cost stays a small part of all."""
 CHILDREN = 2_000
 """Children told of in one record: some 400 kB."""
 MINUTES_AN_HOUR = 60
+FRAME = HEADER.pack(MAGIC, BUNDLED[Rollup][0])
+SCHEMA = schema_text(BUNDLED[Rollup][1])
 
-Amounts = Mapping[int, int]
+Cells: TypeAlias = tuple[I64, I64, I64]
+"""Row, bucket and cost of touched cells, by row."""
 
 
 def due(state: PartitionState, now: float) -> bool:
     """Tell whether something was touched and rollups may be sent again."""
-    return bool(state.touched) and now >= state.touched.sent_at + EVERY_S
+    return bool(state.touched) and now >= state.touched.next_at
 
 
 def rollups(state: PartitionState, rules: Rules, now: float, stamp: Stamp, secret: bytes) -> list[OutRecord]:
     """Return the rollups of all that was touched since the last ones."""
     team, minute, row, day = state.touched.take()
-    state.touched.sent_at = now
-    hours = np.unique(team << np.int64(32) | minute // MINUTES_AN_HOUR)
-    own, low = state.teams.series, np.int64(2**32 - 1)
-    by_minute = _amounts(state.teams.minutes, team, team, minute)
-    by_hour = _amounts(state.series.hours, own[hours >> np.int64(32)], hours >> np.int64(32), hours & low)
-    by_day = _amounts(state.series.days, row, row, day)
-    children: dict[tuple[str, str], list[ChildTotals]] = defaultdict(list)
-    for series, periods, calls in _periods(state, rules, row, day):
-        number = state.series.names[series].team
-        view = rules.team(state.teams.names[number])
-        calendar = int(state.series.calendar[series])
-        if view.parent is None or calendar not in rules.line(view):
-            continue
-        child = ChildTotals(
-            child=view.id,
-            stamp=stamp,
-            periods=periods,
-            days={day_id(each): cost for each, cost in by_day.get(series, {}).items()},
-            hours=by_hour.get(number, {}),
-            minutes=by_minute.get(number, {}),
-            calls=calls,
-        )
-        children[view.parent, rules.calendars[calendar].key].append(child)
-    return [
-        rollup_record(Rollup(parent=parent, calendar=key, now=now, children=tuple(some)), rules.partitions, secret)
-        for (parent, key), all_ in sorted(children.items())
-        for some in _slices(all_)
-    ]
-
-
-def _slices(children: Sequence[ChildTotals]) -> list[Sequence[ChildTotals]]:
-    return [children[first : first + CHILDREN] for first in range(0, len(children), CHILDREN)]
+    packed = np.unique(team << np.int64(32) | minute // MINUTES_AN_HOUR)
+    hours_of, hour = packed >> np.int64(32), packed & np.int64(2**32 - 1)
+    days = _held(state.series.days, row, row, day)
+    hours = _held(state.series.hours, state.teams.series[hours_of], hours_of, hour)
+    minutes = _held(state.teams.minutes, team, team, minute)
+    records = []
+    children, begins = np.unique(row, return_index=True)
+    earliest = np.minimum.reduceat(day, begins) if len(day) else day
+    for parent, number, some in _groups(state, rules, children):
+        for first in range(0, len(some), CHILDREN):
+            chosen = some[first : first + CHILDREN]
+            told = _Told(state, rules, number, children[chosen], earliest[chosen])
+            # Never slices of columns: the encoder misreads offsets within structs.
+            columns = told.columns(stamp, days, hours, minutes)
+            value = _encoded(parent, rules.calendars[number].key, now, columns)
+            records.append(_record(parent, value, now, rules.partitions, secret))
+    state.touched.next_at = now + EVERY_S + EVERY_CHILD_S * len(children)
+    return records
 
 
 def rollup_record(rollup: Rollup, partitions: int, secret: bytes) -> OutRecord:
     """Return a rollup as a signed record of its parent's partition."""
-    key, value = rollup.parent.encode(), encode(rollup)
+    return _record(rollup.parent, encode(rollup), rollup.now, partitions, secret)
+
+
+def _record(parent: str, value: bytes, now: float, partitions: int, secret: bytes) -> OutRecord:
+    key = parent.encode()
     headers = seal("rollup", ROLLUPS.name, key, value, secret)
-    return OutRecord(ROLLUPS.name, key, value, rollup.now, partition_of(key, partitions), headers)
+    return OutRecord(ROLLUPS.name, key, value, now, partition_of(key, partitions), headers)
 
 
-def _amounts(rings: Rings, rows: I64, names: I64, buckets: I64) -> dict[int, Amounts]:
-    """Return the cost of buckets, by name and bucket, of those that the rings still hold."""
-    cost = rings.at("cost", rows, buckets)
+def _held(rings: Rings, rows: I64, names: I64, buckets: I64) -> Cells:
+    """Return the cost of buckets that the rings still hold, under names in place of rows."""
     held = buckets > rings.head[rows] - rings.cells
-    found: dict[int, dict[int, int]] = defaultdict(dict)
-    for name, bucket, each in zip(names[held].tolist(), buckets[held].tolist(), cost[held].tolist(), strict=True):
-        found[name][bucket] = each
-    return dict(found)
+    return names[held], buckets[held], rings.at("cost", rows, buckets)[held]
 
 
-def _periods(
-    state: PartitionState, rules: Rules, rows: I64, days: I64
-) -> list[tuple[int, dict[str, int], dict[str, int]]]:
-    """Return of each touched series its cost and its calls by period."""
-    touched, begins = np.unique(rows, return_index=True)
-    if not len(touched):
-        return []
-    earliest = np.minimum.reduceat(days, begins)
-    ring, calendar = state.series.days, state.series.calendar[touched]
-    first, end = state.periods.month_days(calendar)
-    calls = ring.sums("calls", touched, first, end - 1)
-    told = [
-        (row, {state.periods.current[number].month: cost}, {state.periods.current[number].month: n})
-        for row, number, cost, n in zip(
-            touched.tolist(), calendar.tolist(), state.series.month[touched].tolist(), calls.tolist(), strict=True
-        )
-    ]
-    for k in np.flatnonzero(earliest < first).tolist():
-        number = int(calendar[k])
-        before = period_after(state.periods.current[number].month, -1)
-        begin, last = rules.calendars[number].period_days(before)
-        one = touched[k : k + 1]
-        told[k][1][before] = int(ring.sums("cost", one, begin, last - 1)[0])
-        told[k][2][before] = int(ring.sums("calls", one, begin, last - 1)[0])
-    return told
+def _groups(state: PartitionState, rules: Rules, children: I64) -> Iterator[tuple[str, int, I64]]:
+    """Yield parent, number of calendar, and which of the children are told to it by it: by team."""
+    table, places = state.series, dict[tuple[str, int], list[int]]()
+    team, calendar = table.team[children], table.calendar[children]
+    order = np.argsort(team, kind="stable")
+    for place, number, cal in zip(order.tolist(), team[order].tolist(), calendar[order].tolist(), strict=True):
+        view = rules.team(state.teams.names[number])
+        if view.parent is not None and cal in rules.line(view):
+            places.setdefault((view.parent, cal), []).append(place)
+    for (parent, cal), some in sorted(places.items()):
+        yield parent, cal, np.array(some, np.int64)
+
+
+class _Told:
+    """Children of one parent by one calendar, as columns.
+
+    Args:
+        rows: Series of the children, by team.
+        earliest: First day touched of each.
+    """
+
+    def __init__(self, state: PartitionState, rules: Rules, number: int, rows: I64, earliest: I64) -> None:
+        self.state, self.rules, self.number = state, rules, number
+        self.rows, self.earliest = rows, earliest
+        self.team = state.series.team[rows]
+
+    def columns(self, stamp: Stamp, days: Cells, hours: Cells, minutes: Cells) -> pa.StructArray:
+        n, names = len(self.rows), self.state.teams.names
+        stamps = {"epoch": pa.array(np.full(n, stamp.epoch)), "offset": pa.array(np.full(n, stamp.offset))}
+        periods, calls = self._periods()
+        by_row = np.argsort(self.rows)
+        columns = {
+            "child": pa.array([names[team] for team in self.team.tolist()]),
+            "stamp": pa.StructArray.from_arrays(list(stamps.values()), names=list(stamps)),
+            "periods": periods,
+            "days": _cells(self.rows[by_row], by_row, days, _dates),
+            "hours": _cells(self.team, np.arange(n), hours, _numerals),
+            "minutes": _cells(self.team, np.arange(n), minutes, _numerals),
+            "calls": calls,
+            "retired": pa.array(np.zeros(n, np.bool_)),
+        }
+        return pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
+
+    def _periods(self) -> tuple[pa.MapArray, pa.MapArray]:
+        """Return cost and calls of each child in the current period, and in the one before if it was touched."""
+        ring, rows, period = self.state.series.days, self.rows, self.state.periods.current[self.number]
+        before = period_after(period.month, -1)
+        first, end = self.rules.calendars[self.number].period_days(before)
+        past = np.flatnonzero(self.earliest < period.first)
+        which = np.concatenate([np.arange(len(rows)), past])
+        names = np.concatenate([np.zeros(len(rows), np.int64), np.ones(len(past), np.int64)])
+        cost = [self.state.series.month[rows], ring.sums("cost", rows[past], first, end - 1)]
+        calls = [
+            ring.sums("calls", rows, period.first, period.end - 1),
+            ring.sums("calls", rows[past], first, end - 1),
+        ]
+        keys = pa.array([period.month, before]).take(pa.array(names))
+        return tuple(_map(len(rows), which, keys, np.concatenate(each)) for each in (cost, calls))
+
+
+def _cells(names: I64, places: I64, cells: Cells, text: Callable[[I64], pa.Array]) -> pa.MapArray:
+    """Return touched cells as a map a child; `names` ascend, `places` are those of the children they name."""
+    name, bucket, cost = cells
+    at = np.minimum(np.searchsorted(names, name), len(names) - 1)
+    mine = names[at] == name
+    return _map(len(names), places[at[mine]], text(bucket[mine]), cost[mine])
+
+
+def _map(n: int, which: I64, keys: pa.Array, values: I64) -> pa.MapArray:
+    """Return `n` maps; `which` says to which of them each pair belongs."""
+    order = np.argsort(which, kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(which, minlength=n))]).astype(np.int32)
+    return pa.MapArray.from_arrays(pa.array(offsets), keys.take(pa.array(order)), pa.array(values[order]))
+
+
+def _dates(days: I64) -> pa.Array:
+    return pa.array(days.astype(np.int32)).cast(pa.date32()).cast(pa.string())
+
+
+def _numerals(buckets: I64) -> pa.Array:
+    return pa.array(buckets).cast(pa.string())
+
+
+def _encoded(parent: str, calendar: str, now: float, children: pa.StructArray) -> bytes:
+    """Return the record in Avro; the same bytes as `encode` gives, but for the order of maps."""
+    whole = pa.ListArray.from_arrays(pa.array([0, len(children)], pa.int32()), children)
+    row = pa.RecordBatch.from_arrays(
+        [pa.array([parent]), pa.array([calendar]), pa.array([now]), whole],
+        names=["parent", "calendar", "now", "children"],
+    )
+    body: bytes = pyruhvro.serialize_record_batch(row, SCHEMA, 1)[0][0].as_py()
+    return FRAME + body

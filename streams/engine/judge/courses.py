@@ -1,6 +1,6 @@
 """Running totals of one series over the records of a segment: at which of them something must be judged."""
 
-from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,48 +11,49 @@ from spendbrake.streams.engine.state.partition import PartitionState
 I64 = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
 class Course:
     """The entries of one series, in log order, and what it had come to with each.
 
+    Args:
+        place: Place in the segment of each entry.
+        today: Local day of the series.
+
     Attributes:
-        places: Of the entries' records in the segment.
-        columns: Of the entries in their records' routes.
-        month: Total of the current period; `day` of the day that is today.
+        places: Of the series' own entries.
+        columns: Of its entries in their records' routes.
     """
 
-    row: int
-    places: I64
-    columns: I64
-    month: I64
-    day: I64
-    total: I64
+    def __init__(self, state: PartitionState, entries: Entries, place: I64, row: int, today: int) -> None:
+        self.table, self.entries, self.row, self.today = state.series, entries, row, today
+        self.mine = np.flatnonzero(entries.series == row)
+        self.places, self.columns = place[self.mine], entries.column[self.mine]
+
+    @cached_property
+    def total(self) -> I64:
+        """Total of the series with each entry."""
+        return _running(int(self.table.total[self.row]), self.entries.cost[self.mine])
+
+    @cached_property
+    def month(self) -> I64:
+        """Total of the current period."""
+        cost = np.where(self.entries.current[self.mine], self.entries.cost[self.mine], 0)
+        return _running(int(self.table.month[self.row]), cost)
+
+    @cached_property
+    def day(self) -> I64:
+        """Total of the day that is today."""
+        cost = np.where(self.entries.day[self.mine] == self.today, self.entries.cost[self.mine], 0)
+        return _running(int(self.table.days.span("cost", self.row, self.today, self.today)[0]), cost)
 
     def step(self, since: int, amount: int) -> int | None:
         """Return the first entry from `since` on with which the total has reached an amount."""
         return _first(self.total[since:] >= amount, since)
 
-    def crossing(self, since: int, state: PartitionState) -> int | None:
+    def crossing(self, since: int) -> int | None:
         """Return the first entry from `since` on with which a tier opens or is resolved."""
-        table, row, month, day = state.series, self.row, self.month[since:], self.day[since:]
+        table, row, month, day = self.table, self.row, self.month[since:], self.day[since:]
         over = (month >= table.next_month[row]) | (day >= table.next_day[row])
         return _first(over | (month < table.low_month[row]) | (day < table.low_day[row]), since)
-
-
-def course(state: PartitionState, entries: Entries, place: I64, row: int, today: int) -> Course:
-    """Return the course of one series; `place` is the place in the segment of each entry."""
-    table = state.series
-    mine = np.flatnonzero(entries.series == row)
-    cost = entries.cost[mine]
-    day_end = int(table.days.span("cost", row, today, today)[0])
-    return Course(
-        row=row,
-        places=place[mine],
-        columns=entries.column[mine],
-        month=_running(int(table.month[row]), np.where(entries.current[mine], cost, 0)),
-        day=_running(day_end, np.where(entries.day[mine] == today, cost, 0)),
-        total=_running(int(table.total[row]), cost),
-    )
 
 
 def ended_course(entries: Entries, place: I64, row: int, end_total: int, first: int, end: int) -> tuple[I64, I64, I64]:

@@ -24,8 +24,6 @@ from spendbrake.streams.engine.state.sessions import Passed
 from spendbrake.streams.engine.state.teams import FINE_S
 
 DAY_S = 86_400.0
-SHOWN = ("project", "key", "model", "environment")
-"""Kinds of series that are shown to the detectors while they are new."""
 
 
 class Judge:
@@ -95,7 +93,7 @@ class Judge:
         table = self.state.series
         name, age = table.names[row], moment.now - float(table.first_at[row])
         table.pass_step(row, total)
-        if name.kind not in SHOWN or age > DAY_S or not self.judges(name.team, moment.offset):
+        if not table.shown[row] or age > DAY_S or not self.judges(name.team, moment.offset):
             return False
         team = self.state.teams.names[name.team]
         own = int(self.state.teams.series[name.team])

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spendbrake.streams.engine.apply import Entries, Rows
-from spendbrake.streams.engine.judge.courses import Course, course, ended_course
+from spendbrake.streams.engine.judge.courses import Course, ended_course
 from spendbrake.streams.engine.judge.judge import Judge
 from spendbrake.streams.engine.judge.late import Late
 from spendbrake.streams.engine.judge.moment import Moment
@@ -72,7 +72,7 @@ class Watch:
         for row in {*_distinct(series, crossed), *fallen}:
             if table.node[row] is not None:
                 yield from self._crossing(row, self._since(row))
-        for row in {*_distinct(series, table.total[series] >= table.next_step[series]), *fallen}:
+        for row in {*self._stepped(table.total[series] >= table.next_step[series]), *fallen}:
             yield from self._step(row, 0)
         if not entries.current.all():
             past = ~entries.current & (entries.day < self.state.periods.month_days(table.calendar[series])[0])
@@ -112,12 +112,19 @@ class Watch:
             return self.state.series.names[point.row].team
         return point.row
 
+    def _stepped(self, passed: NDArray[np.bool_]) -> list[int]:
+        """Return the series that detectors may have to be shown; the others have passed their amounts at once."""
+        rows = np.array(_distinct(self.entries.series, passed), np.int64)
+        shown = self.state.series.shown[rows] & self.judge.rules.panel.enabled
+        self.state.series.pass_steps(rows[~shown])
+        return rows[shown].tolist()  # type: ignore[no-any-return]
+
     # --- series ----------------------------------------------------------------------------------
 
     def _course(self, row: int) -> Course:
         if row not in self._courses:
             today = self.judge.tiering.period(row).today
-            self._courses[row] = course(self.state, self.entries, self.place, row, today)
+            self._courses[row] = Course(self.state, self.entries, self.place, row, today)
         return self._courses[row]
 
     def _since(self, row: int) -> int:
@@ -129,7 +136,7 @@ class Watch:
 
     def _crossing(self, row: int, since: int) -> Iterator[Point]:
         known = self._course(row)
-        k = known.crossing(since, self.state)
+        k = known.crossing(since)
         if k is not None:
             yield Point(int(known.places[k]), CROSS, int(known.columns[k]), row, k)
 

@@ -12,6 +12,8 @@ I64 = NDArray[np.int64]
 KINDS = ("team", "project", "key", "model", "environment", "node", "calendar")
 """A `node` series is a node of another level; a `calendar` one the whole team by a calendar that one of its ancestors
 keeps, named by its key."""
+SHOWN = ("project", "key", "model", "environment")
+"""Kinds that are shown to the detectors while they are new."""
 OTHER = "other"
 """Name of the series that takes what a team with too many of a kind has left over."""
 
@@ -27,6 +29,7 @@ NEW_STEPS = tuple(
     cents * 10**7 for cents in (5, 20, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 )
 """Totals at which a new series is shown to the detectors, nano-USD."""
+STEP_LIMITS = np.array([*NEW_STEPS, UNLIMITED], np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class SeriesTable:
         first_at: Event time of the first record, in the log's order.
         total: Spent since then, nano-USD; `step` counts the `NEW_STEPS` it has passed.
         node: Id of the node in the tree, None for series that are no node.
+        shown: Whether detectors are shown it while it is new.
         told: Whether rollups tell of it: teams and calendars.
         seen: Offset up to which the row as it was loaded holds the log; -1 for rows born here.
         dirty: Changed since it was last stored.
@@ -66,6 +70,7 @@ class SeriesTable:
         self.recent = Rings(RECENT, {"cost": np.int64, "calls": np.int32}, rows)
         self.hours = Rings(HOURS, {"cost": np.int64, "calls": np.int32}, rows)
         self.days = Rings(DAYS, {"cost": np.int64, "calls": np.int32}, rows)
+        self.team = np.zeros(rows, np.int64)
         self.calendar = np.zeros(rows, np.int64)
         self.month = np.zeros(rows, np.int64)
         self.next_month = np.full(rows, UNLIMITED, np.int64)
@@ -79,6 +84,7 @@ class SeriesTable:
         self.seen = np.full(rows, -1, np.int64)
         self.dirty = np.zeros(rows, np.bool_)
         self.told = np.zeros(rows, np.bool_)
+        self.shown = np.zeros(rows, np.bool_)
         self.node: list[str | None] = []
 
     def __len__(self) -> int:
@@ -105,6 +111,8 @@ class SeriesTable:
         self.index[team, kind, name] = row
         self.node.append(None)
         self.calendar[row] = calendar
+        self.team[row] = team
+        self.shown[row] = kind in SHOWN
         self.told[row] = kind in ("team", "calendar")
         return row
 
@@ -127,6 +135,8 @@ class SeriesTable:
             ("seen", -1),
             ("dirty", False),
             ("told", False),
+            ("shown", False),
+            ("team", 0),
         ):
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.full(more, fill, old.dtype)]))
@@ -135,10 +145,15 @@ class SeriesTable:
         """Move on to the next amount at which a new series is shown."""
         self.set_step(row, bisect_right(NEW_STEPS, total))
 
+    def pass_steps(self, rows: I64) -> None:
+        """Do so for series whose totals have only grown."""
+        self.step[rows] = np.searchsorted(NEW_STEPS, self.total[rows], side="right")
+        self.next_step[rows] = STEP_LIMITS[self.step[rows]]
+
     def set_step(self, row: int, step: int) -> None:
         """Take so many of the amounts for passed."""
         self.step[row] = step
-        self.next_step[row] = NEW_STEPS[step] if step < len(NEW_STEPS) else UNLIMITED
+        self.next_step[row] = STEP_LIMITS[step]
 
     def today(self, rows: I64, day: I64) -> I64:
         """Return what each of `rows` has spent on its local `day`."""

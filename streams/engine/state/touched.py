@@ -11,13 +11,13 @@ class Touched:
     """Pairs of (row, bucket) that money has been added to.
 
     Attributes:
-        sent_at: The log's clock at the last rollups.
+        next_at: The log's clock from which on rollups may be sent again.
     """
 
     def __init__(self) -> None:
         self._minutes: list[I64] = []
         self._days: list[I64] = []
-        self.sent_at = float("-inf")
+        self.next_at = float("-inf")
 
     def __bool__(self) -> bool:
         return bool(self._days)
