@@ -192,7 +192,7 @@ def main() -> None:
             if options.only in (None, kind):
                 with tempfile.TemporaryDirectory(prefix="spendbrake-bench-") as folder:
                     report.add(f"{kind}, {rate:,.0f} events/s", **on(options, Path(folder), rate))
-    report.end()
+    report.end(write=options.only is None)
 
 
 if __name__ == "__main__":

@@ -57,12 +57,14 @@ class Report:
     def _all(self) -> list[tuple[str, Any]]:
         return [(name, value) for name, value in (self.machine | self.facts).items() if not isinstance(value, list)]
 
-    def end(self, out: Path | None = None) -> None:
-        """Print the table and write the file."""
+    def end(self, *, write: bool = True) -> None:
+        """Print the table and write the file; a part of a bench does not take the place of a whole one."""
         told = " ".join(f"{name}={shown(value)}" for name, value in self._all())
         self.console.print(table(self.title, self.rows))
         self.console.print(told, highlight=False, soft_wrap=True)
-        path = out or BUILD / f"bench-{self.target}.json"
+        if not write:
+            return
+        path = BUILD / f"bench-{self.target}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         command = " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
         content = {"target": self.target, "title": self.title, "command": command, "machine": self.machine}

@@ -171,7 +171,7 @@ class Bench:
         self.report.facts["shares_percent"] = self.shares
         if self.shares:
             self.report.console.print(table("where the CPU time goes, percent", self.shares))
-        self.report.end()
+        self.report.end(write=self.options.only is None)
 
 
 def main() -> None:

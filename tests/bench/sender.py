@@ -28,6 +28,8 @@ FIRST_NANO, CROSSING_NANO = 1_000_000, 20_000_000
 """$0.001 makes a team and its key known; $0.02 more is past the cap."""
 EVERY_S = 0.02
 SENT_S = 60.0
+AT_ONCE = 500
+"""Events of one request."""
 
 
 class Port(Protocol):
@@ -96,8 +98,9 @@ class Http:
         self._other = httpx.Client(base_url=url, timeout=SENT_S)
 
     def load(self, pairs: Sequence[Pair]) -> None:
-        if pairs:
-            self._post(self._client, b"\n".join(value for _, value in pairs), "application/x-ndjson")
+        for first in range(0, len(pairs), AT_ONCE):
+            body = b"\n".join(value for _, value in pairs[first : first + AT_ONCE])
+            self._post(self._client, body, "application/x-ndjson")
 
     def one(self, event: UsageEvent) -> float:
         self._post(self._other, encode_usage_json(event), "application/json")
@@ -109,6 +112,9 @@ class Http:
 
     def _post(self, client: httpx.Client, body: bytes, kind: str) -> None:
         answer = client.post("/v1/usage", content=body, headers={"content-type": kind})
+        while answer.status_code == 503:
+            time.sleep(float(answer.headers["retry-after"]))
+            answer = client.post("/v1/usage", content=body, headers={"content-type": kind})
         if answer.status_code != 202:
             raise RuntimeError(f"/v1/usage: {answer.status_code} {answer.text[:500]}")
 
