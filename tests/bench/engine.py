@@ -179,9 +179,7 @@ def main() -> None:
     parser.add_argument("--only", help="rows whose name contains this")
     parser.add_argument("--teams", type=int, help="one row, of so many teams")
     parser.add_argument("--no-detection", action="store_true", help="one row, without detectors")
-    parser.add_argument(
-        "--sparse", action="store_true", help="one row: 32 teams, an event every 2 s"
-    )
+    parser.add_argument("--sparse", action="store_true", help="one row: 32 teams, an event every 2 s")
     parser.add_argument("--profile", action="store_true", help="one row, under a profiler")
     options = parser.parse_args()
     events, repeats = (options.events // 20, 1) if options.quick else (options.events, options.repeats)
