@@ -2,5 +2,7 @@
 
 from hypothesis import settings
 
+collect_ignore_glob = ["bench/*.py"]  # scripts, run by `make bench`
+
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
