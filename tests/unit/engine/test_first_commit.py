@@ -1,7 +1,7 @@
 """Rows that a process has stored and not lived to commit: the next one begins where the log begins, over those rows."""
 
-from enginelog import Log, engine, event
 from enginelog import START as AT
+from enginelog import Log, engine, event
 from spendbrake.streams.engine.parents.rows import copy_partition as copy_parents
 from spendbrake.streams.engine.parents.rows import restore as restore_parents
 from spendbrake.streams.engine.parents.state import ParentsState
