@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 """Lines told of one by one; the rest is counted."""
+TOLD_EVERY = 100
 OLDEST_S, AHEAD_S = 60 * 86_400.0, 600.0
 """How far from now the service takes an event for one of this time."""
 
@@ -87,6 +88,7 @@ async def _send(files: "Files", http: str | None, speed: float | None, shifted: 
             n = await sending.post(http)
         else:
             n = await sending.produce(settings(), speed)
+        bar.update(sending.task, completed=total)
     took_s = max(time.monotonic() - began, 1e-3)
     console.print(
         f"{n:,} events sent in {took_s:.1f} s ({n / took_s:,.0f} a second), {files.bad:,} lines could not be read"
@@ -109,7 +111,7 @@ class _Sending:
     def __init__(self, files: "Files", bar: "Progress", total: int, by_s: float) -> None:
         self.files, self.bar, self.by_s = files, bar, by_s
         self.refused = self.strayed = self._told = 0
-        self._task = bar.add_task("sending", total=total)
+        self.task = bar.add_task("sending", total=total)
 
     async def post(self, url: str) -> int:
         from spendbrake.streams.cli.send.http import post
@@ -149,12 +151,13 @@ class _Sending:
 
     def counted(self) -> "Iterator[UsageEvent]":
         """Yield the events; one that is drawn counts as sent."""
-        for n, event in enumerate(self.events(), 1):
+        for n, event in enumerate(self.events()):
+            if n % TOLD_EVERY == 0:
+                self.advance(n)
             yield event
-            self.advance(n)
 
     def advance(self, n: int) -> None:
-        self.bar.update(self._task, completed=n + self.files.bad)
+        self.bar.update(self.task, completed=n + self.files.bad)
 
     def tell(self, path: Path, line: int, problem: Any) -> None:
         self._told += 1

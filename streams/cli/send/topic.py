@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 OUTSTANDING = 5_000
 """Events on their way at once."""
+TOLD_EVERY = 500
 POLL_S = 0.05
 """Seconds between looks at what the owners have committed."""
 
@@ -68,15 +69,14 @@ async def send(events: Iterable["UsageEvent"], place: "Place", broker: Any, sent
     waiting: deque[Awaitable[Any]] = deque()
     for event in events:
         key = (event.team or UNTAGGED).encode()
-        waiting.append(asyncio.ensure_future(await broker.send(topic, key=key, value=encode(event))))
+        waiting.append(await broker.send(topic, key=key, value=encode(event)))
+        n += 1
         if len(waiting) >= OUTSTANDING:
             await waiting.popleft()
-            n += 1
-            sent(n)
-    while waiting:
-        await waiting.popleft()
-        n += 1
-        sent(n)
+        if n % TOLD_EVERY == 0:
+            sent(n - len(waiting))
+    for each in waiting:
+        await each
     return n
 
 
