@@ -5,6 +5,7 @@ limit run out) is located to its record and judged in log order, by amounts as t
 """
 
 import heapq
+from bisect import bisect_left
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,8 +57,9 @@ class Segment:
         first: int,
     ) -> None:
         self.state, self.rules, self.routes, self.emit = state, rules, routes, emit
-        self.offsets, self.now, self.first = offsets, now, first
-        self.until = float(now[0])
+        self.offsets, self.first = offsets, first
+        self.clock: list[float] = now.tolist()
+        self.until = self.clock[0]
         self.judge = Judge(state, rules, emit, routes)
         self.ledger = Ledger(state)
         self.points: list[Point] = []
@@ -69,7 +71,7 @@ class Segment:
         self._due()
         self._judge(None)
         watch = self._add(rows) if len(rows) else None
-        self.until = float(self.now[-1])
+        self.until = self.clock[-1]
         self._due()
         self._judge(watch)
         if watch is not None:
@@ -103,7 +105,7 @@ class Segment:
 
     def _place(self, at: float) -> int:
         """Return the first record of the run whose clock has reached `at`."""
-        return int(np.searchsorted(self.now, at, side="left"))
+        return bisect_left(self.clock, at)
 
     def _push_close(self, team: int) -> None:
         closes = float(self.state.teams.close_at[team])
@@ -161,8 +163,8 @@ class Segment:
         while self.points:
             point = heapq.heappop(self.points)
             by_clock = point.kind in (CLOSE, CLOCK)
-            now, offset = float(self.now[point.place]), int(self.offsets[point.place])
-            moment = Moment(now, offset, point.place - by_clock, self.ledger)
+            offset = int(self.offsets[point.place])
+            moment = Moment(self.clock[point.place], offset, point.place - by_clock, self.ledger)
             if by_clock:
                 self._judge_clock(point, moment)
             elif watch is not None:

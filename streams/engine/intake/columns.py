@@ -1,7 +1,6 @@
 """Usage events as columns: Avro bodies through Arrow, single events through lists. Owners and prices come later."""
 
 import json
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from importlib.resources import files
@@ -16,15 +15,16 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS, UsageEvent
-from spendbrake.schemas.wire.avro import BUNDLED
+from spendbrake.schemas.wire.avro import BUNDLED, HEADER, MAGIC
 from spendbrake.schemas.wire.rules import MAX_TIME
 
 I64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 SCHEMA = json.dumps(json.loads(files("spendbrake.schemas").joinpath("avro/usage.avsc").read_text()))
-BUNDLED_USAGE_ID = struct.pack(">I", BUNDLED[UsageEvent][0])
-FRAME = 5
+FRAMED = HEADER.pack(MAGIC, BUNDLED[UsageEvent][0])
+"""How a body of the bundled schema begins."""
+FRAME = len(FRAMED)
 
 SEP = "\x1f"
 """Between the parts of an owner text; a name that holds it is taken apart by hand."""

@@ -11,8 +11,11 @@ from spendbrake.schemas.usage import UsageEvent
 from spendbrake.schemas.wire.avro import MAGIC, schema_id_of
 from spendbrake.schemas.wire.envelope import decode_usage, kind_of, open_internal
 from spendbrake.schemas.wire.errors import BadRecord
-from spendbrake.streams.engine.intake.columns import BUNDLED_USAGE_ID, Part, concat, from_bodies, from_events
+from spendbrake.streams.engine.intake.columns import FRAME, FRAMED, Part, concat, from_bodies, from_events
 from spendbrake.streams.engine.outcome import Batch, Headers
+
+FEW = 8
+"""Bodies so few that columns cost more than reading one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +59,27 @@ class Sorter:
     def sort(self, batch: Batch, schemas: Mapping[int, Any] | None = None) -> Intake:
         """Return the batch sorted; `schemas` are foreign Avro schemas by id, beside the bundled ones."""
         intake = Intake(events=Part.empty())
-        columnar: list[int] = []
         single: list[int] = []
         forwards: list[int] = []
-        for i, (value, headers) in enumerate(zip(batch.values, batch.headers, strict=True)):
-            if headers and not self._is_plain(headers):
-                self._internal(i, batch, intake, single, forwards)
-            elif value is not None and len(value) > 5 and value[0] == MAGIC and value[1:5] == BUNDLED_USAGE_ID:
-                columnar.append(i)
-            else:
-                single.append(i)
+        special = [i for i, headers in enumerate(batch.headers) if headers and not self._is_plain(headers)]
+        for i in special:
+            self._internal(i, batch, intake, single, forwards)
+        apart = frozenset(special)
+        columnar = [
+            i
+            for i, value in enumerate(batch.values)
+            if value is not None and value[:FRAME] == FRAMED and i not in apart
+        ]
         parts = []
-        if columnar:
+        if len(columnar) >= FEW:
             part, suspects = from_bodies(columnar, [batch.values[i] for i in columnar])  # type: ignore[misc]
             parts.append(part)
             single += suspects
+        else:
+            single += columnar
+        if len(columnar) + len(special) < len(batch.values):
+            known = apart.union(columnar)
+            single += [i for i in range(len(batch.values)) if i not in known]
         if single:
             parts.append(self._singly(single, frozenset(forwards), batch, schemas, intake))
         intake.events = concat(parts)

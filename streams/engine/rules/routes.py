@@ -1,7 +1,9 @@
 """Whose an event is: from the names it carries to the rows that it is added to, worked out once per combination."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -61,7 +63,7 @@ class Routes:
         self.owners_known = book.owners.count
         self.schemas: Mapping[int, Any] | None = None
         self.routes: list[Route] = []
-        self._index: dict[tuple[int, str], int] = {}
+        self._index: defaultdict[int, dict[str, int]] = defaultdict(dict)
         self.team = np.zeros(64, np.int64)
         self.rate = np.zeros(64, np.int64)
         self.series = np.full((64, FIXED), -1, np.int64)
@@ -73,23 +75,28 @@ class Routes:
         numbers, n = self.book.owners.number_at(part.at), len(part.owners)
         first = int(numbers[0])
         if (numbers == first).all():
-            used, which = np.flatnonzero(np.bincount(part.owner, minlength=n)), part.owner
-            names = [(first, part.owners[owner]) for owner in used.tolist()]
-            found = np.zeros(n, np.int64)
+            which = part.owner
+            used = np.flatnonzero(np.bincount(which, minlength=n))
+            names = part.owners if len(used) == n else [part.owners[owner] for owner in used.tolist()]
+            of = [first] * len(names)
         else:
             pairs, which = np.unique((numbers + 1) * n + part.owner, return_inverse=True)
-            names = [(pair // n - 1, part.owners[pair % n]) for pair in pairs.tolist()]
-            used = np.arange(len(pairs))
-            found = np.zeros(len(pairs), np.int64)
-        found[used] = [self._index.get(name, -1) for name in names]
+            used, n = np.arange(len(pairs)), len(pairs)
+            of = (pairs // len(part.owners) - 1).tolist()
+            names = [part.owners[owner] for owner in (pairs % len(part.owners)).tolist()]
+        found = np.zeros(n, np.int64)
+        known = [self._index[number] for number in of] if of[0] != of[-1] else None
+        if known is None:
+            found[used] = list(map(self._index[of[0]].get, names, repeat(-1)))
+        else:
+            found[used] = [index.get(name, -1) for index, name in zip(known, names, strict=True)]
         missing = np.flatnonzero(found[used] < 0)
         if len(missing):
-            found[used[missing]] = 0
-            places = np.zeros(len(found), np.int64)
+            places = np.zeros(n, np.int64)
             places[which[::-1]] = np.arange(len(which))[::-1]
             # In the order of the log: the first to come get the places that are limited.
             for k in sorted(missing.tolist(), key=lambda k: int(places[used[k]])):
-                found[used[k]] = self._route(*names[k], float(now[places[used[k]]]))
+                found[used[k]] = self._route(of[k], names[k], float(now[places[used[k]]]))
         routes: I64 = found[which]
         return routes
 
@@ -98,7 +105,7 @@ class Routes:
         return self.routes[int(self.resolve(part, np.array([now]))[0])]
 
     def _route(self, number: int, text: str, now: float) -> int:
-        row = self._index[number, text] = len(self.routes)
+        row = self._index[number][text] = len(self.routes)
         route = self._resolve(text, number, now)
         self.routes.append(route)
         if row == len(self.team):

@@ -22,12 +22,14 @@ class Rings:
     def __init__(self, cells: int, fields: Mapping[str, DTypeLike], rows: int) -> None:
         self.cells = cells
         self.head = np.full(rows, NEVER, np.int64)
+        self._one_of = np.zeros(rows, np.int64)
         self.fields = {name: np.zeros((rows, cells), dtype) for name, dtype in fields.items()}
 
     def grow(self, rows: int) -> None:
         """Make room for `rows` rows in all."""
         more = rows - len(self.head)
         self.head = np.concatenate([self.head, np.full(more, NEVER, np.int64)])
+        self._one_of = np.zeros(rows, np.int64)
         for name, field in self.fields.items():
             self.fields[name] = np.concatenate([field, np.zeros((more, self.cells), field.dtype)])
 
@@ -37,7 +39,8 @@ class Rings:
         if not newer.any():
             return
         row, bucket = row[newer], bucket[newer]
-        touched = np.unique(row)
+        self._one_of[row] = np.arange(len(row))
+        touched = row[self._one_of[row] == np.arange(len(row))]  # each row once, without sorting
         before = self.head[touched]
         np.maximum.at(self.head, row, bucket)
         head = self.head[touched]

@@ -130,5 +130,8 @@ class TeamTable:
         if n <= 0:
             return NO_BUCKET
         first, calls = (head - n + 1) % FINE, self.fine.fields["calls"][team]
-        found = np.flatnonzero(np.concatenate([calls[first:], calls[:first]])[:n])
-        return head - n + 1 + int(found[0]) if len(found) else NO_BUCKET
+        found = calls[first : first + n].nonzero()[0]
+        if len(found):
+            return head - n + 1 + int(found[0])
+        found = calls[: max(first + n - FINE, 0)].nonzero()[0]
+        return head - n + 1 + FINE - first + int(found[0]) if len(found) else NO_BUCKET
