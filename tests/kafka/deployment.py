@@ -115,10 +115,10 @@ class Deployment:
 
     # --- processes -------------------------------------------------------------------------------
 
-    def run(self, *arguments: str, code: int = 0) -> str:
+    def run(self, *arguments: str, code: int = 0, timeout: float = 300) -> str:
         """Run a command to its end; return what it has printed."""
         done = subprocess.run(
-            [*COMMAND, *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=900
+            [*COMMAND, *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=timeout
         )
         assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}{self.logs()}"
         return done.stdout + done.stderr
