@@ -46,7 +46,14 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         told = _innermost(error)
         if not isinstance(told, _expected()):
             raise
-        fail(str(told) or type(told).__name__)
+        fail(_text(told))
+
+
+def _text(error: Exception) -> str:
+    from confluent_kafka import KafkaError
+
+    cause = error.args[0] if error.args else None
+    return f"Kafka: {cause.str()}" if isinstance(cause, KafkaError) else str(error) or type(error).__name__
 
 
 def _expected() -> tuple[type[Exception], ...]:
