@@ -27,6 +27,7 @@ from spendbrake.streams.simulate.company import Company
 from spendbrake.streams.transport.chunk import Chunk
 
 START = 1_767_571_230.0
+WARM_CHUNK = 1_000
 WARM_S = 60.0
 """Log time of the last of the warm-up: buckets close as they will from then on."""
 DAY_S = 86_400.0
@@ -56,6 +57,7 @@ CASES = (
     Case("JSON", wire="json"),
     Case("chunks of 4,000", chunk=4_000),
     Case("2,000 events/s", rate=2_000.0),
+    Case("2,000 events/s, chunks of 10", rate=2_000.0, chunk=10),
     Case("all teams new", days_known=0),
     Case("sparse, every 2 s", teams=32, rate=0.5),
     Case("10 teams", teams=10),
@@ -72,20 +74,20 @@ def version(document: dict[str, Any]) -> PolicyVersion:
 class Log:
     """A log in memory, made chunk by chunk."""
 
-    def __init__(self, population: Population, chunk: int) -> None:
-        self._population, self._chunk = population, chunk
+    def __init__(self, population: Population) -> None:
+        self._population = population
         self._at, self._first = START, 0
 
     def pass_over(self, seconds: float) -> None:
         """Let the clock go on in silence."""
         self._at += seconds
 
-    def chunks(self, n: int, over_s: float) -> list[Chunk]:
-        """Return the next `n` chunks, `over_s` seconds of the log's clock together."""
-        return [self._next(over_s / n) for _ in range(n)]
+    def chunks(self, n: int, over_s: float, size: int) -> list[Chunk]:
+        """Return the next `n` chunks of `size` events, `over_s` seconds of the log's clock together."""
+        return [self._next(over_s / n, size) for _ in range(n)]
 
-    def _next(self, over_s: float) -> Chunk:
-        size, first, at = self._chunk, self._first, self._at
+    def _next(self, over_s: float, size: int) -> Chunk:
+        first, at = self._first, self._at
         pairs = list(self._population.events(size, at, over_s))
         self._first, self._at = first + size, at + over_s
         return Chunk(
@@ -104,20 +106,19 @@ def measure(case: Case, events: int, repeats: int, profile: bool = False) -> dic
     engine = Engine(RuleBook(1, [policy]), EngineSettings(partitions=1, secrets=(b"bench",), dedupe_blocks=64))
     state = engine.new_state(0, 1)
     population = Population(case.teams, case.wire)
-    log = Log(population, case.chunk)
-    warm = max(20, len(population) // case.chunk)
-    for chunk in log.chunks(warm, WARM_S):
-        engine.step(state, chunk)
-    log.pass_over(case.days_known * DAY_S)
-    for chunk in log.chunks(warm, WARM_S):
-        engine.step(state, chunk)
+    log = Log(population)
+    warm = max(20, len(population) // WARM_CHUNK)
+    for days in (case.days_known, 0):
+        for chunk in log.chunks(warm, WARM_S, WARM_CHUNK):
+            engine.step(state, chunk)
+        log.pass_over(days * DAY_S)
     n = max(1, events // case.chunk)
     taken: list[float] = []
     slowest = 0.0
     counted = records = 0
     profiler = cProfile.Profile()
     for _ in range(repeats):
-        chunks = log.chunks(n, n * case.chunk / case.rate)
+        chunks = log.chunks(n, n * case.chunk / case.rate, case.chunk)
         if profile:
             profiler.enable()
         began = time.process_time()
