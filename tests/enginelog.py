@@ -33,16 +33,17 @@ class Record:
 
 @dataclass
 class Cut:
-    """A batch of consecutive records."""
+    """A batch of consecutive records; offsets are `apart`."""
 
     records: Sequence[Record]
     first: int
     partition: int = 0
     topic: str = "usage.v1"
+    apart: int = 1
 
     @property
     def offsets(self) -> Sequence[int]:
-        return range(self.first, self.first + len(self.records))
+        return range(self.first * self.apart, (self.first + len(self.records)) * self.apart, self.apart)
 
     @property
     def values(self) -> list[bytes | None]:
@@ -141,8 +142,14 @@ def engine(
     versions: Sequence[PolicyVersion] = (),
     owners: Sequence[OwnersVersion] = (),
 ) -> Engine:
-    book = RuleBook(partitions, versions or [version(document or policy())], owners)
-    return Engine(book, EngineSettings(partitions=partitions, secrets=(SECRET,), dedupe_blocks=blocks))
+    given = list(versions) or [version(document or policy())]
+    name = repr((partitions, given, owners))
+    if name not in _BOOKS:  # compiled once: a book is never changed by an engine
+        _BOOKS[name] = RuleBook(partitions, given, owners)
+    return Engine(_BOOKS[name], EngineSettings(partitions=partitions, secrets=(SECRET,), dedupe_blocks=blocks))
+
+
+_BOOKS: dict[str, RuleBook] = {}
 
 
 def play(cuts: Iterable[Cut], of: Engine | None = None) -> tuple[PartitionState, list[Outcome]]:

@@ -30,10 +30,9 @@ class Stamped(Protocol):
 
 def publish_chains(state: PartitionState, rules: Rules, emit: Emitter) -> None:
     """Publish the keys and projects that events have named for the first time."""
-    for team, key, project in state.new_chains:
-        head, name = state.heads[team], state.teams.names[team]
-        chain = head.keys[key] if key else head.projects[project]
-        emit.action(_action(state, rules, name, chain, chain.seen_at, key=key, of=project), state.number)
+    for team, key, project, chain in state.new_chains:
+        order = _action(state, rules, state.teams.names[team], chain, chain.seen_at, key=key, of=project)
+        emit.action(order, state.number)
         state.dirty_heads.add(team)
     state.new_chains = []
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spendbrake.schemas.usage import UNTAGGED
 from spendbrake.schemas.wire.murmur import partition_of
-from spendbrake.streams.budgets.tree import PROJECT, NodeView
+from spendbrake.streams.budgets.tree import NodeView
 from spendbrake.streams.engine.intake.columns import SEP, Part
 from spendbrake.streams.engine.rules.book import RuleBook, Rules, series_name
 from spendbrake.streams.engine.state.partition import KeyChain, PartitionState
@@ -185,13 +185,13 @@ class Routes:
             nodes = (key, *nodes)
         if self._is_news(head.keys, key, nodes):
             head.keys[key] = KeyChain(nodes, registered, environment, now)
-            self.state.new_chains.append((team, key, ""))
-        project = self.rules.node(view.id, PROJECT, name) if name and name != registered else None
+            self.state.new_chains.append((team, key, "", head.keys[key]))
+        project = self.rules.tree.resolve_project(view, name) if name != registered else None
         if project is not None:
             nodes = tuple(node for node in (project.id, *project.ancestors) if node not in view.ancestors)
             if self._is_news(head.projects, name, nodes):
                 head.projects[name] = KeyChain(nodes, None, None, now)
-                self.state.new_chains.append((team, "", name))
+                self.state.new_chains.append((team, "", name, head.projects[name]))
 
     @staticmethod
     def _is_news(known: Mapping[str, KeyChain], name: str, nodes: tuple[str, ...]) -> bool:

@@ -69,7 +69,7 @@ class PartitionState:
         rules: Version of the rules the tiers were set by; 0 before any.
         numbered_by: The compiled rules whose calendar numbers the series hold.
         unarmed: Series that have become nodes since tiers were last set.
-        new_chains: (team, API key, project) that events have named for the first time, either of the two.
+        new_chains: (team, API key, project, chain) of what events have named for the first time, either of the two.
         replayed: Highest stamp of a loaded row: up to here rows may hold parts of the log already, and everything that
             followed from it was sent.
     """
@@ -92,7 +92,7 @@ class PartitionState:
         self.rules = 0
         self.numbered_by: Rules | None = None
         self.unarmed: list[int] = []
-        self.new_chains: list[tuple[int, str, str]] = []
+        self.new_chains: list[tuple[int, str, str, KeyChain]] = []
 
     def team(self, name: str, calendar: int) -> int:
         """Return the row of a team, with the series and the head it has from the start."""
