@@ -32,6 +32,9 @@ from spendbrake.streams.workers.versions import Versions
 
 LOG = structlog.get_logger("spendbrake.worker")
 TICK_EVERY_S = 0.25
+COMMIT_S = 1.0
+PLAYED_SNAPSHOT_S, PLAYED_COMMIT_S = 1.0, 0.1
+"""Of a simulation: its clock runs as far ahead as commits let it."""
 POLICY_WAIT_S = 1.0
 
 
@@ -153,6 +156,8 @@ def _stepping(
     else:
         _every(app, TICK_EVERY_S, partial(_tick, ticker, worker, outbox))
     interval_s = settings.burn.snapshot_interval_s
+    if place.simulation:
+        interval_s = min(interval_s, PLAYED_SNAPSHOT_S)
     _every(app, interval_s, partial(_store, snapshot, worker, 0.8 * interval_s))
     _every(app, settings.republish_s, worker.republish)
     app.task(_follow(versions, log, ticker))
@@ -194,6 +199,7 @@ def new_app(name: str, broker: Broker, place: Place, settings: Settings, topic: 
         transport=broker.transport,
         session_timeout_s=settings.group.session_timeout_s,
         heartbeat_s=settings.group.heartbeat_interval_s,
+        commit_interval_s=PLAYED_COMMIT_S if place.simulation else COMMIT_S,
     )
 
 
