@@ -10,7 +10,7 @@ What is sent, exactly:
   local days, epoch hours and epoch minutes that were touched and are still in the rings (62 days, 48 h, 2 h).
 - All values are absolute, as of `stamp`, the last offset applied; the record with the later stamp holds. Minutes, hours
   and days that are not named have not changed.
-- At most once in `EVERY_S` of the log's clock, and a little more after many children, by whatever record or tick comes
+- At most once in `EVERY_S` of the log's clock, up to `LONGEST_S` after many children, by whatever record or tick comes
   next, and always before rows are copied (`Engine.flush`): what a crash forgets was told, or comes with the replay.
 - A replayed record may tell amounts that are newer than its stamp, never older ones.
 """
@@ -38,8 +38,9 @@ from spendbrake.streams.engine.state.rings import Rings
 I64 = NDArray[np.int64]
 
 EVERY_S = 0.25
-EVERY_CHILD_S = 1e-4
-"""More time until the next rollups for each child of the last ones: what they cost stays a small part of all."""
+EVERY_CHILD_S, LONGEST_S = 0.002, 1.0
+"""More time until the next rollups for each child of the last ones, and the most in all: what they cost stays a small
+part of the whole, whatever the number of teams."""
 CHILDREN = 2_000
 """Children told of in one record: some 400 kB."""
 MINUTES_AN_HOUR = 60
@@ -74,7 +75,7 @@ def rollups(state: PartitionState, rules: Rules, now: float, stamp: Stamp, secre
             columns = told.columns(stamp, days, hours, minutes)
             value = _encoded(parent, rules.calendars[number].key, now, columns)
             records.append(_record(parent, value, now, rules.partitions, secret))
-    state.touched.next_at = now + EVERY_S + EVERY_CHILD_S * len(children)
+    state.touched.next_at = now + min(EVERY_S + EVERY_CHILD_S * len(children), LONGEST_S)
     return records
 
 

@@ -177,7 +177,7 @@ class Watch:
             return
         chosen = np.flatnonzero(mine)
         passed = self.state.sessions.add(team[chosen], rows.session[chosen], rows.cost[chosen], rows.at[chosen])
-        for one in passed:
+        for one in passed if self.judge.rules.panel.enabled else ():
             row = int(chosen[one.row])
             yield Point(int(rows.place[row]) - self.first, SESSION, 0, one.team, row, one)
 

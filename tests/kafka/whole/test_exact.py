@@ -1,5 +1,9 @@
-"""Workers killed, frozen and replaced in mid-stream: the same money, findings and decisions as in a calm run."""
+"""Workers killed, frozen and replaced in mid-stream: the same money, findings and decisions as in a calm run.
 
+`SEEDS=2,3,4 pytest -m kafka tests/kafka/whole/test_exact.py` for other traffic.
+"""
+
+import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -130,7 +134,7 @@ def over_the_cap(totals: Totals) -> set[str]:
     return {team for team, cost in totals.cost.items() if cost >= 5_000_000_000}
 
 
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", [int(seed) for seed in os.environ.get("SEEDS", "1").split(",")])
 def test_deaths_and_freezes_change_no_total_and_no_decision(deploy: Callable[..., Deployment], seed: int) -> None:
     deployment = deploy(POLICY)
     traffic = Traffic(deployment, seed)
