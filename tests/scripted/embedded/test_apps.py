@@ -127,6 +127,7 @@ async def test_apps_of_one_process_hand_records_on_with_headers_and_time(tmp_pat
     async with opened(tmp_path, "in", "out") as broker:
         first, second = app_over(broker, tmp_path, "a", "in"), app_over(broker, tmp_path, "b", "out")
         got = collect(second, "out")
+        done: list[int] = []
 
         @first.agent(chunk_topic(first, "in", N))
         async def forward(stream: Any) -> None:
@@ -137,10 +138,11 @@ async def test_apps_of_one_process_hand_records_on_with_headers_and_time(tmp_pat
                 partition = await first.producer.partition_for("out", b"team-a")
                 await (await first.producer.send_run("out", partition, out))
                 first.consumer.acknowledge(TP(*chunk.tp), chunk.first, chunk.last, chunk.generation)
+                done.append(chunk.last)
 
         async with running(first, second):
             await numbers(broker, "in", 1, 30)
-            await until(lambda: sum(map(len, got)) == 30)
+            await until(lambda: sum(map(len, got)) == 30 and done[-1:] == [29])
         assert {chunk.partition for chunk in got} == {broker.partition_of("out", b"team-a")}
         assert got[0].headers[0] == (("kind", b"fwd"),)
         assert got[0].timestamps_ms[0] == 5_000
