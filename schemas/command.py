@@ -1,6 +1,9 @@
-"""Records the service writes into its own logs: each names its kind in a header and is signed."""
+"""Commands of people, and the headers of all records that the service writes into its own logs, each signed."""
 
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from spendbrake.schemas.money import NanoUsd
 
 InternalKind: TypeAlias = Literal["tick", "forward", "command", "delta", "rollup"]
 INTERNAL_KINDS: frozenset[str] = frozenset({"tick", "forward", "command", "delta", "rollup"})
@@ -10,3 +13,51 @@ SIGNATURE_HEADER = "sb-signature"
 """HMAC-SHA256 over kind, topic, partition-independent key and value; see schemas/wire/envelope.py."""
 ORIGIN_HEADER = "sb-origin"
 """`topic/partition/offset` of the record this one was made from."""
+
+Role: TypeAlias = Literal["operator", "finance", "engineering", "admin"]
+Order: TypeAlias = Literal["request", "approve", "deny", "grant", "withdraw", "exempt"]
+ORDERS: frozenset[str] = frozenset({"request", "approve", "deny", "grant", "withdraw", "exempt"})
+APPROVERS: frozenset[str] = frozenset({"finance", "engineering"})
+"""A request is granted once one of each has approved it, neither of them the requester."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """Who said yes, and as what."""
+
+    by: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What somebody wants done to a node: a record in the log that owns it, applied once by its id.
+
+    `request`, `approve` and `deny` go to the log of the node whose reserve pays; that log writes the `grant`, or the
+    `exempt` of a policy, into the log of `node`. `withdraw` ends either before its time.
+
+    Attributes:
+        node: Whose limits change.
+        by: Who asks or decides: a person's name, or an automation's.
+        role: In which role.
+        issued_at: Wall clock at which it was issued, epoch seconds UTC: for people, never for decisions.
+        request: Id of the request that is decided, granted or withdrawn; a request's own id is `id`.
+        amount: Of a top-up, nano-USD; 0 for an exception from a policy.
+        policy: Name of the policy that an exception is from; empty for a top-up.
+        expires_at: Epoch seconds UTC at which the grant or the exception ends; a top-up ends with its month, too.
+        reason: In the requester's words, for the audit.
+        approvals: Of a grant or an exception: who approved.
+    """
+
+    id: str
+    kind: Order
+    node: str
+    by: str
+    role: str
+    issued_at: float
+    request: str = ""
+    amount: NanoUsd = 0
+    policy: str = ""
+    expires_at: float = 0.0
+    reason: str = ""
+    approvals: tuple[Approval, ...] = ()

@@ -72,6 +72,15 @@ class Limits(Part):
 
     monthly_budget_usd: Usd | None = None
     monthly_allocation_usd: Usd | None = Field(None, description="The hard cap; the budget when absent.")
+    rollover_percent: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Of the allocation: the most of an unspent rest that raises the next month's limits.",
+    )
+    reserve_usd: Usd | None = Field(
+        None, description="A pool a month for top-ups of nodes below; only above the home level."
+    )
     tiers: tuple[Name, ...] | None = Field(None, description="Names of the tiers that apply; all when absent.")
     approved_models: tuple[str, ...] | None = Field(None, description="fnmatch patterns; others are findings.")
     on_unavailable: OnUnavailable | None = None

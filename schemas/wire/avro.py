@@ -15,6 +15,7 @@ import fastavro
 from fastavro.schema import SchemaParseException
 
 from spendbrake.schemas.action import Action
+from spendbrake.schemas.command import Command
 from spendbrake.schemas.control import OwnersVersion, PolicyVersion, TopicRegistration
 from spendbrake.schemas.decision import Decision
 from spendbrake.schemas.finding import Finding
@@ -43,6 +44,7 @@ BUNDLED: Mapping[type[Any], tuple[int, str]] = {
     OwnersVersion: (7, "owners"),
     TopicRegistration: (8, "topic"),
     Decision: (9, "decision"),
+    Command: (10, "command"),
 }
 """Class to (schema id without a registry, name of its file in schemas/avro)."""
 EARLIER: Mapping[int, str] = {}

@@ -181,12 +181,22 @@ def _amounts(file: PolicyFile) -> Iterator[Problem]:
         if budget is not None and allocation is not None and allocation < budget:
             message = f"the hard cap of {allocation} USD is below the budget of {budget} USD"
             yield Problem((*path, "monthly_allocation_usd"), message)
+        if limits.reserve_usd is not None and not _above_home(file, limits):
+            yield Problem((*path, "reserve_usd"), f"a reserve is kept above the home level {file.home!r}")
     for place, node in enumerate(file.nodes):
         own = _cap(node)
         below = sum((_cap(each) or Decimal(0) for each in file.nodes if each.parent == node.id), Decimal(0))
         if own is not None and below > own:
             message = f"the nodes below {node.id!r} may spend {below} USD, it itself {own} USD"
             yield Problem(("nodes", place), message, "warning")
+
+
+def _above_home(file: PolicyFile, limits: Limits) -> bool:
+    return (
+        isinstance(limits, Node)
+        and {limits.level, file.home} <= set(file.levels)
+        and file.levels.index(limits.level) < file.levels.index(file.home)
+    )
 
 
 def _cap(limits: Limits) -> Decimal | None:

@@ -5,166 +5,17 @@ fires once per period and arming. A correction or a higher limit that puts the a
 resolves it and arms it again. A new period is a new record: what stood in the old one is resolved, never reset.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass, replace
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterator
+from dataclasses import replace
 
-from spendbrake.schemas.finding import SEVERITIES, Severity
+from spendbrake.schemas.finding import SEVERITIES
 from spendbrake.schemas.money import NanoUsd
 from spendbrake.schemas.policy import Basis, Tier
+from spendbrake.streams.budgets.allowance import Allowance, Grant, carried_over
 from spendbrake.streams.budgets.bases import NEVER, threshold_of
+from spendbrake.streams.budgets.line import Crossing, Line, State
 
-State: TypeAlias = list[Any]
-_Measure: TypeAlias = tuple[Tier, NanoUsd, NanoUsd]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Crossing:
-    """A tier that opened or was resolved.
-
-    Attributes:
-        period: Id of the period of its basis: `2026-11`, or `2026-11-22` for the daily forecast.
-        turn: Transitions of the tier in this period so far: odd when it opens, even when it is resolved.
-        base: The limit, forecast or earlier spend that the tier is a fraction of, nano-USD.
-        threshold: nano-USD; the tier stands while amount >= threshold.
-        amount: Spent in the period so far, nano-USD.
-        notify: Whether people should be told: of tiers crossed at once only the highest, and every hard cap; of a
-            resolved one whether they had been told; a new day tells nobody.
-        current: False for a tier that late money crosses in a period that has ended: nothing may be enforced.
-    """
-
-    tier: str
-    basis: Basis
-    severity: Severity
-    period: str
-    turn: int
-    state: Literal["open", "resolve"]
-    base: NanoUsd
-    threshold: NanoUsd
-    amount: NanoUsd
-    notify: bool = True
-    current: bool = True
-
-
-@dataclass(slots=True)
-class _Mark:
-    """What became of one tier in one period. `spent` is set once it can fire no more: its period is over."""
-
-    basis: Basis
-    severity: Severity
-    base: NanoUsd
-    threshold: NanoUsd
-    turn: int = 0
-    stands: bool = False
-    told: bool = False
-    spent: bool = False
-
-
-class _Line:
-    """The tiers that share a kind of period: their marks in the current one and in the one before."""
-
-    def __init__(self) -> None:
-        self.period, self.ended_period = "", ""
-        self.marks: dict[str, _Mark] = {}
-        self.ended: dict[str, _Mark] = {}
-        self.measures: list[_Measure] = []
-
-    def next_threshold(self) -> NanoUsd:
-        waiting = (limit for tier, _, limit in self.measures if not self.stands(tier.name))
-        return min(waiting, default=NEVER)
-
-    def least_standing(self) -> NanoUsd:
-        return max((self._holds_at(name) for name, mark in self.marks.items() if mark.stands), default=0)
-
-    def advance(self, amount: NanoUsd) -> Iterator[Crossing]:
-        """Resolve what no longer stands, then open what does."""
-        for name, mark in self.marks.items():
-            if mark.stands and amount < self._holds_at(name):
-                yield self._close(name, mark, amount)
-        for tier, base, threshold in self.measures:
-            if amount >= threshold and not self.stands(tier.name):
-                mark = self._mark(tier, base, threshold)
-                mark.turn, mark.stands = mark.turn + 1, True
-                yield self._crossing(tier.name, mark, self.period, "open", amount)
-
-    def roll(self, period: str, amount: NanoUsd) -> Iterator[Crossing]:
-        """Begin a period; `amount` is what the old one came to."""
-        stood = {name: mark for name, mark in self.marks.items() if mark.stands}
-        for name, mark in stood.items():
-            yield self._close(name, mark, amount)
-        for mark in self.marks.values():
-            mark.spent = True
-        for tier, base, threshold in self.measures if self.period else ():
-            if tier.name not in stood and threshold < NEVER:
-                self._mark(tier, base, threshold).spent = False
-        self.ended_period, self.ended = self.period, self.marks
-        self.period, self.marks = period, {}
-
-    def next_ended(self) -> NanoUsd:
-        return min((mark.threshold for mark in self.ended.values() if not mark.spent), default=NEVER)
-
-    def advance_ended(self, amount: NanoUsd) -> Iterator[Crossing]:
-        """Open once what late money crosses in the period before."""
-        for name, mark in self.ended.items():
-            if not mark.spent and amount >= mark.threshold:
-                mark.turn, mark.spent = mark.turn + 1, True
-                yield self._crossing(name, mark, self.ended_period, "open", amount, current=False)
-
-    def told(self, crossings: Iterable[Crossing]) -> None:
-        for each in crossings:
-            if each.state == "open" and each.tier in self.marks and each.period == self.period:
-                self.marks[each.tier].told = each.notify
-
-    def to_state(self) -> State:
-        return [
-            self.period,
-            self.ended_period,
-            [[name, *astuple(mark)] for name, mark in self.marks.items()],
-            [[name, *astuple(mark)] for name, mark in self.ended.items()],
-        ]
-
-    def load(self, state: State) -> None:
-        self.period, self.ended_period, marks, ended = state
-        self.marks = {name: _Mark(*fields) for name, *fields in marks}
-        self.ended = {name: _Mark(*fields) for name, *fields in ended}
-
-    def stands(self, name: str) -> bool:
-        mark = self.marks.get(name)
-        return mark is not None and mark.stands
-
-    def _holds_at(self, name: str) -> NanoUsd:
-        """Return the amount below which a standing tier is resolved; `NEVER` for one that is no longer in force."""
-        mark = self.marks[name]
-        found = next((limit for tier, _, limit in self.measures if tier.name == name), None)
-        if found is None:
-            return NEVER
-        # Each day raises what the month before had spent: that is no reason to resolve and fire again.
-        return mark.threshold if mark.basis == "month_over_month" else found
-
-    def _mark(self, tier: Tier, base: NanoUsd, threshold: NanoUsd) -> _Mark:
-        mark = self.marks.setdefault(tier.name, _Mark(tier.basis, tier.severity, base, threshold))
-        mark.basis, mark.severity, mark.base, mark.threshold = tier.basis, tier.severity, base, threshold
-        return mark
-
-    def _close(self, name: str, mark: _Mark, amount: NanoUsd) -> Crossing:
-        mark.turn, mark.stands = mark.turn + 1, False
-        return self._crossing(name, mark, self.period, "resolve", amount, notify=mark.told)
-
-    def _crossing(
-        self, name: str, mark: _Mark, period: str, state: Literal["open", "resolve"], amount: NanoUsd, **more: bool
-    ) -> Crossing:
-        return Crossing(
-            tier=name,
-            basis=mark.basis,
-            severity=mark.severity,
-            period=period,
-            turn=mark.turn,
-            state=state,
-            base=mark.base,
-            threshold=mark.threshold,
-            amount=amount,
-            **more,
-        )
+__all__ = ["Crossing", "NodeTiers"]
 
 
 class NodeTiers:
@@ -174,9 +25,11 @@ class NodeTiers:
     """
 
     def __init__(self) -> None:
-        self._month, self._day = _Line(), _Line()
+        self._month, self._day = Line(), Line()
         self._tiers: tuple[Tier, ...] = ()
         self._bases: dict[Basis, NanoUsd | None] = {}
+        self._rollover_percent = 0
+        self.allowance = Allowance()
 
     @property
     def period(self) -> str:
@@ -188,11 +41,50 @@ class NodeTiers:
         """Id of the current local day; empty before the first `roll`."""
         return self._day.period
 
-    def set_limits(self, tiers: tuple[Tier, ...], budget: NanoUsd | None, allocation: NanoUsd | None) -> None:
-        """Put tiers and limits into force; `advance` then emits what follows from them."""
-        self._tiers = tiers
+    @property
+    def budget(self) -> NanoUsd | None:
+        """The budget of the month with rollover and grants, nano-USD."""
+        return self._with_extra("monthly_budget")
+
+    @property
+    def allocation(self) -> NanoUsd | None:
+        """The hard cap of the month with rollover and grants, nano-USD."""
+        return self._with_extra("monthly_allocation")
+
+    def set_limits(
+        self,
+        tiers: tuple[Tier, ...],
+        budget: NanoUsd | None,
+        allocation: NanoUsd | None,
+        rollover_percent: int = 0,
+    ) -> None:
+        """Put tiers and limits into force; `advance` then emits what follows from them.
+
+        Args:
+            rollover_percent: Of the allocation: the most that goes over into the month that begins next.
+        """
+        self._tiers, self._rollover_percent = tiers, rollover_percent
         self._bases |= {"monthly_budget": budget, "monthly_allocation": allocation}
         self._measure()
+
+    def give(self, grant: Grant) -> bool:
+        """Raise the limits of the month by a grant; False if it was given before. `advance` tells what follows."""
+        given = grant.period == self.period and self.allowance.give(grant)
+        self._measure()
+        return given
+
+    def withdraw(self, grant: str) -> bool:
+        """Take a grant back; False if it is not in force. `advance` tells what follows."""
+        taken = self.allowance.withdraw(grant)
+        self._measure()
+        return taken
+
+    def expire(self, now: float) -> bool:
+        """End grants whose time is over; tell whether there were any. `advance` tells what follows."""
+        over = self.allowance.expire(now)
+        if over:
+            self._measure()
+        return over
 
     def roll(
         self,
@@ -218,7 +110,9 @@ class NodeTiers:
             return []
         found = [replace(each, notify=False) for each in self._day.roll(day, day_total)]
         if period != self.period:
+            first, spent_base = not self.period, self._bases.get("monthly_allocation")
             found += self._month.roll(period, month_total)
+            self.allowance.roll(period, 0 if first else carried_over(spent_base, month_total, self._rollover_percent))
         self._bases |= {"daily_forecast": forecast, "month_over_month": previous}
         self._measure()
         return found
@@ -265,20 +159,26 @@ class NodeTiers:
     def to_state(self) -> State:
         """Return the state as lists, numbers and text."""
         frozen = [self._bases.get("daily_forecast"), self._bases.get("month_over_month")]
-        return [self._month.to_state(), self._day.to_state(), frozen]
+        return [self._month.to_state(), self._day.to_state(), frozen, self.allowance.to_state()]
 
     @classmethod
     def from_state(cls, state: State) -> "NodeTiers":
         """Return the tiers of a node as `to_state` left them."""
         tiers = cls()
-        month, day, (forecast, previous) = state
+        month, day, (forecast, previous), allowance = state
         tiers._month.load(month)
         tiers._day.load(day)
         tiers._bases = {"daily_forecast": forecast, "month_over_month": previous}
+        tiers.allowance = Allowance.from_state(allowance)
         return tiers
 
+    def _with_extra(self, basis: Basis) -> NanoUsd | None:
+        base = self._bases.get(basis)
+        raised = basis in ("monthly_budget", "monthly_allocation")
+        return base + self.allowance.extra if base is not None and raised else base
+
     def _measure(self) -> None:
-        bases = [(tier, self._bases.get(tier.basis)) for tier in self._tiers]
+        bases = [(tier, self._with_extra(tier.basis)) for tier in self._tiers]
         measures = [(tier, base or 0, threshold_of(tier, base)) for tier, base in bases]
         self._day.measures = [each for each in measures if each[0].basis == "daily_forecast"]
         self._month.measures = [each for each in measures if each[0].basis != "daily_forecast"]

@@ -29,6 +29,8 @@ class NodeView:
         listed: Whether the file lists it; else an event named it and its level's default holds.
         budget: Monthly, nano-USD; its own or its level's default, never its parent's.
         allocation: The hard cap a month, nano-USD; the budget when the file gives none.
+        rollover_percent: Of the allocation: the most that goes over into the next month.
+        reserve: Pool a month for top-ups of nodes below, nano-USD; None where it keeps none.
         tiers: Those that apply, in the order of the file.
         approved_models: fnmatch patterns; None = any model.
     """
@@ -44,6 +46,8 @@ class NodeView:
     listed: bool
     budget: NanoUsd | None
     allocation: NanoUsd | None
+    rollover_percent: int
+    reserve: NanoUsd | None
     tiers: tuple[Tier, ...]
     calendar: Calendar
     on_unavailable: OnUnavailable
@@ -91,6 +95,11 @@ class Tree:
     def view(self, node: str) -> NodeView | None:
         """Return the view of a listed node or of `untagged`."""
         return self.listed.get(node)
+
+    def desk_of(self, node: NodeView) -> NodeView:
+        """Return the node whose reserve pays for what is asked for a node: the nearest above it, else the root."""
+        above = (view for view in self.ancestor_views(node) if view.reserve is not None)
+        return next(above, self.listed[self.root])
 
     def resolve_team(self, name: str | None) -> NodeView:
         """Return the home node that goes by `name`; `untagged` for None and the empty name.
@@ -169,6 +178,8 @@ class Tree:
             listed=listed,
             budget=None if budget is None else to_nano(budget),
             allocation=None if allocation is None else to_nano(allocation),
+            rollover_percent=own.rollover_percent,
+            reserve=None if own.reserve_usd is None else to_nano(own.reserve_usd),
             tiers=self._tiers(own, above, depth > home_depth),
             calendar=own.calendar or (above.calendar if above is not None else self._file.calendar),
             on_unavailable=own.on_unavailable or (above.on_unavailable if above else self._file.on_unavailable),

@@ -57,6 +57,7 @@ def test_a_good_file_has_no_problem() -> None:
             [ORG, TEAM, {"id": "bg", "level": "billing_group", "parent": "acme"}],
             "warning: nodes[2]: 'bg' has no team below it, so no money can reach it",
         ),
+        ([ORG, TEAM | {"reserve_usd": 5}], "nodes[1].reserve_usd: a reserve is kept above the home level 'team'"),
         ([ORG, TEAM | {"id": "untagged"}], "nodes[1].id: 'untagged' is reserved; its limits stand under `untagged`"),
         ([ORG, TEAM | {"match": ["untagged"]}], "nodes[1]: 'untagged' is reserved; its limits stand under `untagged`"),
         (

@@ -69,6 +69,15 @@ def test_a_node_inherits_all_but_money() -> None:
     assert (project.home, team.home, tree().listed["rnd"].home) == ("t-pay", "t-pay", "")
 
 
+def test_the_nearest_reserve_above_pays_and_the_root_where_nobody_keeps_one() -> None:
+    bare = [{"id": "acme", "level": "organization"}, {"id": "bg", "level": "billing_group", "parent": "acme"},
+            {"id": "pay", "level": "team", "parent": "bg"}]  # fmt: skip
+    kept = [bare[0] | {"reserve_usd": 9}, bare[1] | {"reserve_usd": 5}, bare[2]]
+    for nodes, desks in ((bare, ("acme", "acme")), (kept, ("bg", "acme"))):
+        tree = Tree(PolicyFile.model_validate({"nodes": nodes}))
+        assert tuple(tree.desk_of(tree.listed[node]).id for node in ("pay", "bg")) == desks
+
+
 def test_a_hard_cap_may_stand_without_a_budget() -> None:
     lab = tree().listed["t-lab"]
     assert (lab.budget, lab.allocation) == (None, to_nano("12.5"))

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from spendbrake.schemas.action import Action
+from spendbrake.schemas.command import Approval, Command
 from spendbrake.schemas.control import Owner, OwnersVersion, PolicyVersion, TopicRegistration
 from spendbrake.schemas.decision import Decision, Scope, Stamp
 from spendbrake.schemas.finding import Finding
@@ -168,6 +169,20 @@ SAMPLES: dict[str, Any] = {
         max_rps=0.5,
         burst=3,
         model="gpt-5-mini",
+    ),
+    "command": Command(
+        id="r-1/grant",
+        kind="grant",
+        node="team/search",
+        by="ada",
+        role="operator",
+        issued_at=1_763_000_005.5,
+        request="r-1",
+        amount=400_000_000_000,
+        policy="runaway",
+        expires_at=1_764_547_200.0,
+        reason="launch of größe",
+        approvals=(Approval(by="fay", role="finance"), Approval(by="eli", role="engineering")),
     ),
 }
 

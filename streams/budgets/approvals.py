@@ -1,0 +1,174 @@
+"""Requests for more money or an exception, and the two approvals that each needs: the desk of one reserve. Pure.
+
+A request is open until it is granted, denied, or three days old. It is granted by one approval in finance and one in
+engineering, of two people, neither of them the requester. A top-up is paid out of the month's reserve, once, when the
+second approval comes. Whatever is refused changes nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+from spendbrake.schemas.command import APPROVERS, Approval, Command
+from spendbrake.schemas.money import NanoUsd, usd_text
+from spendbrake.schemas.wire.errors import BadRecord
+from spendbrake.schemas.wire.rows import from_row, to_row
+
+DeskState: TypeAlias = dict[str, Any]
+Status: TypeAlias = Literal["open", "granted", "denied", "withdrawn"]
+
+OPEN_S = 3 * 86_400.0
+KEPT_S = 70 * 86_400.0
+"""An id is known for longer than the grant it asked for can last: its month and the next."""
+
+
+@dataclass(slots=True)
+class Request:
+    """A request and what became of it.
+
+    Attributes:
+        asked: The command as it came.
+        asked_at: The log's clock then.
+        approvals: Who approved so far, one a role.
+        status: `open` until it is decided; an open one that is too old can no longer be.
+    """
+
+    asked: Command
+    asked_at: float
+    approvals: tuple[Approval, ...] = ()
+    status: Status = "open"
+
+    def open_at(self, now: float) -> bool:
+        """Tell whether it can still be decided."""
+        return self.status == "open" and now < self.asked_at + OPEN_S
+
+
+@dataclass(slots=True)
+class Desk:
+    """The requests to one node's reserve.
+
+    Attributes:
+        requests: By id, in the order they came.
+        paid: Out of the reserve, nano-USD by month.
+    """
+
+    requests: dict[str, Request] = field(default_factory=dict)
+    paid: dict[str, NanoUsd] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Request]:
+        """Yield all that is remembered."""
+        return iter(self.requests.values())
+
+    def take(self, command: Command, now: float, period: str, reserve: NanoUsd) -> list[Command]:
+        """Take a request or a decision in; return what must be written into the log of the node.
+
+        Args:
+            now: The log's clock.
+            period: The month of the reserve.
+            reserve: What it holds when the month begins, nano-USD.
+
+        Raises:
+            BadRecord: it is refused, and why.
+        """
+        if command.kind == "request":
+            self._ask(command, now, reserve - self.paid.get(period, 0))
+            return []
+        request = self.requests.get(command.request)
+        if request is None:
+            raise BadRecord("unknown_request", "request", command.request, "no such request here")
+        if command.kind == "approve":
+            return self._approve(request, command, now, period, reserve)
+        if command.kind == "deny":
+            return self._deny(request, command, now)
+        if command.kind == "withdraw":
+            return self._withdraw(request, command)
+        raise BadRecord("unknown_kind", "kind", command.kind, "not for the log of a reserve")
+
+    def forget(self, now: float) -> None:
+        """Drop requests that are too old for their grants to be in force."""
+        self.requests = {name: one for name, one in self.requests.items() if one.asked_at > now - KEPT_S}
+
+    def to_state(self) -> DeskState:
+        """Return the state as JSON-ready data."""
+        rows = [[to_row(r.asked), r.asked_at, [to_row(a) for a in r.approvals], r.status] for r in self]
+        return {"requests": rows, "paid": dict(self.paid)}
+
+    @classmethod
+    def from_state(cls, state: DeskState) -> "Desk":
+        """Return the desk that `to_state` told of."""
+        desk = cls(paid=dict(state["paid"]))
+        for asked, asked_at, approvals, status in state["requests"]:
+            command = from_row(Command, asked)
+            given = tuple(from_row(Approval, one) for one in approvals)
+            desk.requests[command.id] = Request(command, asked_at, given, status)
+        return desk
+
+    def _ask(self, command: Command, now: float, left: NanoUsd) -> None:
+        if command.id in self.requests:
+            return
+        if (command.amount > 0) == bool(command.policy):
+            raise BadRecord("bad_command", "amount", command.amount, "a request is for money, or for a policy")
+        if command.expires_at <= now:
+            raise BadRecord("bad_command", "expires_at", command.expires_at, f"has passed at {now:.0f}")
+        if command.amount > left:
+            raise BadRecord("reserve_exceeded", "amount", command.amount, f"the reserve has {usd_text(left)} left")
+        self.requests[command.id] = Request(command, now)
+
+    def _approve(self, request: Request, command: Command, now: float, period: str, reserve: NanoUsd) -> list[Command]:
+        asked = request.asked
+        approval = Approval(by=command.by, role=command.role)
+        if approval in request.approvals:
+            return []
+        self._check(request, command, now)
+        if command.by == asked.by:
+            raise BadRecord("own_request", "by", command.by, "nobody approves what they asked for")
+        if any(command.by == one.by or command.role == one.role for one in request.approvals):
+            raise BadRecord("second_role_missing", "role", command.role, "approved already by this person or role")
+        approvals = (*request.approvals, approval)
+        if {one.role for one in approvals} < APPROVERS:
+            request.approvals = approvals
+            return []
+        left = reserve - self.paid.get(period, 0)
+        if asked.amount > left:
+            raise BadRecord("reserve_exceeded", "amount", asked.amount, f"the reserve has {usd_text(left)} left")
+        self.paid[period] = self.paid.get(period, 0) + asked.amount
+        request.approvals, request.status = approvals, "granted"
+        kind: Literal["grant", "exempt"] = "grant" if asked.amount else "exempt"
+        return [replace(asked, id=f"{asked.id}/{kind}", kind=kind, request=asked.id, approvals=approvals)]
+
+    def _deny(self, request: Request, command: Command, now: float) -> list[Command]:
+        if request.status == "denied":
+            return []
+        if command.by != request.asked.by:
+            self._check(request, command, now)
+        elif not request.open_at(now):
+            raise BadRecord("request_closed", "request", command.request, f"it is {request.status}")
+        request.status = "denied"
+        return []
+
+    def _withdraw(self, request: Request, command: Command) -> list[Command]:
+        if command.by != request.asked.by and command.role not in APPROVERS:
+            raise BadRecord("not_allowed", "role", command.role, "for the requester, finance or engineering")
+        if request.status == "withdrawn":
+            return []
+        if request.status != "granted":
+            raise BadRecord("request_closed", "request", command.request, f"it is {request.status}")
+        request.status = "withdrawn"
+        return [
+            replace(
+                request.asked,
+                id=f"{request.asked.id}/withdraw",
+                kind="withdraw",
+                by=command.by,
+                role=command.role,
+                request=request.asked.id,
+            )
+        ]
+
+    @staticmethod
+    def _check(request: Request, command: Command, now: float) -> None:
+        if command.role not in APPROVERS:
+            raise BadRecord("not_allowed", "role", command.role, f"for {' and '.join(sorted(APPROVERS))}")
+        if not request.open_at(now):
+            status = "too old" if request.status == "open" else request.status
+            raise BadRecord("request_closed", "request", command.request, f"it is {status}")
