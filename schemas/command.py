@@ -38,6 +38,7 @@ class Command:
 
     Attributes:
         node: Whose limits change.
+        home: Its team, whose log it is; empty for a node above the home level.
         by: Who asks or decides: a person's name, or an automation's.
         role: In which role.
         issued_at: Wall clock at which it was issued, epoch seconds UTC: for people, never for decisions.
@@ -55,6 +56,7 @@ class Command:
     by: str
     role: str
     issued_at: float
+    home: str = ""
     request: str = ""
     amount: NanoUsd = 0
     policy: str = ""

@@ -4,6 +4,8 @@ import random
 from typing import Any
 
 from enginelog import START, Log, Record, event, policy
+from spendbrake.schemas.command import Command
+from spendbrake.schemas.wire.avro import encode
 
 _POLICIES: list[dict[str, Any]] = [
     {
@@ -59,8 +61,11 @@ def busy_log(seed: int, n: int) -> Log:
             log.records.append(Record(rnd.choice(sent).value, now))
         elif kind < 0.07:
             log.raw(rnd.choice([b"\0\0\0\0\1zz", b"{}", b"\xff", None]), now)
-        elif kind < 0.12:
+        elif kind < 0.11:
             log.tick(now)
+        elif kind < 0.13:
+            order = _order(rnd, i, now)
+            log.internal("command", now, order.node.partition("/")[0].encode(), encode(order))
         else:
             one = _correction(rnd, i, now) if kind < 0.17 and i > 10 else _call(rnd, i, n, now)
             log.add(one, now)
@@ -82,6 +87,17 @@ def _call(rnd: random.Random, i: int, n: int, now: float) -> Any:
         session_id="loop" if runaway else f"s{rnd.randrange(90)}",
         cost=90_000_000 if runaway else rnd.choice((None, rnd.randrange(60_000_000))),
     )
+
+
+def _order(rnd: random.Random, i: int, now: float) -> Command:
+    """Return a top-up, an exception, or the end of one given before, some of them twice."""
+    kind, request = rnd.choice(("grant", "grant", "withdraw", "exempt")), f"q{rnd.randrange(i // 40 + 1)}"
+    policy = "cap" if kind == "exempt" or rnd.random() < 0.3 else ""
+    return Command(
+        id=f"{request}/{kind}", kind=kind, node=rnd.choice(("t1", "t2", "t2/p0", "t3")), by="ada", role="operator",
+        issued_at=now, request=request, amount=0 if policy else rnd.choice((1, 3)) * 10**9, policy=policy,
+        expires_at=now + rnd.choice((600, 20_000, 400_000)),
+    )  # fmt: skip
 
 
 def _correction(rnd: random.Random, i: int, now: float) -> Any:

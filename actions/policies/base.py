@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 
 from spendbrake.schemas.decision import Scope, Verdict
-from spendbrake.schemas.finding import Finding
+from spendbrake.schemas.finding import COMMAND, Finding
 from spendbrake.schemas.policy import PolicyFile, When
 from spendbrake.schemas.standing import Standing
 
@@ -86,7 +86,7 @@ def _source_matches(when: When, finding: Finding) -> bool:
     if finding.tier is not None:
         return finding.tier in (when.tiers or ())
     detectors = when.detectors or ()
-    return ANY in detectors or finding.detector in detectors
+    return (ANY in detectors and finding.detector != COMMAND) or finding.detector in detectors
 
 
 def _among(value: object, allowed: Sequence[str] | None) -> bool:

@@ -94,6 +94,22 @@ class Ladder:
             state.drop_if_empty(name, target)
         return actions
 
+    def exempt(
+        self, state: LadderState, policy: str, target: str, until: float, now: float, stamp: Stamp, why: str
+    ) -> list[Action]:
+        """Return the lifts of an exception from a policy, which lasts until then; 0 ends it.
+
+        What gave rise to a limit goes on being told, and binds again when the exception is over.
+
+        Raises:
+            KeyError: there is no such policy.
+        """
+        climb = Climb(self._policies[policy], target, state.group(policy, target), self._clerk, now, stamp)
+        climb.exempt(until)
+        actions = climb.settle(why)
+        state.drop_if_empty(policy, target)
+        return actions
+
     def standing_decisions(self, state: LadderState, now: float) -> list[Action]:
         """Return every decision in force, and every lift whose decision could still be read, as it was issued."""
         return [

@@ -67,11 +67,16 @@ class Slot:
 
 @dataclass(slots=True, kw_only=True)
 class Group:
-    """One policy's answer on one target (a node or a key): tracks by trigger, slots by mode and scope."""
+    """One policy's answer on one target (a node or a key): tracks by trigger, slots by mode and scope.
+
+    Attributes:
+        exempt_until: End of an exception: until then it is told, but not limited.
+    """
 
     tracks: dict[str, Track] = field(default_factory=dict)
     slots: dict[str, Slot] = field(default_factory=dict)
     due: float | None = None
+    exempt_until: float = 0.0
 
 
 @dataclass(slots=True)
@@ -94,7 +99,7 @@ class LadderState:
     def drop_if_empty(self, policy: str, target: str) -> None:
         """Forget a group that holds nothing."""
         group = self.groups[policy][target]
-        if not group.tracks and not group.slots:
+        if not group.tracks and not group.slots and not group.exempt_until:
             del self.groups[policy][target]
             if not self.groups[policy]:
                 del self.groups[policy]
@@ -113,6 +118,7 @@ class LadderState:
                     "policy": policy,
                     "target": target,
                     "due": group.due,
+                    "exempt_until": group.exempt_until,
                     "tracks": {key: asdict(track) for key, track in group.tracks.items()},
                     "slots": {key: asdict(slot) for key, slot in group.slots.items()},
                 }
@@ -126,7 +132,7 @@ class LadderState:
         state = cls(digest=data["digest"])
         for row in data["groups"]:
             group = state.group(row["policy"], row["target"])
-            group.due = row["due"]
+            group.due, group.exempt_until = row["due"], row["exempt_until"]
             group.tracks = {key: Track(**track) for key, track in row["tracks"].items()}
             group.slots = {
                 key: Slot(action=_action(slot["action"]), leader=slot["leader"], until=slot["until"])

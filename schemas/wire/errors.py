@@ -24,6 +24,15 @@ Reason: TypeAlias = Literal[
     "forged",
     "unknown_kind",
     "misplaced",
+    "bad_command",
+    "not_allowed",
+    "own_request",
+    "request_closed",
+    "reserve_exceeded",
+    "second_role_missing",
+    "unknown_node",
+    "unknown_policy",
+    "unknown_request",
 ]
 REASONS: frozenset[str] = frozenset(get_args(Reason))
 

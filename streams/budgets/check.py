@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Literal, TypeAlias
 
 from spendbrake.actions.policies.base import ANY, LIFT, NOTICE
+from spendbrake.schemas.finding import COMMAND
 from spendbrake.schemas.policy import Limits, Node, Policy, PolicyFile
 from spendbrake.schemas.usage import UNTAGGED
 from spendbrake.streams.budgets.tree import KEY, PROJECT, names_of
@@ -248,7 +249,7 @@ def _policies(file: PolicyFile, detectors: Collection[str] | None) -> Iterator[P
         yield from _all_known((*when, "tiers"), "tier", policy.when.tiers, tiers)
         yield from _all_known((*when, "levels"), "level", policy.when.levels, file.levels)
         if detectors is not None:
-            yield from _all_known((*when, "detectors"), "detector", policy.when.detectors, {*detectors, ANY})
+            yield from _all_known((*when, "detectors"), "detector", policy.when.detectors, {*detectors, ANY, COMMAND})
         yield from _rungs(file, ("policies", place, "rungs"), policy)
 
 

@@ -10,6 +10,8 @@ from bisect import bisect_left
 import numpy as np
 from numpy.typing import NDArray
 
+from spendbrake.schemas.finding import COMMAND
+from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.streams.engine.apply import (
     HOUR_S,
     Entries,
@@ -22,9 +24,11 @@ from spendbrake.streams.engine.apply import (
 )
 from spendbrake.streams.engine.chains import publish_chains
 from spendbrake.streams.engine.emit import Emitter
+from spendbrake.streams.engine.intake.sorter import Order
 from spendbrake.streams.engine.judge.judge import Judge
 from spendbrake.streams.engine.judge.late import Late
 from spendbrake.streams.engine.judge.moment import Ledger, Moment
+from spendbrake.streams.engine.judge.orders import Orders
 from spendbrake.streams.engine.judge.watch import CLOCK, CLOSE, Point, Watch
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.rules.routes import Routes
@@ -64,12 +68,14 @@ class Segment:
         self.ledger = Ledger(state)
         self.points: list[Point] = []
 
-    def run(self, rows: Rows) -> None:
-        """Apply the usage rows of the run."""
+    def run(self, rows: Rows, order: Order | None = None) -> None:
+        """Apply the command that the run begins with, if any, and its usage rows."""
         self._settle(self.until)
         publish_chains(self.state, self.rules, self.emit)
         self._due()
         self._judge(None)
+        if order is not None:
+            self._obey(order)
         watch = self._add(rows) if len(rows) else None
         self.until = self.clock[-1]
         self._due()
@@ -89,6 +95,15 @@ class Segment:
             self.judge.change(moment)
         else:
             self.judge.roll(moment)
+        self.judge.expire(now // SEGMENT_S * SEGMENT_S, moment)
+
+    def _obey(self, order: Order) -> None:
+        moment = Moment(self.clock[0], int(self.offsets[0]), -1, self.ledger)
+        try:
+            Orders(self.judge, self.routes).apply(order.home, order.command, moment)
+        except BadRecord as bad:
+            if moment.offset > self.state.replayed:
+                self.emit.dead(order.place, moment.now, COMMAND, bad.reason, bad.field, str(bad))
 
     def _due(self) -> None:
         """Find buckets and dues of teams that the clock has passed by `until`."""

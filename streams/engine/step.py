@@ -81,7 +81,7 @@ class Engine:
             Tiering(state, self.book.at(at)).prime(at)
         intake = self.sorter.sort(batch, schemas)
         self._refuse(state, intake, offsets, now, emit)
-        for begin, end in self._pieces(offsets, now):
+        for begin, end in self._pieces(offsets, now, intake):
             self._piece(state, intake, offsets, now, begin, end, emit, schemas)
         state.applied, state.now = int(offsets[-1]), float(now[-1])
         if due(state, state.now):
@@ -96,13 +96,14 @@ class Engine:
         stamp = Stamp(epoch=state.epoch, offset=state.applied)
         return rollups(state, self.book.at(state.now), state.now, stamp, self.settings.secrets[0])
 
-    def _pieces(self, offsets: I64, now: F64) -> list[tuple[int, int]]:
-        """Cut a batch where the rules change, where a block of fingerprints begins, and on the grid of segments.
+    def _pieces(self, offsets: I64, now: F64, intake: Intake) -> list[tuple[int, int]]:
+        """Cut a batch where the rules change, at commands, where a block of fingerprints begins, and on the grid.
 
         So no ring is passed over within a piece, and no hour, day or period ends there.
         """
         grid, block = np.floor(now / SEGMENT_S), offsets // BLOCK
         cuts = set((np.flatnonzero((np.diff(grid) > 0) | (np.diff(block) > 0)) + 1).tolist())
+        cuts |= {order.place for order in intake.orders if order.place}
         change = self.book.next_change(float(now[0]))
         while change <= now[-1]:
             cuts.add(int(np.searchsorted(now, change, side="left")))
@@ -140,7 +141,8 @@ class Engine:
         state.fingerprints.begin(int(offsets[begin]), int(offsets[end - 1]), float(now[begin]))
         rows = Counting(state, rules, routes, emit, offsets, now).rows(part, corrections)
         state.fingerprints.close(int(offsets[end - 1]))
-        Segment(state, rules, routes, emit, offsets[begin:end], now[begin:end], begin).run(rows)
+        order = next((order for order in intake.orders if order.place == begin), None)
+        Segment(state, rules, routes, emit, offsets[begin:end], now[begin:end], begin).run(rows, order)
 
     def _routes_for(self, state: PartitionState, rules: Rules) -> Routes:
         routes = self._routes.get(state.number)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spendbrake.schemas.command import Command
 from spendbrake.schemas.usage import UsageEvent
-from spendbrake.schemas.wire.avro import MAGIC, schema_id_of
+from spendbrake.schemas.wire.avro import MAGIC, decode, schema_id_of
 from spendbrake.schemas.wire.envelope import decode_usage, kind_of, open_internal
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.streams.engine.intake.columns import FRAME, FRAMED, Part, concat, from_bodies, from_events
@@ -28,6 +29,15 @@ class Correction:
     team: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A command, and the key of its record: the home of its node."""
+
+    place: int
+    home: str
+    command: Command
+
+
 @dataclass(slots=True)
 class Intake:
     """A batch, sorted.
@@ -35,12 +45,14 @@ class Intake:
     Attributes:
         events: Usage events in offset order, corrections apart.
         corrections: Events that replace another.
-        internal: (place, kind) of genuine records of the service other than forwards.
+        orders: Commands of people.
+        internal: (place, kind) of genuine records of the service other than forwards and commands.
         bad: (place, what is wrong).
     """
 
     events: Part
     corrections: list[Correction] = field(default_factory=list)
+    orders: list[Order] = field(default_factory=list)
     internal: list[tuple[int, str]] = field(default_factory=list)
     bad: list[tuple[int, BadRecord]] = field(default_factory=list)
 
@@ -95,6 +107,10 @@ class Sorter:
             return
         try:
             open_internal(kind, self.topic, batch.keys[i], batch.values[i], batch.headers[i], self.secrets)
+            if kind == "command":
+                home = (batch.keys[i] or b"").decode(errors="replace")
+                intake.orders.append(Order(i, home, decode(Command, batch.values[i] or b"")))
+                return
         except BadRecord as bad:
             intake.bad.append((i, bad))
             return

@@ -59,6 +59,7 @@ def standing_of(state: PartitionState, rules: Rules, row: int, moment: Moment, m
     team = state.teams.names[name.team]
     view = rules.node(team, name.kind, name.name) or rules.team(team)
     period = state.periods.current[int(state.series.calendar[row])]
+    tiers = state.heads[name.team].tiers.get(view.id)
     spent = moment.month(row) if month is None else month
     rate = 0.0
     if name.kind == "team":
@@ -75,8 +76,8 @@ def standing_of(state: PartitionState, rules: Rules, row: int, moment: Moment, m
         period=period.month,
         period_ends_at=period.ends_at,
         month_to_date=spent,
-        budget=view.budget,
-        allocation=view.allocation,
+        budget=tiers.budget if tiers is not None else view.budget,
+        allocation=tiers.allocation if tiers is not None else view.allocation,
         rate_usd_h=rate,
         forecast=_forecast(moment, row, spent, period.today, period.end),
     )

@@ -56,6 +56,14 @@ class Judge:
         for row, crossings, month in self.tiering.roll(moment.now, self._judgeable(moment.offset)):
             self._crossings(row, crossings, month, moment)
 
+    def expire(self, until: float, moment: Moment) -> None:
+        """End the grants whose time is over at `until`."""
+        for team in sorted(self.state.granted):
+            if self.judges(team, moment.offset):
+                for row, crossings, month in self.tiering.expire(team, until):
+                    self._crossings(row, crossings, month, moment)
+                    self.state.dirty_heads.add(team)
+
     def tick(self, team: int, moment: Moment) -> bool:
         """Let dwells, ends of limits and quiet incidents of a team come due; tell whether it was judged."""
         if not self.judges(team, moment.offset):
@@ -142,6 +150,24 @@ class Judge:
     def cross(self, row: int, month: int, day: int, moment: Moment) -> None:
         """Judge a node whose month and day have come to these totals."""
         self._crossings(row, self.tiering.advance(row, month, day), month, moment)
+
+    def measure(self, row: int, moment: Moment) -> None:
+        """Judge a node whose limits have changed."""
+        month, day = int(self.state.series.month[row]), self.tiering.day(row)
+        self._crossings(row, self.tiering.advance(row, month, day), month, moment)
+        self._changed(self.state.series.names[row].team, moment.now)
+
+    def exempt(self, team: int, policy: str, target: str, until: float, why: str, moment: Moment) -> None:
+        """Let a policy limit a node or a key no more until then; 0 ends it."""
+        ladder, stamp = self.state.heads[team].ladder, self._stamp(moment)
+        for action in self.rules.ladder.exempt(ladder, policy, target, until, moment.now, stamp, why):
+            self.emit.action(action, self.state.number)
+        self._changed(team, moment.now)
+
+    def tell(self, team: int, finding: Finding, moment: Moment) -> None:
+        """Publish a finding of what people did, and what follows from it."""
+        self._finding(team, finding, self._standing_by_id(team, moment)(finding.node), moment)
+        self._changed(team, moment.now)
 
     def ended(self, row: int, period: str, total: int, moment: Moment) -> None:
         """Judge a node whose month before late money has brought to `total`."""

@@ -67,6 +67,15 @@ class Tiering:
         self._arm(row)
         return crossings
 
+    def expire(self, team: int, now: float) -> Iterator[Rolled]:
+        """End the grants of a team whose time is over; yield what follows."""
+        for row in self.state.series.of_team[team]:
+            node = self.state.series.node[row]
+            tiers = self.state.heads[team].tiers.get(node) if node is not None else None
+            if tiers is not None and tiers.expire(now):
+                total = int(self.state.series.month[row])
+                yield row, self.advance(row, total, self.day(row)), total
+
     def before(self, row: int) -> tuple[str, int, int]:
         """Return the month before of a series: its id and its days [first, end)."""
         number = int(self.state.series.calendar[row])
@@ -137,10 +146,10 @@ class Tiering:
         name = self.state.series.names[row]
         view = self.rules.node(self.state.teams.names[name.team], name.kind, name.name)
         tiers = self.tiers(row)
-        if view is None or not view.tiers:
+        if view is None:
             tiers.set_limits((), None, None)
         else:
-            tiers.set_limits(view.tiers, view.budget, view.allocation)
+            tiers.set_limits(view.tiers, view.budget, view.allocation, view.rollover_percent)
         return tiers
 
     def _arm(self, row: int) -> None:

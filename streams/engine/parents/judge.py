@@ -110,10 +110,10 @@ class Judge:
     def _begin(self, parent: Parent) -> None:
         """Set what a parent is measured by, and begin its day."""
         view = self._view(parent.id)
-        if view is None or not view.tiers:
+        if view is None:
             parent.tiers.set_limits((), None, None)
         else:
-            parent.tiers.set_limits(view.tiers, view.budget, view.allocation)
+            parent.tiers.set_limits(view.tiers, view.budget, view.allocation, view.rollover_percent)
         for key in parent.totals.books:
             close(parent, key, self.period(key))
         expire(parent, self.now)
@@ -206,8 +206,8 @@ class Judge:
             period=period.month,
             period_ends_at=period.ends_at,
             month_to_date=month,
-            budget=view.budget if view else None,
-            allocation=view.allocation if view else None,
+            budget=parent.tiers.budget,
+            allocation=parent.tiers.allocation,
             rate_usd_h=burn / NANO * (60 / RATE_MINUTES),
             forecast=month_forecast(month, _last_days(book, period), period.end - period.today),
         )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spendbrake.schemas.usage import UNTAGGED
 from spendbrake.schemas.wire.murmur import partition_of
-from spendbrake.streams.budgets.tree import NodeView
+from spendbrake.streams.budgets.tree import KEY, PROJECT, NodeView
 from spendbrake.streams.engine.intake.columns import SEP, Part
 from spendbrake.streams.engine.rules.book import RuleBook, Rules, series_name
 from spendbrake.streams.engine.state.partition import KeyChain, PartitionState
@@ -99,6 +99,18 @@ class Routes:
                 found[used[k]] = self._route(of[k], names[k], float(now[places[used[k]]]))
         routes: I64 = found[which]
         return routes
+
+    def row_of(self, team: NodeView, node: NodeView | None = None) -> int:
+        """Return the row of a team at home here, or the series of one of its nodes; made where it is missing."""
+        row = self.state.team(team.id, self.rules.calendar(team))
+        own = int(self.state.teams.series[row])
+        self._is_node(own, team)
+        if node is None:
+            return row
+        if node.id == team.id:
+            return own
+        kind = node.level if node.level in (PROJECT, KEY) else "node"
+        return self._series(row, kind, node.id if kind == "node" else series_name(node, team.id, node.name), node)
 
     def one(self, part: Part, now: float) -> Route:
         """Return the route of a part of one event."""

@@ -43,6 +43,7 @@ class Head:
     Attributes:
         saved_panel: The panel as it was stored, until it is needed.
         tiers: Tier states by node id.
+        commands: Ids of commands that were applied, with the clock then.
         keys: API key -> what gateways must know of it, as published; `projects` likewise, by the name events use.
     """
 
@@ -50,6 +51,7 @@ class Head:
     panel: TeamPanel | None = None
     saved_panel: bytes | None = None
     tiers: dict[str, NodeTiers] = field(default_factory=dict)
+    commands: dict[str, float] = field(default_factory=dict)
     keys: dict[str, KeyChain] = field(default_factory=dict)
     projects: dict[str, KeyChain] = field(default_factory=dict)
 
@@ -70,6 +72,7 @@ class PartitionState:
         numbered_by: The compiled rules whose calendar numbers the series hold.
         unarmed: Series that have become nodes since tiers were last set.
         new_chains: (team, API key, project, chain) of what events have named for the first time, either of the two.
+        granted: Teams with grants in force.
         replayed: Highest stamp of a loaded row: up to here rows may hold parts of the log already, and everything that
             followed from it was sent.
     """
@@ -87,6 +90,7 @@ class PartitionState:
         self.touched = Touched()
         self.heads: dict[int, Head] = {}
         self.dirty_heads: set[int] = set()
+        self.granted: set[int] = set()
         self.periods = Periods()
         self.hour = -1
         self.rules = 0

@@ -93,6 +93,7 @@ def _head(state: PartitionState, team: int) -> dict[str, Any]:
     return {
         "ladder": head.ladder.to_state(),
         "tiers": {node: tiers.to_state() for node, tiers in head.tiers.items()},
+        "commands": head.commands,
         "keys": _chains(head.keys),
         "projects": _chains(head.projects),
         "closed": int(state.teams.closed[team]),
@@ -196,6 +197,9 @@ def _load_head(state: PartitionState, name: str, meta: Mapping[str, Any], arrays
     head = state.heads[team]
     head.ladder = LadderState.from_state(meta["ladder"])
     head.tiers = {node: NodeTiers.from_state(tiers) for node, tiers in meta["tiers"].items()}
+    if any(True for tiers in head.tiers.values() for _ in tiers.allowance):
+        state.granted.add(team)
+    head.commands = dict(meta["commands"])
     for kind, chains in (("keys", head.keys), ("projects", head.projects)):
         chains |= {name: KeyChain(tuple(nodes), *rest) for name, (nodes, *rest) in meta[kind].items()}
     head.saved_panel = arrays["panel"].tobytes() if "panel" in arrays else None

@@ -174,6 +174,7 @@ SAMPLES: dict[str, Any] = {
         id="r-1/grant",
         kind="grant",
         node="team/search",
+        home="search",
         by="ada",
         role="operator",
         issued_at=1_763_000_005.5,

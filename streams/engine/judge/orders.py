@@ -1,0 +1,137 @@
+"""Commands in the usage log: grants and exceptions of the nodes of a team, each applied once by its id."""
+
+import hashlib
+from datetime import UTC, datetime
+
+from spendbrake.schemas.command import Command
+from spendbrake.schemas.finding import COMMAND, Finding, FindingState
+from spendbrake.schemas.money import usd_text
+from spendbrake.schemas.wire.errors import BadRecord
+from spendbrake.schemas.wire.murmur import partition_of
+from spendbrake.streams.budgets.allowance import Grant
+from spendbrake.streams.budgets.tree import NodeView
+from spendbrake.streams.engine.judge.judge import Judge
+from spendbrake.streams.engine.judge.moment import Moment
+from spendbrake.streams.engine.rules.routes import Routes
+
+KEPT_S = 70 * 86_400.0
+"""The id of a command is remembered for longer than what it gave can last: its month and the next."""
+
+
+class Orders:
+    """Applies the commands of one segment."""
+
+    def __init__(self, judge: Judge, routes: Routes) -> None:
+        self.judge, self.routes = judge, routes
+        self.state, self.rules = judge.state, judge.rules
+
+    def apply(self, home: str, command: Command, moment: Moment) -> None:
+        """Apply a command to a node of the team `home`.
+
+        Raises:
+            BadRecord: it is refused, and why.
+        """
+        if partition_of(home.encode(), self.rules.partitions) != self.state.number:
+            raise BadRecord("misplaced", "node", command.node, f"the log of {home!r} is not this partition")
+        team = self.routes.row_of(self.rules.team(home))
+        if not self.judge.judges(team, moment.offset):
+            return
+        head = self.state.heads[team]
+        head.commands = {name: at for name, at in head.commands.items() if at > moment.now - KEPT_S}
+        if command.id in head.commands:
+            return
+        if command.kind == "exempt":
+            self._exempt(team, command, command.expires_at, moment)
+        elif command.kind == "withdraw" and command.policy:
+            self._exempt(team, command, 0.0, moment)
+        elif command.kind in ("grant", "withdraw"):
+            self._limits(team, self._node(home, command.node), command, moment)
+        else:
+            raise BadRecord("unknown_kind", "kind", command.kind, "not for the log of a team")
+        head.commands[command.id] = moment.now
+
+    def _node(self, home: str, node: str) -> NodeView:
+        """Return the node of that id in a team.
+
+        Raises:
+            BadRecord: neither the file nor an event has named it.
+        """
+        team = self.rules.team(home)
+        view = team if node == team.id else self.rules.tree.view(node)
+        if view is None:
+            table, row = self.state.series, self.state.teams.index[team.id]
+            named = next((table.names[r] for r in table.of_team[row] if table.node[r] == node), None)
+            view = self.rules.node(team.id, named.kind, named.name) if named is not None else None
+        if view is None or view.home != team.id:
+            raise BadRecord("unknown_node", "node", node, f"no node of team {home!r}")
+        return view
+
+    def _limits(self, team: int, view: NodeView, command: Command, moment: Moment) -> None:
+        """Give a grant, or take it back."""
+        row = self.routes.row_of(self.rules.team(view.home), view)
+        self.judge.roll(moment)  # a node that nobody has named yet begins its month here
+        tiers, period = self.judge.tiering.tiers(row), self.judge.tiering.period(row)
+        if command.kind == "grant":
+            grant = Grant(command.request, command.amount, period.month, min(command.expires_at, period.ends_at))
+            changed = tiers.give(grant)
+            what = f"has {usd_text(command.amount)} more until {moment_text(grant.expires_at)}"
+        else:
+            changed, what = tiers.withdraw(command.request), "has its top-up no more"
+        if changed:
+            self.state.granted.add(team)
+            self._tell(team, view.id, command, what, moment)
+            self.judge.measure(row, moment)
+
+    def _exempt(self, team: int, command: Command, until: float, moment: Moment) -> None:
+        """Begin an exception from a policy, or end it."""
+        if command.policy not in {policy.name for policy in self.rules.file.policies}:
+            raise BadRecord("unknown_policy", "policy", command.policy, "no policy of this name")
+        free = f"is free of policy {command.policy}"
+        what = f"{free} for {max(until - moment.now, 0) / 3600:.1f} h" if until else f"{free} no more"
+        self._tell(team, command.node, command, what, moment)
+        why = f"An exception, asked for by {command.by}" if until else f"The exception was ended by {command.by}"
+        self.judge.exempt(team, command.policy, command.node, until, why, moment)
+
+    def _tell(self, team: int, node: str, command: Command, what: str, moment: Moment) -> None:
+        state: FindingState = "resolve" if command.kind == "withdraw" else "open"
+        finding = finding_of(command, node, self.state.teams.names[team], what, state, moment.now)
+        self.judge.tell(team, finding, moment)
+
+
+def moment_text(at: float) -> str:
+    """Return a moment for people.
+
+    Examples:
+        >>> moment_text(1_767_657_600.0)
+        '2026-01-06 00:00 UTC'
+    """
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def finding_of(command: Command, node: str, team: str, what: str, state: FindingState, now: float) -> Finding:
+    """Return what people are told of a command; the request it goes back to is the incident."""
+    approved = ", ".join(f"{one.by} ({one.role})" for one in command.approvals)
+    reason = f"{node} {what}; {command.kind} by {command.by} ({command.role})"
+    reason += f", approved by {approved}" if approved else ""
+    return Finding(
+        id=hashlib.sha256(f"{COMMAND}\0{command.id}\0{state}".encode()).hexdigest()[:32],
+        time=now,
+        team=team,
+        node=node,
+        severity="info",
+        detector=COMMAND,
+        family=COMMAND,
+        reason=f"{reason}: {command.reason}" if command.reason else f"{reason}.",
+        state=state,
+        incident=command.request or command.id,
+        evidence={
+            "command": command.id,
+            "kind": command.kind,
+            "request": command.request or command.id,
+            "amount_nano": command.amount,
+            "policy": command.policy,
+            "expires_at": command.expires_at,
+            "issued_at": command.issued_at,
+            "approvals": [{"by": one.by, "role": one.role} for one in command.approvals],
+        },
+    )

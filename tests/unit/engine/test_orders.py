@@ -1,0 +1,178 @@
+"""Commands of people in a team's log: a top-up lifts the block, once, for its time; an exception lifts without one."""
+
+from typing import Any
+
+from enginelog import SECRET, START, Log, event, play, policy
+from enginelog import engine as engine_of
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.command import Approval, Command
+from spendbrake.schemas.finding import COMMAND, Finding
+from spendbrake.schemas.wire.avro import decode, encode
+from spendbrake.schemas.wire.envelope import seal
+from spendbrake.streams.engine.outcome import Outcome
+
+USD = 10**9
+DAY = 86_400.0
+CAP = policy(defaults={"team": {"monthly_budget_usd": 10}, "key": {}})
+
+
+def command(kind: str = "grant", name: str = "r-1/grant", **more: Any) -> Command:
+    base: dict[str, Any] = dict(
+        node="a", by="ada", role="operator", issued_at=START, request="r-1", amount=5 * USD, expires_at=START + DAY,
+        reason="launch", approvals=(Approval(by="fay", role="finance"), Approval(by="eli", role="engineering")),
+    )  # fmt: skip
+    return Command(id=name, kind=kind, **(base | more))
+
+
+def put(log: Log, order: Command, now: float, home: str = "a") -> None:
+    log.internal("command", now, home.encode(), encode(order))
+
+
+def spent(usd: int, first: int = 0, at: float = START) -> Log:
+    """A log in which team `a` has spent so many dollars, one a second."""
+    log = Log()
+    for i in range(usd):
+        log.add(event(first + i, at + i, cost=USD))
+    return log
+
+
+def more(log: Log, usd: int, at: float) -> None:
+    first = len(log.records)
+    for i in range(usd):
+        log.add(event(1_000 + first + i, at + i, cost=USD))
+
+
+def actions(outcomes: list[Outcome]) -> list[tuple[str, str]]:
+    found = [decode(Action, r.value or b"") for o in outcomes for r in o.records if r.topic == "actions.v1"]
+    return [(each.node, each.verdict) for each in found if each.effect == "limits"]
+
+
+def findings(outcomes: list[Outcome], detector: str = COMMAND) -> list[Finding]:
+    found = [decode(Finding, r.value or b"") for o in outcomes for r in o.records if r.topic == "findings.v1"]
+    return [each for each in found if each.detector == detector]
+
+
+def dead(outcomes: list[Outcome]) -> list[str]:
+    headers = [dict(r.headers) for o in outcomes for r in o.records if r.topic == "usage.dlq.v1"]
+    return [f"{each['sb-stage'].decode()}: {each['sb-reason'].decode()}" for each in headers]
+
+
+def test_a_top_up_lifts_the_block_and_the_raised_cap_blocks_again() -> None:
+    log = spent(10)
+    put(log, command(), START + 20)
+    more(log, 4, START + 30)
+    log.tick(START + 40)
+    _, outcomes = play(log.cuts(), engine_of(CAP))
+    assert actions(outcomes) == [("a", "block"), ("a", "allow")]
+    more(log, 1, START + 50)
+    _, outcomes = play(log.cuts(), engine_of(CAP))
+    assert actions(outcomes) == [("a", "block"), ("a", "allow"), ("a", "block")]
+    (told,) = findings(outcomes)
+    assert told.reason == (
+        "a has $5.00 more until 2026-01-06 00:00 UTC; grant by ada (operator), approved by fay (finance), "
+        "eli (engineering): launch"
+    )
+    assert (told.incident, told.evidence["amount_nano"]) == ("r-1", 5 * USD)
+
+
+def test_a_command_that_comes_again_is_applied_once() -> None:
+    log = spent(10)
+    for _ in range(3):
+        put(log, command(), START + 20)
+    more(log, 5, START + 30)
+    _, outcomes = play(log.cuts(), engine_of(CAP))
+    assert actions(outcomes) == [("a", "block"), ("a", "allow"), ("a", "block")]
+    assert len(findings(outcomes)) == 1
+
+
+def test_a_grant_ends_at_its_time_by_the_clock_of_the_log() -> None:
+    log = spent(10)
+    put(log, command(expires_at=START + 3_600), START + 20)
+    log.tick(START + 3_400)
+    _, outcomes = play(log.cuts(), engine_of(CAP))
+    assert actions(outcomes) == [("a", "block"), ("a", "allow")]
+    log.tick(START + 3_600 + 180)
+    _, outcomes = play(log.cuts(), engine_of(CAP))
+    assert actions(outcomes) == [("a", "block"), ("a", "allow"), ("a", "block")]
+
+
+def test_a_grant_is_withdrawn_and_cannot_be_given_again() -> None:
+    log = spent(10)
+    put(log, command(), START + 20)
+    put(log, command("withdraw", "r-1/withdraw", approvals=()), START + 30)
+    put(log, command(name="r-1/again"), START + 40)
+    _, outcomes = play(log.cuts(), engine_of(CAP))
+    assert actions(outcomes) == [("a", "block"), ("a", "allow"), ("a", "block")]
+    assert [each.state for each in findings(outcomes)] == ["open", "resolve"]
+
+
+def test_a_grant_ends_with_the_month() -> None:
+    log = spent(1)
+    put(log, command(expires_at=START + 300 * DAY), START + 20)
+    at = START + 40 * DAY
+    more(log, 10, at)
+    state, outcomes = play(log.cuts(), engine_of(CAP))
+    assert actions(outcomes) == [("a", "block")]
+    assert list(state.heads[0].tiers["a"].allowance) == []
+
+
+def test_a_top_up_may_come_before_the_first_call() -> None:
+    log = Log()
+    put(log, command(), START)
+    more(log, 14, START + 10)
+    _, outcomes = play(log.cuts(), engine_of(CAP))
+    assert actions(outcomes) == []
+
+
+def test_an_exception_lifts_what_a_policy_does_to_a_node_until_it_ends() -> None:
+    log = spent(10)
+    put(log, command("exempt", "r-2/exempt", amount=0, policy="cap", expires_at=START + 3_600), START + 20)
+    more(log, 5, START + 30)
+    _, outcomes = play(log.cuts(), engine_of(CAP))
+    assert actions(outcomes) == [("a", "block"), ("a", "allow")]
+    log.tick(START + 3_600)
+    _, outcomes = play(log.cuts(), engine_of(CAP))
+    assert actions(outcomes) == [("a", "block"), ("a", "allow"), ("a", "block")]
+
+
+def test_an_exception_is_ended_before_its_time() -> None:
+    log = spent(10)
+    put(log, command("exempt", "r-2/exempt", amount=0, policy="cap"), START + 20)
+    put(log, command("withdraw", "r-2/withdraw", amount=0, policy="cap"), START + 30)
+    _, outcomes = play(log.cuts(), engine_of(CAP))
+    assert actions(outcomes) == [("a", "block"), ("a", "allow"), ("a", "block")]
+
+
+def test_what_cannot_be_done_is_a_dead_letter_with_its_reason() -> None:
+    log = spent(1)
+    put(log, command(node="b"), START + 5)
+    put(log, command("exempt", "x", amount=0, policy="none"), START + 6)
+    put(log, command("approve", "y"), START + 7)
+    log.internal("command", START + 8, b"a", b"\0\0\0\0\x0a")
+    log.raw(encode(command()), START + 9, key=b"a", headers=seal("command", "usage.v1", b"a", b"", SECRET))
+    _, outcomes = play(log.cuts(), engine_of(CAP))
+    assert sorted(dead(outcomes)) == [
+        "command: unknown_kind", "command: unknown_node", "command: unknown_policy", "decode: forged",
+        "decode: truncated_avro",
+    ]  # fmt: skip
+    assert actions(outcomes) == []
+
+
+def test_a_command_in_the_wrong_partition_is_refused() -> None:
+    log = spent(1)
+    for home in ("a", "b", "c", "d"):
+        put(log, command(node=home, name=home), START + 5, home)
+    _, outcomes = play(log.cuts(), engine_of(CAP, partitions=4))
+    assert 0 < dead(outcomes).count("command: misplaced") < 4
+
+
+def test_people_are_told_of_commands_only_by_policies_that_name_them() -> None:
+    named = {"name": "desk", "when": {"detectors": [COMMAND]}, "rungs": [{"name": "tell", "notify": ["ops"]}]}
+    anything = {"name": "all", "when": {"detectors": ["*"]}, "rungs": [{"name": "b", "limit": {"verdict": "block"}}]}
+    hook = {"ops": {"type": "webhook", "url": "https://example.com/x"}}
+    for rules, effects in (([named], {"webhook"}), ([anything], set())):
+        log = spent(1)
+        put(log, command(), START + 20)
+        _, outcomes = play(log.cuts(), engine_of(CAP | {"policies": rules, "destinations": hook}))
+        sent = [decode(Action, r.value or b"") for o in outcomes for r in o.records if r.topic == "actions.v1"]
+        assert {each.effect for each in sent if each.effect != "chain"} == effects
