@@ -94,6 +94,10 @@ class Ladder:
             state.drop_if_empty(name, target)
         return actions
 
+    def knows(self, policy: str) -> bool:
+        """Tell whether the file has a policy of this name."""
+        return policy in self._policies
+
     def exempt(
         self, state: LadderState, policy: str, target: str, until: float, now: float, stamp: Stamp, why: str
     ) -> list[Action]:

@@ -73,8 +73,7 @@ class Orders:
         tiers, period = self.judge.tiering.tiers(row), self.judge.tiering.period(row)
         if command.kind == "grant":
             grant = Grant(command.request, command.amount, period.month, min(command.expires_at, period.ends_at))
-            changed = tiers.give(grant)
-            what = f"has {usd_text(command.amount)} more until {moment_text(grant.expires_at)}"
+            changed, what = tiers.give(grant), grant_text(command, grant)
         else:
             changed, what = tiers.withdraw(command.request), "has its top-up no more"
         if changed:
@@ -84,18 +83,29 @@ class Orders:
 
     def _exempt(self, team: int, command: Command, until: float, moment: Moment) -> None:
         """Begin an exception from a policy, or end it."""
-        if command.policy not in {policy.name for policy in self.rules.file.policies}:
+        if not self.rules.ladder.knows(command.policy):
             raise BadRecord("unknown_policy", "policy", command.policy, "no policy of this name")
-        free = f"is free of policy {command.policy}"
-        what = f"{free} for {max(until - moment.now, 0) / 3600:.1f} h" if until else f"{free} no more"
+        why, what = exception_text(command, until, moment.now)
         self._tell(team, command.node, command, what, moment)
-        why = f"An exception, asked for by {command.by}" if until else f"The exception was ended by {command.by}"
         self.judge.exempt(team, command.policy, command.node, until, why, moment)
 
     def _tell(self, team: int, node: str, command: Command, what: str, moment: Moment) -> None:
         state: FindingState = "resolve" if command.kind == "withdraw" else "open"
         finding = finding_of(command, node, self.state.teams.names[team], what, state, moment.now)
         self.judge.tell(team, finding, moment)
+
+
+def grant_text(command: Command, grant: Grant) -> str:
+    """Return what a grant does, for people."""
+    return f"has {usd_text(command.amount)} more until {moment_text(grant.expires_at)}"
+
+
+def exception_text(command: Command, until: float, now: float) -> tuple[str, str]:
+    """Return why limits are lifted, and what an exception does, for people; `until` is 0 where it ends."""
+    free = f"is free of policy {command.policy}"
+    if not until:
+        return f"The exception was ended by {command.by}", f"{free} no more"
+    return f"An exception, asked for by {command.by}", f"{free} for {max(until - now, 0) / 3600:.1f} h"
 
 
 def moment_text(at: float) -> str:

@@ -31,6 +31,12 @@ def tells_at(parent: Parent) -> float:
     return parent.sent_at + EVERY_S if parent.untold and parent.above is not None else float("inf")
 
 
+def wants_at(parent: Parent) -> float:
+    """Return when a parent wants the clock next: its ladder, what it has to tell, the end of a grant."""
+    expiry = parent.tiers.allowance.next_expiry()
+    return min(parent.due, tells_at(parent), float("inf") if expiry is None else expiry)
+
+
 def tell(parent: Parent, view: NodeView, rules: Rules, now: float, stamp: Stamp, secret: bytes) -> list[OutRecord]:
     """Return rollups of all that has changed, one for each distinct calendar among the ancestors."""
     above, untold = parent.above, parent.untold

@@ -5,8 +5,12 @@ Nothing is judged or told of a parent up to the offset that its head row was sto
 
 import heapq
 import math
+from collections.abc import Iterable
 
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.command import Command
 from spendbrake.schemas.decision import Stamp
+from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.money import NANO
 from spendbrake.schemas.reading import Contributor
 from spendbrake.schemas.standing import Standing
@@ -17,7 +21,8 @@ from spendbrake.streams.budgets.tree import NodeView
 from spendbrake.streams.engine.emit import Emitter
 from spendbrake.streams.engine.judge.tiering import finding_of
 from spendbrake.streams.engine.parents.cells import MINUTE_S, month_id, month_number
-from spendbrake.streams.engine.parents.hop import enter, leave, note, tell, tells_at
+from spendbrake.streams.engine.parents.desk import obey, take
+from spendbrake.streams.engine.parents.hop import enter, leave, note, tell, tells_at, wants_at
 from spendbrake.streams.engine.parents.merge import Change, close, expire
 from spendbrake.streams.engine.parents.state import Book, Parent, ParentsState
 from spendbrake.streams.engine.rules.book import Rules
@@ -84,6 +89,25 @@ class Judge:
             self._advance(parent, change)
         self._wake_at(parent)
 
+    def order(self, parent: Parent, command: Command) -> None:
+        """Obey a command: at the desk of a parent, or to its own limits.
+
+        Raises:
+            BadRecord: it is refused, and why.
+        """
+        if not self._judgeable(parent):
+            return
+        period = self.period(parent.calendar)
+        if command.kind != "request" and command.node == parent.id:
+            findings, actions = obey(parent, command, self.rules, period, self.now, self.stamp)
+            self._answer(parent, findings, actions)
+            self._measure(parent)
+        else:
+            findings, records = take(parent, command, self.rules, period, self.now, self._secret)
+            self._send(records, parent)
+            self._answer(parent, findings)
+        self._wake_at(parent)
+
     def wake(self) -> None:
         """Let ladders come due and tell parents above what they wait for."""
         wakes = self.state.wakes
@@ -95,6 +119,8 @@ class Judge:
                 continue
             if parent.due <= self.now:
                 self._tick(parent)
+            if parent.tiers.expire(self.now):
+                self._measure(parent)
             view = self._view(parent.id)
             if view is not None and tells_at(parent) <= self.now:
                 self._send(tell(parent, view, self.rules, self.now, self.stamp, self._secret), parent)
@@ -152,7 +178,12 @@ class Judge:
             day_total=book.days[day_number(tiers.day)] if tiers.day else 0,
         )
         self._crossings(parent, crossings)
-        self._crossings(parent, tiers.advance(book.months[month_number(period.month)], book.days[period.today]))
+        self._measure(parent)
+
+    def _measure(self, parent: Parent) -> None:
+        """Hold the totals of the running month and day against limits that may have changed."""
+        period, book = self.period(parent.calendar), parent.totals.book(parent.calendar)
+        self._crossings(parent, parent.tiers.advance(book.months[month_number(period.month)], book.days[period.today]))
 
     def _previous(self, book: Book, period: Period) -> int | None:
         """Return the month-over-month base; a month is known only if the parent is older than it."""
@@ -183,11 +214,16 @@ class Judge:
         if not crossings:
             return
         standing, top = self._standing(parent), self._top(parent)
-        for crossing in crossings:
-            finding = finding_of(crossing, standing, top)
+        self._answer(parent, [finding_of(crossing, standing, top) for crossing in crossings])
+
+    def _answer(self, parent: Parent, findings: Iterable[Finding], actions: Iterable[Action] = ()) -> None:
+        """Publish findings and what follows from them, beside other actions."""
+        standing, more = self._standing(parent), list(actions)
+        for finding in findings:
             self.emit.finding(finding)
-            for action in self.rules.ladder.answer(parent.ladder, finding, standing, self.stamp):
-                self.emit.action(action, self.state.number)
+            more += self.rules.ladder.answer(parent.ladder, finding, standing, self.stamp)
+        for action in more:
+            self.emit.action(action, self.state.number)
         self._due(parent)
 
     def _standing(self, parent: Parent) -> Standing:
@@ -244,7 +280,7 @@ class Judge:
         parent.due = math.inf if due is None else max(due, math.nextafter(self.now, math.inf))
 
     def _wake_at(self, parent: Parent) -> None:
-        at = min(parent.due, tells_at(parent))
+        at = wants_at(parent)
         if at < parent.wakes_at:
             self._push(parent, at)
 

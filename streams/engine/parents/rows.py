@@ -12,10 +12,11 @@ import numpy as np
 
 from spendbrake.actions.policies.state import LadderState
 from spendbrake.schemas.decision import Stamp
+from spendbrake.streams.budgets.approvals import Desk
 from spendbrake.streams.budgets.tiers import NodeTiers
 from spendbrake.streams.engine.outcome import Row, Unit
 from spendbrake.streams.engine.parents.cells import Cells
-from spendbrake.streams.engine.parents.hop import tells_at
+from spendbrake.streams.engine.parents.hop import wants_at
 from spendbrake.streams.engine.parents.state import Book, Child, Line, Parent, ParentsState, Sums, Totals, Untold
 from spendbrake.streams.engine.state.codec import BadRow, pack, unpack
 from spendbrake.streams.engine.state.rows import LostState
@@ -60,6 +61,8 @@ def _head(parent: Parent) -> dict[str, Any]:
         "calendar": parent.calendar,
         "tiers": parent.tiers.to_state(),
         "ladder": parent.ladder.to_state(),
+        "commands": parent.commands,
+        "desk": parent.desk.to_state(),
         "due": _finite(parent.due),
         "sent_at": _finite(parent.sent_at),
         "first_days": {key: book.first_day for key, book in parent.totals.books.items()},
@@ -144,7 +147,7 @@ def restore(state: ParentsState, rows: Mapping[str, bytes], committed: int | Non
         # No snapshot of the partition yet: the next one may be met by a process that finds no commit either.
         state.marks.append((committed, state.now))
     for parent in state.parents.values():
-        at = min(parent.due, tells_at(parent))
+        at = wants_at(parent)
         if at < np.inf:
             parent.wakes_at = at
             state.wakes.append((at, parent.id))
@@ -170,6 +173,8 @@ def _load_head(state: ParentsState, node: str, meta: Mapping[str, Any], offset: 
     parent.above, parent.listed, parent.calendar = meta["above"], meta["listed"], meta["calendar"]
     parent.tiers = NodeTiers.from_state(meta["tiers"])
     parent.ladder = LadderState.from_state(meta["ladder"])
+    parent.commands = dict(meta["commands"])
+    parent.desk = Desk.from_state(meta["desk"])
     parent.due = np.inf if meta["due"] is None else meta["due"]
     parent.sent_at = -np.inf if meta["sent_at"] is None else meta["sent_at"]
     parent.judged = offset

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from spendbrake.actions.policies.state import LadderState
+from spendbrake.streams.budgets.approvals import Desk
 from spendbrake.streams.budgets.tiers import NodeTiers
 from spendbrake.streams.engine.parents.cells import DAYS, HOURS, MINUTES, MONTHS, Cells
 from spendbrake.streams.engine.rules.periods import Periods
@@ -108,6 +109,8 @@ class Parent:
     """One node above the home level.
 
     Attributes:
+        commands: Ids of commands that were applied to it, with the clock then.
+        desk: Requests to its reserve.
         totals: Sums over all children ever.
         before: By former parent: the share of the totals that stays with it.
         above: The parent it tells; None for the root, and for a node that the tree does not list.
@@ -127,6 +130,8 @@ class Parent:
     calendar: str = ""
     tiers: NodeTiers = field(default_factory=NodeTiers)
     ladder: LadderState = field(default_factory=LadderState)
+    commands: dict[str, float] = field(default_factory=dict)
+    desk: Desk = field(default_factory=Desk)
     totals: Totals = field(default_factory=Totals)
     before: dict[str, Totals] = field(default_factory=dict)
     untold: Untold = field(default_factory=Untold)

@@ -7,7 +7,7 @@ parent four times a second at the most.
 from collections.abc import Mapping
 from typing import Any
 
-from spendbrake.schemas.command import KIND_HEADER
+from spendbrake.schemas.command import KIND_HEADER, Command
 from spendbrake.schemas.rollup import Rollup
 from spendbrake.schemas.topics import ROLLUPS
 from spendbrake.schemas.wire.avro import decode
@@ -60,9 +60,18 @@ class ParentsEngine:
         return outcome
 
     def _apply(self, batch: Batch, place: int, state: ParentsState, judge: Judge) -> None:
-        rollup = self._read(batch, place)
-        if rollup is None:
-            return
+        told = self._read(batch, place)
+        if isinstance(told, Command):
+            self._order(told, batch.keys[place] or b"", state, judge)
+        elif told is not None:
+            self._merge(told, state, judge)
+
+    def _order(self, command: Command, key: bytes, state: ParentsState, judge: Judge) -> None:
+        if partition_of(key, self.partitions) != state.number:
+            raise BadRecord("misplaced", "node", command.node, "its log is not this partition")
+        judge.order(judge.parent(key.decode(errors="replace")), command)
+
+    def _merge(self, rollup: Rollup, state: ParentsState, judge: Judge) -> None:
         if partition_of(rollup.parent.encode(), self.partitions) != state.number:
             raise BadRecord("misplaced", "parent", rollup.parent, f"its log is not partition {state.number}")
         try:
@@ -72,8 +81,8 @@ class ParentsEngine:
         parent = judge.parent(rollup.parent)
         judge.changed(parent, rollup.calendar, merge(parent, rollup.calendar, told, period, state.now))
 
-    def _read(self, batch: Batch, place: int) -> Rollup | None:
-        """Return the rollup in a record, None for a tick."""
+    def _read(self, batch: Batch, place: int) -> Rollup | Command | None:
+        """Return the rollup or the command in a record, None for a tick."""
         key, value, headers = batch.keys[place], batch.values[place], batch.headers[place]
         kind = kind_of(headers)
         if kind is None:
@@ -81,6 +90,8 @@ class ParentsEngine:
         open_internal(kind, ROLLUPS.name, key, value, headers, self.secrets)
         if kind == "tick":
             return None
+        if kind == "command":
+            return decode(Command, value or b"")
         if kind != "rollup":
-            raise BadRecord("unknown_kind", KIND_HEADER, kind, "neither a rollup nor a tick")
+            raise BadRecord("unknown_kind", KIND_HEADER, kind, "neither a rollup, a command nor a tick")
         return decode(Rollup, value or b"")

@@ -1,0 +1,159 @@
+"""Requests, approvals and grants through the logs: from the ask to the lifted block, on whatever partitions."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from enginelog import SECRET
+from rollupslog import START, USD, Deployment, Teams, engine, internal, tree
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.command import Command
+from spendbrake.schemas.finding import COMMAND, Finding
+from spendbrake.schemas.topics import USAGE
+from spendbrake.schemas.wire.avro import decode, encode
+from spendbrake.schemas.wire.envelope import open_internal
+from spendbrake.schemas.wire.murmur import partition_of
+from spendbrake.streams.engine.parents.rows import copy_parent, restore
+
+PARTS = 5
+HOUR = 3_600.0
+
+
+def document(reserve: int = 50, **more: Any) -> dict[str, Any]:
+    file = tree(("acme", "organization", None, 1_000), ("bg", "billing_group", "acme", 100), **more)
+    file["nodes"][0]["reserve_usd"] = reserve
+    file["nodes"].append({"id": "pay", "level": "team", "parent": "bg", "monthly_budget_usd": 20})
+    return file
+
+
+ASKED = Command(
+    id="r-1", kind="request", node="bg", by="ada", role="operator", issued_at=START, amount=40 * USD,
+    expires_at=START + 24 * HOUR, reason="launch",
+)  # fmt: skip
+
+
+def said(kind: str, by: str, role: str, request: str = "r-1", node: str = "bg", home: str = "") -> Command:
+    return Command(
+        id=f"{request}/{kind}/{by}", kind=kind, node=node, home=home, by=by, role=role, issued_at=START, request=request
+    )
+
+
+def put(at: Deployment, command: Command, now: float, desk: str = "acme") -> None:
+    at.put(internal("command", now, desk.encode(), encode(command)))
+
+
+def approve(at: Deployment, now: float, **more: Any) -> None:
+    put(at, said("approve", "fay", "finance", **more), now)
+    put(at, said("approve", "eli", "engineering", **more), now + 1)
+
+
+def over_the_cap() -> tuple[Deployment, Teams]:
+    at, teams = Deployment(engine(document(), partitions=PARTS)), Teams()
+    teams.spend("pay", START, 100 * USD)
+    at.put(*teams.tell("bg", START, "pay"))
+    return at, teams
+
+
+def limits(at: Deployment) -> list[tuple[str, str]]:
+    found = [decode(Action, out.value or b"") for out in at.records("actions.v1")]
+    return [(each.node, each.verdict) for each in found if each.effect == "limits"]
+
+
+def told(at: Deployment) -> list[tuple[str, str]]:
+    found = [decode(Finding, out.value or b"") for out in at.records("findings.v1")]
+    return [(each.state, each.reason) for each in found if each.detector == COMMAND]
+
+
+def refused(at: Deployment) -> list[str]:
+    return [dict(out.headers)["sb-reason"].decode() for out in at.records("usage.dlq.v1")]
+
+
+def test_two_approvals_lift_the_block_of_a_billing_group() -> None:
+    at, teams = over_the_cap()
+    assert limits(at) == [("bg", "block")]
+    put(at, ASKED, START + 10)
+    approve(at, START + 20)
+    at.tick(START + 30)
+    assert limits(at) == [("bg", "block"), ("bg", "allow")]
+    assert told(at)[0] == (
+        "open",
+        "bg asks for $40.00 more until 2026-01-06 00:00 UTC: request r-1 is open, engineering and finance must "
+        "approve; request by ada (operator): launch",
+    )
+    assert [state for state, _ in told(at)] == ["open", "update", "resolve", "open"]
+    teams.spend("pay", START + 40, 40 * USD)
+    at.put(*teams.tell("bg", START + 40, "pay"))
+    assert limits(at)[2:] == [("bg", "block")]
+
+
+def test_the_grant_of_a_team_is_written_into_the_log_of_the_team() -> None:
+    at, _ = over_the_cap()
+    put(at, replace(ASKED, node="pay", home="pay"), START + 10)
+    approve(at, START + 20, node="pay", home="pay")
+    (out,) = [each for each in at.records(USAGE.name)]
+    assert (out.key, out.partition) == (b"pay", partition_of(b"pay", PARTS))
+    open_internal("command", USAGE.name, out.key, out.value, out.headers, (SECRET,))
+    grant = decode(Command, out.value or b"")
+    assert (grant.kind, grant.node, grant.home, grant.request, grant.amount) == ("grant", "pay", "pay", "r-1", 40 * USD)
+
+
+def test_a_grant_ends_at_its_time() -> None:
+    at, _ = over_the_cap()
+    put(at, replace(ASKED, expires_at=START + HOUR), START + 10)
+    approve(at, START + 20)
+    at.tick(START + HOUR)
+    assert limits(at) == [("bg", "block"), ("bg", "allow"), ("bg", "block")]
+
+
+def test_an_exception_of_a_billing_group_lifts_and_is_ended() -> None:
+    at, _ = over_the_cap()
+    put(at, replace(ASKED, amount=0, policy="cap"), START + 10)
+    approve(at, START + 20)
+    put(at, said("withdraw", "ada", "operator"), START + 30)
+    assert limits(at) == [("bg", "block"), ("bg", "allow"), ("bg", "block")]
+
+
+def test_what_is_said_twice_or_replayed_from_another_partition_changes_nothing() -> None:
+    at, _ = over_the_cap()
+    for now in (START + 10, START + 40):
+        put(at, ASKED, now)
+        approve(at, now)
+    assert limits(at) == [("bg", "block"), ("bg", "allow")]
+    assert refused(at) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "desk", "reason"),
+    [
+        (replace(ASKED, amount=51 * USD), "acme", "reserve_exceeded"),
+        (replace(ASKED, node="acme"), "acme", "bad_command"),
+        (replace(ASKED, node="nowhere"), "acme", "unknown_node"),
+        (replace(ASKED, node="pay"), "acme", "unknown_node"),
+        (replace(ASKED, node="pay", home="pay"), "bg", "misplaced"),
+        (said("approve", "fay", "finance", "r-9"), "acme", "unknown_request"),
+        (said("grant", "eve", "admin"), "acme", "unknown_request"),
+        (said("exempt", "eve", "admin"), "bg", "unknown_policy"),
+    ],
+)
+def test_what_is_refused_says_why(command: Command, desk: str, reason: str) -> None:
+    at, _ = over_the_cap()
+    put(at, command, START + 10, desk)
+    assert (refused(at), limits(at), told(at)) == ([reason], [("bg", "block")], [])
+
+
+def test_a_restart_between_the_approvals_changes_nothing() -> None:
+    at, _ = over_the_cap()
+    put(at, ASKED, START + 10)
+    put(at, said("approve", "fay", "finance"), START + 20)
+    for number, state in list(at.states.items()):
+        state.mark()
+        units = [copy_parent(state, node) for node in state.parents]
+        rows = {row.key: row.value for unit in units for row in (*unit.heads, *unit.series)}
+        again = at.of.new_state(number, 1)
+        restore(again, rows, None)
+        again.applied, again.now = state.applied, state.now
+        at.states[number] = again
+    put(at, said("approve", "eli", "engineering"), START + 30)
+    at.tick(START + 31)
+    assert limits(at) == [("bg", "block"), ("bg", "allow")]
