@@ -38,6 +38,9 @@ test: $(READY) ## All tests that need no broker of their own: unit, contract, sc
 kafka-test: $(READY) ## Tests against a real Apache Kafka (Java 17 and Maven; no Docker).
 	$(BIN)/pytest -q -m kafka
 
+chaos: $(READY) ## Kills, freezes, restarts and failing receivers on real servers; then a recount (ARGS="--long").
+	PYTHONPATH=tests $(BIN)/python -m chaos.run $(ARGS)
+
 wheel-test: $(READY) ## sdist -> wheel -> a clean environment.
 	$(BIN)/pytest -q -m wheel
 
@@ -64,4 +67,4 @@ fmt: $(READY) ## Rewrite in the house format.
 ci: ## What continuous integration runs.
 	.ci/run
 
-.PHONY: help venv lock demo test kafka-test wheel-test bench lint type fmt ci
+.PHONY: help venv lock demo test kafka-test chaos wheel-test bench lint type fmt ci

@@ -18,8 +18,10 @@ from servers.kafka import KafkaServer
 from spendbrake.actions.gateway.guard import Guard
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.finding import Finding
-from spendbrake.schemas.topics import ACTIONS, FINDINGS, USAGE, USAGE_DLQ
+from spendbrake.schemas.topics import ACTIONS, FINDINGS, ROLLUPS, USAGE, USAGE_DLQ
 from spendbrake.schemas.wire.avro import decode
+from spendbrake.streams.engine.parents.rows import restore as restore_parents
+from spendbrake.streams.engine.parents.state import ParentsState
 from spendbrake.streams.engine.rules.book import RuleBook
 from spendbrake.streams.engine.state.codec import stamp_of
 from spendbrake.streams.engine.state.partition import PartitionState
@@ -33,6 +35,7 @@ COMMAND = (sys.executable, "-c", "from spendbrake.streams.cli.main import main; 
 PARTITIONS = 4
 SECRET = "a secret of the deployment under test"
 SESSION_S = 6
+QUIET = {"log_level": 0}
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,8 @@ class Deployment:
         self, kafka: KafkaServer, redis_url: str, prefix: str, directory: Path, policy: dict[str, Any], **settings: str
     ) -> None:
         self.kafka, self.redis_url, self.prefix, self.directory = kafka, redis_url, prefix, directory
-        self.admin = Admin(kafka.bootstrap)
-        self.producer = ToolProducer(kafka.bootstrap)
+        self.admin = Admin(kafka.bootstrap, options=QUIET)
+        self.producer = ToolProducer(kafka.bootstrap, QUIET)
         self.workers: list[Process] = []
         self.environment = os.environ | {
             "SPENDBRAKE_BROKER": f"kafka://{kafka.bootstrap}",
@@ -129,8 +132,8 @@ class Deployment:
     def parents(self) -> Process:
         return self._start("worker", "parents")
 
-    def act(self) -> Process:
-        return self._start("worker", "act", "--class", "limits")
+    def act(self, kind: str = "limits") -> Process:
+        return self._start("worker", "act", "--class", kind)
 
     def start(self) -> None:
         """Start one worker of each kind, and wait until the engine's owns its partitions."""
@@ -174,15 +177,22 @@ class Deployment:
         self.producer.flush()
         # What the first pass has forwarded lies before the ends of the second.
         for group, topic in (("burn", USAGE.name), ("burn", USAGE.name), ("act-limits", ACTIONS.name)):
-            ends = {number: end for number, (_, end) in self.admin.ends(self.topic(topic)).items() if end}
+            ends = self.ends(topic)
             eventually(
-                lambda group=group, topic=topic, ends=ends: all(
-                    self.committed(group, topic)[number] >= end for number, end in ends.items()
-                ),
+                lambda group=group, topic=topic, ends=ends: self.has_reached(group, topic, ends),
                 f"{topic} to be drained to {ends}",
                 lambda group=group, topic=topic: f"{self.committed(group, topic)}\n{self.logs()}",
                 within_s,
             )
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """Return the end of each partition that holds anything."""
+        return {number: end for number, (_, end) in self.admin.ends(self.topic(topic)).items() if end}
+
+    def has_reached(self, group: str, topic: str, ends: dict[int, int]) -> bool:
+        """Tell whether a group has committed up to these offsets."""
+        committed = self.committed(group, topic)
+        return all(committed[number] >= end for number, end in ends.items())
 
     def read(self, name: str) -> list[Kept]:
         """Return all records of a topic, in order within a partition."""
@@ -219,23 +229,30 @@ class Deployment:
 
     def states(self) -> list[PartitionState]:
         """Return the partitions as a worker that starts now would recover them."""
-        committed = self.committed("burn", USAGE.name)
-        newest: dict[tuple[int, str], bytes] = {}
-        for record in self.read(changelog_name(self.group("burn"), "state")):
+        engine = Engine(RuleBook(PARTITIONS), EngineSettings(partitions=PARTITIONS, secrets=(SECRET.encode(),)))
+        states = [engine.new_state(number, 1) for number in range(PARTITIONS)]
+        for state, rows, commit in zip(states, *self._rows("burn", USAGE.name), strict=True):
+            restore(state, rows, commit)
+        return states
+
+    def parent_states(self) -> list[ParentsState]:
+        """Return the partitions of nodes above the teams, likewise."""
+        states = [ParentsState(number, 1) for number in range(PARTITIONS)]
+        for state, rows, commit in zip(states, *self._rows("parents", ROLLUPS.name), strict=True):
+            restore_parents(state, rows, commit)
+        return states
+
+    def _rows(self, group: str, topic: str) -> tuple[list[dict[str, bytes]], list[int | None]]:
+        """Return the newest rows of a group's state and its commits, by partition."""
+        newest: list[dict[str, bytes]] = [{} for _ in range(PARTITIONS)]
+        for record in self.read(changelog_name(self.group(group), "state")):
             row, _ = split_key(record.key or b"")
             if record.value is not None:
-                place, stamp = (record.partition, row), stamp_of(record.value)
-                held = newest.get(place)
-                if held is None or stamp.offset >= stamp_of(held).offset:
-                    newest[place] = record.value
-        engine = Engine(RuleBook(PARTITIONS), EngineSettings(partitions=PARTITIONS, secrets=(SECRET.encode(),)))
-        states = []
-        for number, commit in committed.items():
-            state = engine.new_state(number, 1)
-            rows = {row: value for (partition, row), value in newest.items() if partition == number}
-            restore(state, rows, commit if commit >= 0 else None)
-            states.append(state)
-        return states
+                rows = newest[record.partition]
+                if row not in rows or stamp_of(record.value).offset >= stamp_of(rows[row]).offset:
+                    rows[row] = record.value
+        commits = self.committed(group, topic)
+        return newest, [commits[number] if commits[number] >= 0 else None for number in range(PARTITIONS)]
 
     def totals(self) -> Totals:
         """Return what each team has spent, from the rows of the state."""

@@ -28,6 +28,7 @@ class Served(AbstractContextManager["Served"]):
     def __init__(self) -> None:
         self.port = 0
         self.faults: list[Fault] = []
+        self.played: Counter[Fault] = Counter()
         self.retry_after = "0"
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -71,7 +72,9 @@ class Served(AbstractContextManager["Served"]):
 
     def fault(self) -> Fault:
         """Return the next fault of the script."""
-        return self.faults.pop(0) if self.faults else "ok"
+        fault = self.faults.pop(0) if self.faults else "ok"
+        self.played[fault] += 1
+        return fault
 
     async def hang(self) -> None:
         """Wait until the server stops."""

@@ -1,0 +1,127 @@
+"""The company that spends under chaos: its tree, its budgets, its policies. Everything follows from the seed."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any
+
+GROUPS, DEPARTMENTS, TEAMS, KEYS = 2, 6, 48, 3
+PROJECTS = ("chat", "batch", "agents")
+MODELS = (("openai", "gpt-4o"), ("openai", "gpt-4o-mini"), ("anthropic", "claude-sonnet-4-5"))
+ROOT = "acme"
+OPS, HOOK = "ops", "automation"
+"""Destinations: a channel of Slack, a webhook."""
+
+TIERS: Mapping[str, float] = {"soft": 0.7, "critical": 0.9, "hard-cap": 1.0}
+"""Those that a run can reach, with their share of a node's budget; the others ask for days of history."""
+
+
+@dataclass(frozen=True)
+class Company:
+    """Who there is and what each may spend.
+
+    Attributes:
+        parents: Of every node above and at the level of teams.
+        budgets: A month, nano-USD, of every node with a name of its own; projects and keys have one for all.
+        weights: How often a team calls, relative to others.
+        month_starts_on: Two weeks away, so that no run meets the end of a month.
+    """
+
+    seed: int
+    month_starts_on: int
+    parents: dict[str, str] = field(default_factory=dict)
+    budgets: dict[str, int] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    project_budget: int = 0
+    key_budget: int = 0
+
+    @property
+    def teams(self) -> list[str]:
+        return list(self.weights)
+
+    def keys(self, team: str) -> list[str]:
+        return [f"key-{team}-{number}" for number in range(KEYS)]
+
+    def above(self, node: str) -> list[str]:
+        """Return the nodes above a team or another listed node, its parent first."""
+        found = []
+        while node in self.parents:
+            node = self.parents[node]
+            found.append(node)
+        return found
+
+    def policy(self, slack_url: str, hook_url: str) -> dict[str, Any]:
+        """Return the policy file."""
+        return {
+            "levels": ["organization", "billing_group", "department", "team", "project", "key"],
+            "calendar": {"timezone": "UTC", "month_starts_on": self.month_starts_on},
+            "nodes": [
+                {"id": node, "level": self._level(node), "monthly_budget_usd": _usd(budget)}
+                | ({"parent": self.parents[node]} if node in self.parents else {})
+                for node, budget in self.budgets.items()
+            ],
+            "defaults": {
+                "project": {"monthly_budget_usd": _usd(self.project_budget)},
+                "key": {"monthly_budget_usd": _usd(self.key_budget)},
+            },
+            "policies": [
+                {
+                    "name": "brake",
+                    "when": {"tiers": ["critical", "hard-cap"]},
+                    "rungs": [{"name": "slow", "limit": {"verdict": "throttle", "max_rps": 1000, "burst": 1000}}],
+                },
+                {
+                    "name": "cap",
+                    "when": {"tiers": ["hard-cap"]},
+                    "rungs": [{"name": "block", "limit": {"verdict": "block"}, "notify": [OPS, HOOK]}],
+                },
+                {
+                    "name": "tell",
+                    "when": {"tiers": ["soft", "critical"]},
+                    "rungs": [{"name": "say", "notify": [OPS, HOOK]}],
+                },
+            ],
+            "destinations": {
+                OPS: {"type": "slack", "channel": "#payments-ops", "token_env": "BOT_TOKEN", "base_url": slack_url},
+                HOOK: {"type": "webhook", "url": hook_url, "secret_env": "HOOK_SECRET"},
+            },
+            "detection": {"enabled": False},
+        }
+
+    def _level(self, node: str) -> str:
+        return ("organization", "billing_group", "department", "team")[len(self.above(node))]
+
+
+def company(seed: int, spend: int, today: date) -> Company:
+    """Return the company of a seed.
+
+    Args:
+        spend: What the run will cost, about, nano-USD: budgets are set so that tiers are crossed all through it.
+    """
+    chance = random.Random(f"company {seed}")
+    made = Company(
+        seed, (today + timedelta(days=14)).day % 28 + 1, project_budget=spend // 200, key_budget=spend // 150
+    )
+    made.weights.update({f"team-{number:02}": chance.uniform(0.2, 3.0) ** 2 for number in range(TEAMS)})
+    for number in range(GROUPS):
+        made.parents[f"group-{number}"] = ROOT
+    for number in range(DEPARTMENTS):
+        made.parents[f"department-{number}"] = f"group-{number % GROUPS}"
+    for number, team in enumerate(made.weights):
+        made.parents[team] = f"department-{number % DEPARTMENTS}"
+    expected: dict[str, float] = dict.fromkeys([ROOT, *made.parents], 0.0)
+    for team, weight in made.weights.items():
+        for node in (team, *made.above(team)):
+            expected[node] += spend * weight / sum(made.weights.values())
+    made.budgets.update({node: cents(amount * chance.uniform(0.5, 2.0)) for node, amount in expected.items()})
+    return made
+
+
+def cents(nano: float) -> int:
+    """Return an amount in whole cents, at least one: the policy file speaks of USD."""
+    return max(1, int(nano // 10**7)) * 10**7
+
+
+def _usd(nano: int) -> float:
+    return nano / 10**9

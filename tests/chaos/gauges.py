@@ -1,0 +1,73 @@
+"""What workers tell of themselves: holes sought back, lag, health. One that dies keeps its last word."""
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from kafka.deployment import Process
+
+SERVED = re.compile(r"health and metrics are served.*?(http://127\.0\.0\.1:\d+)")
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+PATIENCE_S = 1.0
+TOLD = ("spendbrake_holes_total", "spendbrake_gaps_total")
+
+
+@dataclass
+class Gauges:
+    """The latest of each worker.
+
+    Attributes:
+        most_lag: Highest lag of a partition that any worker has reported.
+    """
+
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    most_lag: int = 0
+    _urls: dict[str, str] = field(default_factory=dict)
+
+    def look(self, workers: Iterable[Process]) -> None:
+        """Ask all workers that serve anything; silence is no news."""
+        for worker in workers:
+            text = self._get(worker, "/metrics")[1]
+            if not text:
+                continue
+            counts: Counter[str] = Counter()
+            for family in text_string_to_metric_families(text):
+                for sample in family.samples:
+                    if sample.name in TOLD:
+                        counts[sample.name] += int(sample.value)
+                    elif sample.name == "spendbrake_lag_records":
+                        self.most_lag = max(self.most_lag, int(sample.value))
+            self.counts[worker.name] = counts
+
+    def total(self, name: str) -> int:
+        return sum(counts[name] for counts in self.counts.values())
+
+    def ill(self, workers: Iterable[Process]) -> dict[str, list[str]]:
+        """Return the workers that do not call themselves well, with their reasons."""
+        found = {}
+        for worker in workers:
+            status, text = self._get(worker, "/healthz")
+            if status != 200:
+                found[worker.name] = json.loads(text)["reasons"] if text else ["no answer"]
+        return found
+
+    def _get(self, worker: Process, path: str) -> tuple[int, str]:
+        url = self._urls.get(worker.name)
+        if url is None:
+            served = SERVED.search(COLOURS.sub("", worker.text()))
+            if served is None:
+                return 0, ""
+            url = self._urls[worker.name] = served[1]
+        try:
+            with urllib.request.urlopen(url + path, timeout=PATIENCE_S) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
