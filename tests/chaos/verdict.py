@@ -174,7 +174,7 @@ def notices(turns: Iterable[Turn]) -> Iterator[Notice]:
 
 
 def _effects(verdict: Verdict, scene: Scene, turns: set[Turn]) -> None:
-    ordered = {action.id: action for action in scene.actions() if action.effect != "limits"}
+    ordered = {action.id: action for action in scene.actions() if action.effect in ("slack", "webhook")}
     names: dict[Notice, list[str]] = defaultdict(list)
     for action in ordered.values():
         names[_notice(action)].append(action.id)

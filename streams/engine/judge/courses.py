@@ -29,6 +29,11 @@ class Course:
         self.places, self.columns = place[self.mine], entries.column[self.mine]
 
     @cached_property
+    def last(self) -> NDArray[np.bool_]:
+        """Whether an entry is the last one of its record."""
+        return np.append(self.places[1:] != self.places[:-1], True)
+
+    @cached_property
     def total(self) -> I64:
         """Total of the series with each entry."""
         return _running(int(self.table.total[self.row]), self.entries.cost[self.mine])
@@ -50,10 +55,14 @@ class Course:
         return _first(self.total[since:] >= amount, since)
 
     def crossing(self, since: int) -> int | None:
-        """Return the first entry from `since` on with which a tier opens or is resolved."""
+        """Return the first entry from `since` on with which a tier opens or is resolved.
+
+        A correction has two entries, and what its first one leaves is no total that ever stood.
+        """
         table, row, month, day = self.table, self.row, self.month[since:], self.day[since:]
         over = (month >= table.next_month[row]) | (day >= table.next_day[row])
-        return _first(over | (month < table.low_month[row]) | (day < table.low_day[row]), since)
+        moved = over | (month < table.low_month[row]) | (day < table.low_day[row])
+        return _first(moved & self.last[since:], since)
 
 
 def ended_course(entries: Entries, place: I64, row: int, end_total: int, first: int, end: int) -> tuple[I64, I64, I64]:

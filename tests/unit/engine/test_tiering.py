@@ -138,6 +138,19 @@ def test_a_correction_below_the_cap_lifts_the_block_and_a_second_crossing_blocks
 
 
 @pytest.mark.parametrize("size", [1, 1_000])
+def test_a_correction_that_leaves_the_cap_reached_moves_no_tier(size: int) -> None:
+    log = Log()
+    first = event(1, START, cost=30 * USD)
+    log.add(first)
+    log.add(event(2, START + 1, cost=75 * USD))
+    log.add(event(3, START + 5, kind="correction", replaces=first, cost=28 * USD))
+    log.add(event(4, START + 6, cost=1 * USD))
+    _, sent = run(engine(), log, size)
+    assert [(when - START, verdict) for when, _, verdict in limits(sent)] == [(1, "block")]
+    assert {state for _, _, _, state, _ in tiers(sent)} == {"open"}
+
+
+@pytest.mark.parametrize("size", [1, 1_000])
 def test_late_money_in_a_month_that_has_ended_is_told_and_limits_nobody(size: int) -> None:
     log = Log()
     log.add(event(1, at("2026-01-31T22:00:00"), cost=95 * USD))
