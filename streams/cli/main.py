@@ -3,7 +3,7 @@
 import typer
 
 from spendbrake.streams.cli import replay, up, worker
-from spendbrake.streams.cli.control import doctor, explain, keys, policy, topics
+from spendbrake.streams.cli.control import budget, doctor, explain, keys, policy, topics
 from spendbrake.streams.cli.demo import command as demo
 from spendbrake.streams.cli.send import command as send
 
@@ -17,6 +17,7 @@ app = typer.Typer(
 app.add_typer(topics.app, name="topics")
 app.add_typer(policy.app, name="policy")
 app.add_typer(keys.app, name="keys")
+app.add_typer(budget.app, name="budget")
 app.command("up")(up.up)
 app.command("demo")(demo.demo)
 app.command("worker")(worker.worker)

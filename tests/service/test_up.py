@@ -28,10 +28,10 @@ POLICY = {
 
 
 @asynccontextmanager
-async def up(folder: Path) -> AsyncIterator[tuple[Stack, httpx.AsyncClient]]:
+async def up(folder: Path, policy: dict[str, Any] = POLICY) -> AsyncIterator[tuple[Stack, httpx.AsyncClient]]:
     config = Settings(data_dir=folder, http=Http(port=0))
     async with (
-        stack(config, POLICY) as running,
+        stack(config, policy) as running,
         whole_api(
             running.config, running.place, running.broker, running.metrics, running.services, running.redis_url
         ) as server,

@@ -1,0 +1,128 @@
+"""`spendbrake budget`: ask for more money or an exception from a policy; approve, deny, withdraw."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from spendbrake.streams.cli.base import broker_of, console, fail, place_of, run, settings
+
+app = typer.Typer(help="Top-ups and exceptions: requested by one, approved by two.", no_args_is_help=True)
+
+By = Annotated[str, typer.Option(help="Who says so: it stands in the audit.")]
+DeciderRole = Annotated[str, typer.Option(help="In which role: finance or engineering.")]
+RequestId = Annotated[str, typer.Argument(help="Id of the request, as `budget requests` shows it.")]
+UNITS_S = {"m": 60, "h": 3_600, "d": 86_400}
+
+
+@app.command()
+def request(
+    node: Annotated[str, typer.Argument(help="Id of the node whose limit is to be raised or lifted.")],
+    by: By,
+    reason: Annotated[str, typer.Option(help="Why: the approvers read it.")],
+    usd: Annotated[str | None, typer.Option(help="How much more this month, USD.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Instead of money: be free of this policy.")] = None,
+    until: Annotated[str, typer.Option(help="For how long (90m, 24h, 3d), or until when (ISO 8601, UTC).")] = "24h",
+    team: Annotated[str | None, typer.Option(help="Of a project or key that the policy file does not list.")] = None,
+    role: Annotated[str, typer.Option(help="In which role.")] = "operator",
+) -> None:
+    """Ask. One person of finance and one of engineering must approve, neither of them the one who asks."""
+    if (usd is None) == (policy is None):
+        fail("give --usd for a top-up, or --policy for an exception", 2)
+    now = time.time()
+    asked = {"node": node, "by": by, "role": role, "reason": reason, "policy": policy or "", "home": team}
+    run(_say("request", asked | {"amount": _nano(usd), "expires_at": _until(until, now)}, now))
+
+
+@app.command()
+def approve(request: RequestId, by: By, role: DeciderRole) -> None:
+    """Approve a request."""
+    run(_say("approve", {"request": request, "by": by, "role": role}, time.time()))
+
+
+@app.command()
+def deny(request: RequestId, by: By, role: DeciderRole = "operator") -> None:
+    """Deny a request; who asked may take it back in any role."""
+    run(_say("deny", {"request": request, "by": by, "role": role}, time.time()))
+
+
+@app.command()
+def withdraw(request: RequestId, by: By, role: DeciderRole = "operator") -> None:
+    """End what was granted before its time; who asked may do so in any role."""
+    run(_say("withdraw", {"request": request, "by": by, "role": role}, time.time()))
+
+
+@app.command()
+def requests() -> None:
+    """Show requests and what became of them."""
+    run(_requests())
+
+
+async def _say(kind: Any, fields: dict[str, Any], now: float) -> None:
+    from spendbrake.schemas.command import Command
+    from spendbrake.streams.workers import desk
+    from spendbrake.streams.workers.deployment import read_versions
+
+    config = settings()
+    async with broker_of(config) as broker:
+        place = place_of(config)
+        rules = (await read_versions(broker, place)).book.at(now)
+        fields = {"node": "", **fields, "home": fields.get("home") or ""}
+        command = Command(id=desk.new_id(kind), kind=kind, issued_at=now, **fields)
+        if command.request:
+            told = (await desk.requests(broker, place)).get(command.request)
+            if told is None:
+                fail(f"no request {command.request!r}: see `spendbrake budget requests`")
+            command = desk.about(command, told[0])
+        elif not command.home:
+            command = desk.about_node(command, rules)
+        where = await desk.say(broker, place, rules, command)
+    name = command.request or command.id
+    console.print(
+        f"{kind} of [bold]{name}[/] is in the log of {where}; `spendbrake budget requests` tells what follows"
+    )
+
+
+async def _requests() -> None:
+    from spendbrake.streams.workers import desk
+
+    config = settings()
+    table = Table("request", "what", "at")
+    async with broker_of(config) as broker:
+        for name, told in (await desk.requests(broker, place_of(config))).items():
+            for finding in told:
+                at = datetime.fromtimestamp(finding.time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+                table.add_row(name if finding is told[0] else "", finding.reason, at)
+    console.print(table)
+
+
+def _nano(usd: str | None) -> int:
+    from spendbrake.schemas.money import to_nano
+
+    if usd is None:
+        return 0
+    try:
+        amount = to_nano(Decimal(usd))
+    except (InvalidOperation, ValueError) as error:
+        fail(f"--usd {usd!r}: {error if str(error) else 'not an amount'}", 2)
+    if amount <= 0:
+        fail(f"--usd {usd!r}: more than nothing, please", 2)
+    return amount
+
+
+def _until(text: str, now: float) -> float:
+    """Return an end, given as a life or as a moment, as epoch seconds."""
+    unit = UNITS_S.get(text[-1:])
+    try:
+        if unit is not None:
+            return now + timedelta(seconds=float(text[:-1]) * unit).total_seconds()
+        moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        fail(f"--until {text!r}: neither a life such as 24h nor a moment such as 2026-12-01T00:00", 2)
+    at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if at <= now:
+        fail(f"--until {text!r}: has passed", 2)
+    return at

@@ -1,0 +1,90 @@
+"""Requests and decisions of people: written into the log of the desk that takes them, and what became of them."""
+
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Protocol
+
+from spendbrake.schemas.command import Command
+from spendbrake.schemas.finding import COMMAND, Finding
+from spendbrake.schemas.topics import FINDINGS, ROLLUPS
+from spendbrake.schemas.wire.avro import decode, encode
+from spendbrake.schemas.wire.envelope import seal
+from spendbrake.schemas.wire.errors import BadRecord
+from spendbrake.schemas.wire.murmur import partition_of
+from spendbrake.streams.engine.rules.book import Rules
+from spendbrake.streams.workers.deployment import Broker, Place
+
+
+class ReadableBroker(Broker, Protocol):
+    """A broker whose topics can be read from their first record."""
+
+    def read(self, topic: str) -> AsyncIterator[bytes]:
+        """Yield the values of all records."""
+
+
+def new_id(kind: str) -> str:
+    """Return an id for a command: short enough to be typed."""
+    return f"{kind}-{secrets.token_hex(4)}"
+
+
+def desk_of(rules: Rules, command: Command) -> str:
+    """Return the node in whose log a command is decided.
+
+    Raises:
+        LookupError: there is no such node, or nobody above it to decide.
+    """
+    view = rules.tree.view(command.node)
+    if view is None and command.home:
+        view = rules.team(command.home)
+    if view is None:
+        raise LookupError(
+            f"no node {command.node!r} in the policy file; of a team that it does not list, name the team"
+        )
+    if view.home != command.home:
+        raise LookupError(f"{command.node!r} is a node of team {view.home!r}, not of {command.home!r}")
+    desk = rules.tree.desk_of(view)
+    if desk.id == view.id:
+        raise LookupError(f"{view.id!r} is the root: nobody above it keeps a reserve")
+    return desk.id
+
+
+async def say(broker: Broker, place: Place, rules: Rules, command: Command) -> str:
+    """Write a command into the log of its desk, acknowledged; return the desk.
+
+    Raises:
+        LookupError: it has none.
+    """
+    desk = desk_of(rules, command)
+    key, value = desk.encode(), encode(command)
+    headers = seal("command", ROLLUPS.name, key, value, place.secrets[0])
+    partition = partition_of(key, place.partitions)
+    topic = place.topic(ROLLUPS.name)
+    await (await broker.send(topic, key=key, value=value, partition=partition, headers=headers))
+    return desk
+
+
+async def requests(broker: ReadableBroker, place: Place) -> dict[str, list[Finding]]:
+    """Return what was told of each request, oldest first, by its id."""
+    told: dict[str, list[Finding]] = {}
+    seen: set[str] = set()
+    async for value in broker.read(place.topic(FINDINGS.name)):
+        try:
+            finding = decode(Finding, value)
+        except BadRecord:
+            continue
+        if finding.detector == COMMAND and finding.id not in seen:
+            seen.add(finding.id)
+            told.setdefault(finding.incident, []).append(finding)
+    return {request: sorted(found, key=lambda f: f.time) for request, found in told.items()}
+
+
+def about(command: Command, asked: Finding) -> Command:
+    """Return a decision with the node that the request it names is about."""
+    return replace(command, node=asked.node, home=asked.team)
+
+
+def about_node(command: Command, rules: Rules) -> Command:
+    """Return a request with the team of its node: an id that the file does not list is a team's."""
+    view = rules.tree.view(command.node)
+    return replace(command, home=command.node if view is None else view.home)
