@@ -76,9 +76,9 @@ class Traffic(threading.Thread):
         try:
             began = due = time.monotonic()
             while not self._ending.wait(max(0.0, due - time.monotonic())):
-                self._slice(int(self._rate * SLICE_S))
+                self.slice(int(self._rate * SLICE_S))
                 due = max(due + SLICE_S, time.monotonic() - SLICE_S)
-            self._release(float("inf"))
+            self.release(float("inf"))
             self.seconds = time.monotonic() - began
         except BaseException as error:
             self.failure = error
@@ -90,9 +90,9 @@ class Traffic(threading.Thread):
         if self.failure is not None:
             raise self.failure
 
-    def _slice(self, calls: int) -> None:
+    def slice(self, calls: int) -> None:
         chance, habits = self._chance.random, self._habits
-        self._release(time.monotonic())
+        self.release(time.monotonic())
         for team in self._chance.choices(self._teams, self._weights, k=calls):
             event = self._call(team)
             if chance() < habits.held:
@@ -109,7 +109,7 @@ class Traffic(threading.Thread):
             if chance() < habits.poison:
                 next(self._poisons)
 
-    def _release(self, now: float) -> None:
+    def release(self, now: float) -> None:
         while self._held and self._held[0][0] <= now:
             self._put(self._held.popleft()[1])
 

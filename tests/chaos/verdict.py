@@ -14,6 +14,7 @@ from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.result import Result
 from spendbrake.schemas.topics import RESULTS
 from spendbrake.schemas.wire.avro import decode
+from spendbrake.streams.engine.state.partition import PartitionState
 
 Notice = tuple[str, str, str, int, str, str]
 """Policy, node, tier, turn, rung, destination."""
@@ -75,19 +76,7 @@ def judge(scene: Scene, expected: Expected, reasons: Counter[str], n_sent: int) 
 
 
 def _money(verdict: Verdict, scene: Scene, expected: Expected) -> None:
-    cost: Counter[Series] = Counter()
-    calls: Counter[Series] = Counter()
-    month: Counter[str] = Counter()
-    apart: Counter[str] = Counter()
-    for state in scene.states():
-        table, teams = state.series, state.teams
-        for row, name in enumerate(table.names):
-            series = (teams.names[name.team], name.kind, name.name)
-            cost[series] += int(table.days.fields["cost"][row].sum())
-            calls[series] += int(table.days.fields["calls"][row].sum())
-        for row, team in enumerate(teams.names):
-            month[team] += int(table.days.fields["cost"][int(teams.series[row])].sum())
-            apart[team] += int(teams.n_unplaced[row])
+    cost, calls, apart = series_of(scene.states())
     verdict.compare("cost of a series", cost, expected.cost)
     verdict.compare("calls of a series", calls, expected.calls)
     verdict.compare("calls apart", apart, expected.apart)
@@ -95,6 +84,22 @@ def _money(verdict: Verdict, scene: Scene, expected: Expected) -> None:
     for series in {s for s in {*calls, *expected.calls} if s[1] == "team"}:
         verdict.lost += max(0, expected.calls[series] - calls[series])
         verdict.double += max(0, calls[series] - expected.calls[series])
+
+
+def series_of(states: Iterable[PartitionState]) -> tuple[Counter[Series], Counter[Series], Counter[str]]:
+    """Return cost (nano-USD) and calls by series, and by team the calls that have no place."""
+    cost: Counter[Series] = Counter()
+    calls: Counter[Series] = Counter()
+    apart: Counter[str] = Counter()
+    for state in states:
+        table, teams = state.series, state.teams
+        for row, name in enumerate(table.names):
+            series = (teams.names[name.team], name.kind, name.name)
+            cost[series] += int(table.days.fields["cost"][row].sum())
+            calls[series] += int(table.days.fields["calls"][row].sum())
+        for row, team in enumerate(teams.names):
+            apart[team] += int(teams.n_unplaced[row])
+    return cost, calls, apart
 
 
 def parents(scene: Scene) -> Counter[str]:
@@ -128,9 +133,7 @@ def _findings(verdict: Verdict, scene: Scene, expected: Expected) -> set[Turn]:
         ):
             verdict.problems.append(f"finding {finding.id} says two things: {first} and {finding}")
     verdict.n_findings = len(told)
-    turns = [
-        Turn(each.node, each.tier or "", each.turn, bool(each.evidence.get("notify", True))) for each in told.values()
-    ]
+    turns = [turn_of(finding) for finding in told.values()]
     verdict.differ("two findings of one turn", len(turns) - len(set(turns)), 0)
     periods = {each.period for each in told.values()}
     verdict.differ("periods of findings", len(periods), 1)
@@ -143,6 +146,10 @@ def _findings(verdict: Verdict, scene: Scene, expected: Expected) -> set[Turn]:
     )
     _alternate(verdict, {t for t in turns if t.node in above}, expected, scene.company)
     return set(turns)
+
+
+def turn_of(finding: Finding) -> Turn:
+    return Turn(finding.node, finding.tier or "", finding.turn, bool(finding.evidence.get("notify", True)))
 
 
 def _alternate(verdict: Verdict, turns: set[Turn], expected: Expected, company: Company) -> None:
@@ -177,7 +184,7 @@ def _effects(verdict: Verdict, scene: Scene, turns: set[Turn]) -> None:
     ordered = {action.id: action for action in scene.actions() if action.effect in ("slack", "webhook")}
     names: dict[Notice, list[str]] = defaultdict(list)
     for action in ordered.values():
-        names[_notice(action)].append(action.id)
+        names[notice_of(action)].append(action.id)
     twice = {notice: ids for notice, ids in names.items() if len(ids) > 1}
     verdict.differ("notifications under two ids", len(twice), 0)
     verdict.sets("notifications", names, notices(turns))
@@ -203,7 +210,7 @@ def _effects(verdict: Verdict, scene: Scene, turns: set[Turn]) -> None:
     verdict.duplicate_effects = more + sum(n - 1 for n in messages.values())
 
 
-def _notice(action: Action) -> Notice:
+def notice_of(action: Action) -> Notice:
     return action.policy, action.node, action.tier or "", action.turn, action.rung, action.destination
 
 
