@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-ControlKind: TypeAlias = Literal["policy", "owners", "topic"]
+ControlKind: TypeAlias = Literal["policy", "owners", "topic", "token"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,4 +54,28 @@ class TopicRegistration:
     partitions: int
 
 
-ControlMessage: TypeAlias = PolicyVersion | OwnersVersion | TopicRegistration
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessToken:
+    """One API token as it is kept; key `token/<id>`. The token itself is in nobody's hands but its holder's.
+
+    Attributes:
+        roles: What its holder may do (streams/api/access/tokens.py lists them).
+        salt: Hex.
+        digest: HMAC-SHA256 of the token's secret part under the salt, hex.
+        created_by: Who made it: `cli:<user>`, or `token:<id>`.
+        expires_at: Epoch seconds UTC from which on it is refused; None: never.
+    """
+
+    id: str
+    name: str
+    roles: tuple[str, ...]
+    salt: str
+    digest: str
+    created_at: float
+    created_by: str
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    revoked_by: str | None = None
+
+
+ControlMessage: TypeAlias = PolicyVersion | OwnersVersion | TopicRegistration | AccessToken

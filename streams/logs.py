@@ -7,12 +7,13 @@ a fixed name with fields: `logger.info("policy_applied", version=3)`.
 import logging
 import re
 import sys
-from typing import Literal, TextIO
+from collections.abc import Mapping
+from typing import Any, Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from spendbrake.streams.settings import MASK
+from spendbrake.streams.secrets import API_TOKEN, MASK
 
 ROOT = "spendbrake"
 SECRET_NAME = re.compile(r"(^|_)(secret|token|password|authorization|cookie|api_key|routing_key)$", re.IGNORECASE)
@@ -27,11 +28,19 @@ def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
         {'slack_token': '**********', 'input_tokens': 7, 'url': 'redis://me:**********@cache'}
     """
     for name, value in event.items():
-        if SECRET_NAME.search(name):
-            event[name] = MASK
-        elif isinstance(value, str) and "://" in value:
-            event[name] = URL_PASSWORD.sub(rf"\1:{MASK}@", value)
+        event[name] = MASK if SECRET_NAME.search(name) else _masked(value)
     return event
+
+
+def _masked(value: Any) -> Any:
+    """Return a value without what is a password or a token, however deep it lies."""
+    if isinstance(value, str):
+        if "://" in value:
+            value = URL_PASSWORD.sub(rf"\1:{MASK}@", value)
+        return API_TOKEN.sub(MASK, value) if "sb_" in value else value
+    if isinstance(value, Mapping):
+        return {n: MASK if isinstance(n, str) and SECRET_NAME.search(n) else _masked(v) for n, v in value.items()}
+    return [_masked(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def configure(level: str = "INFO", form: Literal["console", "json"] = "console", stream: TextIO | None = None) -> None:

@@ -1,11 +1,10 @@
 """Settings: the environment read once into frozen values. The only place that looks at it, and it decides nothing."""
 
 import os
-import secrets as random_source
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -21,12 +20,16 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as SourceError
 
 from spendbrake.schemas.topics import DAY_S, PARTITIONS_EMBEDDED, PARTITIONS_KAFKA
+from spendbrake.streams.secrets import MASK, kept_secret, masked_url
 
 ENV_PREFIX = "SPENDBRAKE_"
 EMBEDDED = "embedded"
 MIN_SECRET = 16
 """Shortest secret accepted, in characters."""
-MASK = "**********"
+MIN_ADMIN_TOKEN = 32
+SECRETS_DIR = f"{ENV_PREFIX}SECRETS_DIR"
+"""Names a folder of files, one a setting: `spendbrake_secret`, `spendbrake_admin_token`. The environment wins."""
+SECRETS = ("secret", "admin_token")
 SECTION_HINT = f"a section is set by its fields, as {ENV_PREFIX}HTTP__PORT"
 
 
@@ -55,6 +58,7 @@ class Http(Section):
 
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8080, ge=0, le=65_535, description="Port of the API; 0 takes a free one.")
+    ingest_events_per_s: float = Field(50_000, gt=0, description="Events a second that one API token may send.")
 
 
 class Metrics(Section):
@@ -130,6 +134,9 @@ class Settings(BaseSettings):
         validate_default=True,
         description="Sign the service's own records; several by comma: the first signs, all verify.",
     )
+    admin_token: SecretStr | None = Field(
+        None, min_length=MIN_ADMIN_TOKEN, description="An admin's API token besides those that were made."
+    )
     data_dir: Path = Field(Path(".spendbrake"), description="Everything embedded lives here.")
     policy: Path | None = Field(None, description="Policy file that `up` applies at its start.")
     republish_s: float = Field(30, gt=0, le=600, description="Every standing decision is written again so often.")
@@ -203,15 +210,20 @@ class Settings(BaseSettings):
         """
         if self.secret:
             return tuple(secret.get_secret_value().encode() for secret in self.secret)
-        return (_kept_secret(self.data_dir / "secret"),)
+        return (kept_secret(self.data_dir / "secret"),)
 
     def shown(self) -> dict[str, Any]:
         """Return the settings in force for people and JSON, with secrets and passwords masked."""
         shown = self.model_dump(mode="json")
         shown["secret"] = [MASK] * len(self.secret)
+        shown["admin_token"] = None if self.admin_token is None else MASK
         for name in ("broker", "redis", "registry"):
             shown[name] = None if shown[name] is None else masked_url(shown[name])
         return shown
+
+    def __repr_args__(self) -> Iterable[tuple[str, Any]]:
+        """Return what `repr` shows: no password, no secret."""
+        return self.shown().items()
 
     @classmethod
     def load(cls) -> Self:
@@ -221,7 +233,7 @@ class Settings(BaseSettings):
             SettingsError: with every problem, each naming its variable.
         """
         try:
-            return cls()
+            return cls(_secrets_dir=os.environ.get(SECRETS_DIR) or None)
         except ValidationError as error:
             raise SettingsError(tuple(_problem(dict(one)) for one in error.errors())) from None
         except SourceError as error:
@@ -234,7 +246,7 @@ def unknown_names() -> tuple[str, ...]:
     Secrets of destinations are the policy file's to name (`..._SECRET`, `..._TOKEN`). Kubernetes adds variables
     for a service called spendbrake, so these are for a warning, not an error.
     """
-    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    known = {SECRETS_DIR} | {ENV_PREFIX + name.upper() for name in Settings.model_fields}
     return tuple(
         name
         for name in sorted(os.environ)
@@ -248,19 +260,6 @@ def named_secret(name: str) -> SecretStr | None:
     """Return the secret of a destination from the variable the policy file names; None when it is absent or empty."""
     value = os.environ.get(name)
     return SecretStr(value) if value else None
-
-
-def masked_url(url: str) -> str:
-    """Return `url` with its password masked.
-
-    Examples:
-        >>> masked_url("redis://default:hunter2@cache:6379/0")
-        'redis://default:**********@cache:6379/0'
-    """
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:{MASK}@{parts.netloc.rpartition('@')[2]}"))
 
 
 def _url_of(value: str, schemes: tuple[str, ...]) -> str:
@@ -281,18 +280,4 @@ def _problem(error: Mapping[str, Any]) -> str:
     message = SECTION_HINT if error["type"] == "model_type" else str(error["msg"]).removeprefix("Value error, ")
     problem = f"{ENV_PREFIX}{'__'.join(place).upper()}: {message}"
     value = error["input"]
-    return f"{problem}, got {masked_url(value)!r}" if isinstance(value, str) and place != ["secret"] else problem
-
-
-def _kept_secret(path: Path) -> bytes:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = path.with_name(f"{path.name}.{os.getpid()}.{random_source.token_hex(4)}")
-    with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(random_source.token_urlsafe(32))
-    try:
-        os.link(made, path)  # of two processes that start together, one wins
-    except FileExistsError:
-        pass
-    finally:
-        made.unlink()
-    return path.read_bytes().strip()
+    return f"{problem}, got {masked_url(value)!r}" if isinstance(value, str) and place[0] not in SECRETS else problem

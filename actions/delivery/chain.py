@@ -28,11 +28,35 @@ class Chain:
         error: str | None = None,
         response: Mapping[str, Any] | None = None,
     ) -> Result:
+        """Return the result of an action, the next in the chain; arguments as for `add`."""
+        return self.add(
+            action.id,
+            action.effect,
+            action.destination,
+            outcome,
+            at=at,
+            attempts=attempts,
+            error=error,
+            response=response,
+        )
+
+    def add(
+        self,
+        action: str,
+        effect: str,
+        destination: str,
+        outcome: Outcome,
+        *,
+        at: float,
+        attempts: int,
+        error: str | None = None,
+        response: Mapping[str, Any] | None = None,
+    ) -> Result:
         """Return the next result. All must be published; their order on the wire does not matter."""
         result = Result(
-            action=action.id,
-            effect=action.effect,
-            destination=action.destination,
+            action=action,
+            effect=effect,
+            destination=destination,
             outcome=outcome,
             at=at,
             attempts=attempts,

@@ -7,7 +7,7 @@ channel by its name `channels:read` (`groups:read`). Without these what is in do
 import asyncio
 import re
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -34,7 +34,7 @@ CHANNEL_ID = re.compile(r"^[CGD][A-Z0-9]{6,}$")
 class Workspace:
     """A bot's token, and where its API is."""
 
-    token: str
+    token: str = field(repr=False)
     base_url: str = "https://slack.com/api/"
 
 

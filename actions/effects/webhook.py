@@ -6,7 +6,7 @@ Specification: https://www.standardwebhooks.com. The id is the action's, the sam
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -33,7 +33,7 @@ class Endpoint:
     """A receiver: its URL and the secret it shares with us, `whsec_` and base64."""
 
     url: str
-    secret: str
+    secret: str = field(repr=False)
 
 
 class Webhook(Effect):

@@ -16,7 +16,7 @@ from fastavro.schema import SchemaParseException
 
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.command import Command
-from spendbrake.schemas.control import OwnersVersion, PolicyVersion, TopicRegistration
+from spendbrake.schemas.control import AccessToken, OwnersVersion, PolicyVersion, TopicRegistration
 from spendbrake.schemas.decision import Decision
 from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.result import Result
@@ -45,6 +45,7 @@ BUNDLED: Mapping[type[Any], tuple[int, str]] = {
     TopicRegistration: (8, "topic"),
     Decision: (9, "decision"),
     Command: (10, "command"),
+    AccessToken: (11, "token"),
 }
 """Class to (schema id without a registry, name of its file in schemas/avro)."""
 EARLIER: Mapping[int, str] = {}

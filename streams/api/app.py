@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import uvicorn
 from starlette.applications import Starlette
@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from spendbrake.streams.api.pages import Operation, pages, problem
+from spendbrake.streams.api.access.gate import Gate
+from spendbrake.streams.api.pages import Handler, Operation, pages, problem
 
 GRACE_S = 3
 """Longest wait for requests under way when the server stops, seconds."""
@@ -21,10 +22,20 @@ CONNECTIONS = 1_000
 BACKLOG = 256
 
 
-def api(operations: Sequence[Operation]) -> Starlette:
-    """Return the application that serves operations, with the pages about them."""
-    routes = [operation.route() for operation in operations]
+def api(operations: Sequence[Operation], gate: Gate | None = None) -> Starlette:
+    """Return the application that serves operations, with the pages about them; without a gate all may ask all."""
+    served = operations if gate is None else [_behind(gate, operation) for operation in operations]
+    routes = [operation.route() for operation in served]
     return Starlette(routes=[*routes, *pages(operations)], exception_handlers={HTTPException: _refused})
+
+
+def _behind(gate: Gate, operation: Operation) -> Operation:
+    inner: Handler = operation.handler
+
+    async def handler(request: Request) -> Response:
+        return gate.refusal(request, operation.needs) or await inner(request)
+
+    return replace(operation, handler=handler)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

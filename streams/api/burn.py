@@ -8,7 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from spendbrake.schemas.wire.murmur import partition_of
-from spendbrake.streams.api.owners import HOP, Local, Remote, Unserved
+from spendbrake.streams.api.access.hop import HOP
+from spendbrake.streams.api.owners import Local, Remote, Unserved
 from spendbrake.streams.api.pages import Operation, Parameter, Problem, problem
 
 LINES, MOST_LINES = 1_000, 10_000
@@ -166,6 +167,7 @@ class Burn:
                 method="GET",
                 path="/v1/teams",
                 group="burn",
+                needs="read",
                 handler=self.list_teams,
                 answers={200: Teams, 400: Problem},
                 parameters=(
@@ -177,6 +179,7 @@ class Burn:
                 method="GET",
                 path="/v1/teams/{team}/burn",
                 group="burn",
+                needs="read",
                 handler=self.team_burn,
                 answers={200: TeamBurn, 404: Problem, 421: Problem, 503: Problem},
                 parameters=(Parameter(name="team", place="path", about="Id of the team, or a name it goes by."),),

@@ -69,6 +69,7 @@ class Check:
                 method="GET",
                 path="/v1/check",
                 group="gateways",
+                needs="check",
                 handler=self.check_call,
                 answers=answers,
                 parameters=PARAMETERS,

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from spendbrake.streams.api.access.gate import may
 from spendbrake.streams.api.pages import Operation
 from spendbrake.streams.metrics import Metrics
 
@@ -206,11 +207,17 @@ class Watch:
                 method="GET",
                 path="/healthz",
                 group="operations",
+                needs=None,
                 handler=self.healthz,
                 answers={200: HealthReport, 503: HealthReport},
             ),
             Operation(
-                method="GET", path="/metrics", group="operations", handler=self.show_metrics, answers={200: None}
+                method="GET",
+                path="/metrics",
+                group="operations",
+                needs="read",
+                handler=self.show_metrics,
+                answers={200: None},
             ),
         ]
 
@@ -218,10 +225,14 @@ class Watch:
         """Tell whether this process does its work.
 
         503 with reasons when a partition is not read to its end and has not moved for 30 s, when nobody in the group
-        has a partition of a topic, when control.v1 is not read, or when a service has crashed.
+        has a partition of a topic, when control.v1 is not read, or when a service has crashed. Without a token that may
+        read, the status is all that is told.
         """
         report = self._health.judge(service() for service in self._services)
-        return JSONResponse(report.model_dump(), 503 if report.reasons else 200, {"cache-control": "no-store"})
+        bad = bool(report.reasons)
+        if not may(request, "read"):
+            report = HealthReport(status=report.status, reasons=[], services=[])
+        return JSONResponse(report.model_dump(), 503 if bad else 200, {"cache-control": "no-store"})
 
     async def show_metrics(self, request: Request) -> Response:
         """Tell all measurements in the text format of Prometheus."""

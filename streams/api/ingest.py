@@ -1,6 +1,7 @@
 """POST /v1/usage: events in, acknowledged once the broker has them. What an event may hold is the schemas' to say."""
 
 import asyncio
+import math
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
@@ -13,6 +14,8 @@ from spendbrake.schemas.usage import UsageEvent
 from spendbrake.schemas.wire.avro import encode
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.schemas.wire.publish import usage_schema
+from spendbrake.streams.api.access.gate import asker
+from spendbrake.streams.api.access.rate import Rate
 from spendbrake.streams.api.body import BATCH, JSON, LINES, STRUCTURED, Event, Refused, events, read
 from spendbrake.streams.api.pages import Operation, Problem, problem
 from spendbrake.streams.metrics import Metrics
@@ -61,6 +64,7 @@ class Ingest:
     """Takes usage events over HTTP.
 
     Args:
+        rate: How much one token may send; None: as much as there is room for.
         acknowledged_s: Longest wait for the broker, seconds.
         in_flight_bytes: Bodies at work at once.
     """
@@ -70,10 +74,11 @@ class Ingest:
         send: Send,
         metrics: Metrics,
         *,
+        rate: Rate | None = None,
         acknowledged_s: float = ACKNOWLEDGED_S,
         in_flight_bytes: int = IN_FLIGHT_BYTES,
     ) -> None:
-        self._send, self._metrics = send, metrics
+        self._send, self._metrics, self._rate = send, metrics, rate
         self._acknowledged_s, self._room = acknowledged_s, in_flight_bytes
 
     def operations(self) -> list[Operation]:
@@ -87,10 +92,16 @@ class Ingest:
             BATCH: {"type": "array", "items": cloud},
         }
         answers: dict[int, type[BaseModel] | None] = {202: Taken, 400: Taken}
-        answers |= dict.fromkeys((403, 413, 415, 503), Problem)
+        answers |= dict.fromkeys((403, 413, 415, 429, 503), Problem)
         return [
             Operation(
-                method="POST", path="/v1/usage", group="ingest", handler=self.take_usage, answers=answers, body=body
+                method="POST",
+                path="/v1/usage",
+                group="ingest",
+                needs="ingest",
+                handler=self.take_usage,
+                answers=answers,
+                body=body,
             )
         ]
 
@@ -100,17 +111,25 @@ class Ingest:
         One JSON object, an array, NDJSON, or CloudEvents (binary, structured, batch); the body may be gzip.
         202 once the broker has every good event, with an entry in `errors` for each bad one; 400 when none was good,
         or with `error` and `message` when the body cannot be read at all.
-        503 means that the broker cannot take more now: send all again after Retry-After. An event that was taken the
+        503 means that the broker cannot take more now, 429 that this token has sent more than it may: send all again
+        after Retry-After. An event that was taken the
         first time is not counted twice, `source` and `request_id` tell.
         """
         internal = next((name for name in request.headers if name.startswith(INTERNAL)), None)
         if internal is not None:
             return problem(403, "forged", f"{internal}: only the service itself writes records of a kind of their own")
+        holder = asker(request)
+        wait_s = self._rate.wait_s(holder) if self._rate is not None else 0.0
+        if wait_s > 0:
+            self._metrics.count("ingested", "throttled")
+            return problem(429, "too_fast", f"token {holder} sends too fast", retry_after_s=math.ceil(wait_s))
         try:
             body = await read(request)
             found = events(body, request.headers)
         except Refused as refused:
             return problem(refused.status, refused.error, str(refused))
+        if self._rate is not None:
+            self._rate.spend(holder, len(found))
         if len(body) > self._room:
             return self._busy("too much is waiting for the broker", len(found))
         self._room -= len(body)

@@ -9,14 +9,13 @@ import httpx
 import structlog
 
 from spendbrake.actions.gateway.store import StoreUnavailable
+from spendbrake.streams.api.access.hop import HOP, sign
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.workers.partitions.journal import Journal
 from spendbrake.streams.workers.view import team_view, teams_view
 
 LOG = structlog.get_logger("spendbrake.owners")
-HOP = "x-spendbrake-hop"
-"""Marks a request that another process passes on: it is answered here or not at all."""
 ANNOUNCE_EVERY_S, ADDRESS_LIFE_S = 5.0, 20.0
 TIMEOUT_S = 2.0
 
@@ -69,10 +68,19 @@ class Remote:
     """The partitions in other processes' hands.
 
     Args:
+        secret: Of the deployment; it vouches for what is passed on.
+        clock: Wall clock, epoch seconds.
         client: Its time-outs hold for each request passed on; one of its own when None.
     """
 
-    def __init__(self, addresses: Addresses, client: httpx.AsyncClient | None = None) -> None:
+    def __init__(
+        self,
+        addresses: Addresses,
+        secret: bytes,
+        clock: Callable[[], float],
+        client: httpx.AsyncClient | None = None,
+    ) -> None:
+        self._secret, self._clock = secret, clock
         # No proxy of the environment stands between the processes of a deployment.
         self._addresses, self._client = addresses, client or httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
 
@@ -117,7 +125,10 @@ class Remote:
 
     async def _get(self, url: str, params: Mapping[str, str]) -> httpx.Response:
         try:
-            answer = await self._client.get(url, params=dict(params), headers={HOP: "1"})
+            request = self._client.build_request("GET", url, params=dict(params))
+            target = request.url.raw_path.decode("ascii")
+            request.headers[HOP] = sign(self._secret, "GET", target, self._clock())
+            answer = await self._client.send(request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unserved(f"{url} does not answer: {error!r}") from error
         if answer.status_code in (421, 503):

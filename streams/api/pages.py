@@ -13,10 +13,16 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from spendbrake.streams.api.access.tokens import ROLES, Scope
+
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 """The page loads nothing from anywhere, and asks only this server."""
+
+
+SCHEME = "token"
+REFUSALS = {"401": "No good API token", "403": "The token's roles do not allow this"}
 
 
 class Problem(BaseModel):
@@ -45,6 +51,7 @@ class Operation:
     Attributes:
         answers: Model of the body by status; None for a body that is not JSON.
         body: Content type to JSON Schema of what is sent.
+        needs: Scope that a token must have; None lets everybody in.
     """
 
     method: Literal["GET", "POST"]
@@ -54,6 +61,7 @@ class Operation:
     answers: Mapping[int, type[BaseModel] | None]
     parameters: Sequence[Parameter] = ()
     body: Mapping[str, Any] = field(default_factory=dict)
+    needs: Scope | None = "operate"
 
     @property
     def about(self) -> str:
@@ -85,7 +93,7 @@ def openapi(operations: Sequence[Operation]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "spendbrake", "version": version("spendbrake"), "summary": "The brake for AI spend."},
         "paths": paths,
-        "components": {"schemas": schemas.get("$defs", {})},
+        "components": {"schemas": schemas.get("$defs", {}), "securitySchemes": {SCHEME: _scheme()}},
     }
 
 
@@ -125,10 +133,19 @@ def _described(operation: Operation, names: Mapping[type[BaseModel], Mapping[str
         ],
         "responses": {str(status): _answer(status, model, names) for status, model in operation.answers.items()},
     }
+    if operation.needs is not None:
+        described["security"] = [{SCHEME: [operation.needs]}]
+        described["responses"] |= {status: {"description": why} for status, why in REFUSALS.items()}
     if operation.body:
         content = {kind: {"schema": schema} for kind, schema in operation.body.items()}
         described["requestBody"] = {"required": True, "content": content}
     return described
+
+
+def _scheme() -> dict[str, str]:
+    roles = "; ".join(f"{role}: {', '.join(sorted(scopes))}" for role, scopes in ROLES.items())
+    about = f"An API token, made by `spendbrake token create`. Scopes by role: {roles}."
+    return {"type": "http", "scheme": "bearer", "bearerFormat": "sb_<id>_<secret>", "description": about}
 
 
 def _answer(

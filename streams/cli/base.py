@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import getpass
+import os
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -34,6 +36,14 @@ def settings() -> Settings:
         return Settings.load()
     except SettingsError as error:
         fail(str(error), 2)
+
+
+def user() -> str:
+    """Return who runs the command, for the audit."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # a container's user need not have a name
+        return f"cli:uid-{os.getuid()}"
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

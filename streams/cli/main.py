@@ -3,7 +3,7 @@
 import typer
 
 from spendbrake.streams.cli import replay, up, worker
-from spendbrake.streams.cli.control import budget, doctor, explain, keys, policy, topics
+from spendbrake.streams.cli.control import budget, doctor, explain, keys, policy, token, topics
 from spendbrake.streams.cli.demo import command as demo
 from spendbrake.streams.cli.send import command as send
 
@@ -18,6 +18,7 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(policy.app, name="policy")
 app.add_typer(keys.app, name="keys")
 app.add_typer(budget.app, name="budget")
+app.add_typer(token.app, name="token")
 app.command("up")(up.up)
 app.command("demo")(demo.demo)
 app.command("worker")(worker.worker)

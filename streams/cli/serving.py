@@ -15,6 +15,9 @@ import structlog
 from spendbrake.actions.gateway.addresses import AddressBook
 from spendbrake.actions.gateway.guard import AsyncGuard
 from spendbrake.schemas.topics import CONTROL, USAGE
+from spendbrake.streams.api.access.admin import Tokens
+from spendbrake.streams.api.access.gate import Gate
+from spendbrake.streams.api.access.rate import Rate
 from spendbrake.streams.api.app import Running, api, serve
 from spendbrake.streams.api.burn import Burn
 from spendbrake.streams.api.check import Check
@@ -25,6 +28,7 @@ from spendbrake.streams.api.pages import Operation
 from spendbrake.streams.cli.base import redis_prefix
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.settings import EMBEDDED, Settings
+from spendbrake.streams.workers.audit import Auditor
 from spendbrake.streams.workers.deployment import Broker, Place
 from spendbrake.streams.workers.service import Service
 from spendbrake.streams.workers.versions import Versions
@@ -37,9 +41,9 @@ RETRY_S = 1.0
 
 
 @asynccontextmanager
-async def served(operations: Sequence[Operation], host: str, port: int) -> AsyncIterator[Running]:
-    """Serve operations until the block ends."""
-    running = await serve(api(operations), host, port)
+async def served(operations: Sequence[Operation], gate: Gate, host: str, port: int) -> AsyncIterator[Running]:
+    """Serve operations behind a gate until the block ends."""
+    running = await serve(api(operations, gate), host, port)
     try:
         yield running
     finally:
@@ -60,57 +64,61 @@ async def whole_api(
     burn = next(service for service in services if service.name == "burn")
     assert burn.versions is not None
     watch = watch_of(services, metrics)
+    gate = gate_of(config, place, burn.versions, metrics, config.http.host)
     async with contextlib.AsyncExitStack() as parts:
         guard = await parts.enter_async_context(_guard(config, redis_url, clock))
         operations = [
-            *Ingest(usage_of(broker, place), metrics).operations(),
+            *_ingest(config, place, broker, metrics).operations(),
+            *_tokens(place, broker, burn.versions).operations(),
             *Check(guard, metrics, time.perf_counter).operations(),
             *Burn(Local(burn.worker.journal), _home(burn.versions, clock), place.partitions).operations(),
             *watch.operations(),
         ]
-        await parts.enter_async_context(_metrics_port(config, watch))
-        yield await parts.enter_async_context(served(operations, config.http.host, config.http.port))
+        await parts.enter_async_context(_metrics_port(config, watch, place, burn.versions, metrics))
+        yield await parts.enter_async_context(served(operations, gate, config.http.host, config.http.port))
 
 
 @asynccontextmanager
 async def api_worker(config: Settings, place: Place, broker: Broker) -> AsyncIterator[Running]:
     """Serve the API of a deployment whose workers run elsewhere."""
     metrics, url = Metrics(), needed_redis(config, "worker api")
-    log = broker.control(place.topic(CONTROL.name))
-    versions = Versions(place.partitions, time.monotonic)
-    versions.take(await asyncio.to_thread(log.read_to_end))
-    watch = watch_of((), metrics, lambda: Sight("api", True, "", {}, {}, versions.age_s()))
     async with contextlib.AsyncExitStack() as parts:
+        versions = await _versions(broker, place, parts)
+        gate = gate_of(config, place, versions, metrics, config.http.host)
+        watch = watch_of((), metrics, lambda: Sight("api", True, "", {}, {}, versions.age_s()))
         guard = await parts.enter_async_context(_guard(config, url, time.time))
         book = AddressBook.from_url(url, USAGE.name, prefix=redis_prefix(config))
         parts.push_async_callback(book.aclose)
-        remote = Remote(book)
+        remote = Remote(book, place.secrets[0], time.time)
         parts.push_async_callback(remote.aclose)
-        following = asyncio.create_task(_follow(versions, log))
-        parts.callback(following.cancel)
         operations = [
-            *Ingest(usage_of(broker, place), metrics).operations(),
+            *_ingest(config, place, broker, metrics).operations(),
+            *_tokens(place, broker, versions).operations(),
             *Check(guard, metrics, time.perf_counter).operations(),
             *Burn(Local(), _home(versions, time.time), place.partitions, remote).operations(),
             *watch.operations(),
         ]
-        await parts.enter_async_context(_metrics_port(config, watch))
-        yield await parts.enter_async_context(served(operations, config.http.host, config.http.port))
+        await parts.enter_async_context(_metrics_port(config, watch, place, versions, metrics))
+        yield await parts.enter_async_context(served(operations, gate, config.http.host, config.http.port))
 
 
 @asynccontextmanager
-async def beside(service: Service, config: Settings, place: Place, metrics: Metrics) -> AsyncIterator[Running | None]:
+async def beside(
+    service: Service, config: Settings, place: Place, broker: Broker, metrics: Metrics
+) -> AsyncIterator[Running | None]:
     """Serve health and metrics of one worker, and what the teams of a burn worker have spent, where a port is set."""
     if config.metrics.port is None:
         yield None
         return
     operations = watch_of([service], metrics).operations()
     async with contextlib.AsyncExitStack() as parts:
+        versions = service.versions or await _versions(broker, place, parts)
+        gate = gate_of(config, place, versions, metrics, config.metrics.host)
         local = None
         if service.name == "burn" and service.versions is not None:
             local = Local(service.worker.journal)
             operations += Burn(local, _home(service.versions, time.time), place.partitions).operations()
-        running = await parts.enter_async_context(served(operations, config.metrics.host, config.metrics.port))
+        running = await parts.enter_async_context(served(operations, gate, config.metrics.host, config.metrics.port))
         if local is not None:
             book = AddressBook.from_url(needed_redis(config, "worker burn"), USAGE.name, prefix=redis_prefix(config))
             parts.push_async_callback(book.aclose)
@@ -118,6 +126,16 @@ async def beside(service: Service, config: Settings, place: Place, metrics: Metr
             parts.callback(announcing.cancel)
         LOG.info("health and metrics are served", url=running.url)
         yield running
+
+
+def gate_of(config: Settings, place: Place, versions: Versions, metrics: Metrics, host: str) -> Gate:
+    """Return the gate of what listens on `host`.
+
+    Raises:
+        NoTokens: others could reach it and nobody has a token.
+    """
+    admin_token = config.admin_token.get_secret_value() if config.admin_token is not None else None
+    return Gate(host, lambda: versions.tokens, time.time, metrics, admin_token=admin_token, secrets=place.secrets)
 
 
 def watch_of(services: Sequence[Service], metrics: Metrics, *more: Watched) -> Watch:
@@ -157,6 +175,24 @@ def reachable(host: str, port: int, redis_url: str) -> str:
         return Running.at(probe.getsockname()[0], port)
 
 
+def _ingest(config: Settings, place: Place, broker: Broker, metrics: Metrics) -> Ingest:
+    return Ingest(usage_of(broker, place), metrics, rate=Rate(config.http.ingest_events_per_s, time.monotonic))
+
+
+def _tokens(place: Place, broker: Broker, versions: Versions) -> Tokens:
+    return Tokens(versions.tokens, Auditor(broker, place, time.time).publish, time.time)
+
+
+async def _versions(broker: Broker, place: Place, parts: contextlib.AsyncExitStack) -> Versions:
+    """Return what the control topic has, followed until the parts are closed."""
+    log = broker.control(place.topic(CONTROL.name))
+    versions = Versions(place.partitions, time.monotonic)
+    versions.take(await asyncio.to_thread(log.read_to_end))
+    following = asyncio.create_task(_follow(versions, log))
+    parts.callback(following.cancel)
+    return versions
+
+
 def _guard(config: Settings, url: str, clock: Callable[[], float]) -> AsyncGuard:
     return AsyncGuard(url, prefix=redis_prefix(config), clock=clock, timeout_s=CHECK_S)
 
@@ -166,12 +202,15 @@ def _home(versions: Versions, clock: Callable[[], float]) -> Callable[[str], str
 
 
 @asynccontextmanager
-async def _metrics_port(config: Settings, watch: Watch) -> AsyncIterator[None]:
+async def _metrics_port(
+    config: Settings, watch: Watch, place: Place, versions: Versions, metrics: Metrics
+) -> AsyncIterator[None]:
     """Serve health and metrics on their own port as well, where one is set."""
     if config.metrics.port is None:
         yield
         return
-    async with served(watch.operations(), config.metrics.host, config.metrics.port):
+    gate = gate_of(config, place, versions, metrics, config.metrics.host)
+    async with served(watch.operations(), gate, config.metrics.host, config.metrics.port):
         yield
 
 

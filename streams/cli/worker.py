@@ -52,7 +52,7 @@ async def _worker(name: Name, group: str) -> None:
             running: Awaitable[Any] = ended.wait()
         else:
             service = await _service(name, group, broker, config, metrics, parts)
-            await parts.enter_async_context(beside(service, config, place, metrics))
+            await parts.enter_async_context(beside(service, config, place, broker, metrics))
             stop, running = service.stop, service.run()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -8,7 +8,14 @@ from typing import TypeVar
 import orjson
 import structlog
 
-from spendbrake.schemas.control import ControlMessage, Owner, OwnersVersion, PolicyVersion, TopicRegistration
+from spendbrake.schemas.control import (
+    AccessToken,
+    ControlMessage,
+    Owner,
+    OwnersVersion,
+    PolicyVersion,
+    TopicRegistration,
+)
 from spendbrake.schemas.policy import PolicyFile
 from spendbrake.schemas.wire.avro import decode, encode, schema_id_of
 from spendbrake.streams.engine.rules import RuleBook
@@ -20,7 +27,7 @@ LEAD_S = 30.0
 OWNERS_LEAD_S = 660.0
 """Owners and prices hold from this long after publication: no event that is on its way may be resolved twice."""
 
-KINDS: dict[int, type[ControlMessage]] = {6: PolicyVersion, 7: OwnersVersion, 8: TopicRegistration}
+KINDS: dict[int, type[ControlMessage]] = {6: PolicyVersion, 7: OwnersVersion, 8: TopicRegistration, 11: AccessToken}
 M = TypeVar("M", PolicyVersion, OwnersVersion, TopicRegistration)
 
 
@@ -34,6 +41,7 @@ class Versions:
     Attributes:
         book: The compiled versions; it grows while the topic is followed.
         read_at: When the topic was last read to its end.
+        tokens: API tokens by id, revoked ones too.
     """
 
     def __init__(self, partitions: int, clock: Callable[[], float]) -> None:
@@ -43,6 +51,7 @@ class Versions:
         self.policies: dict[int, PolicyVersion] = {}
         self.owners: dict[int, OwnersVersion] = {}
         self.topics: dict[str, TopicRegistration] = {}
+        self.tokens: dict[str, AccessToken] = {}
 
     def age_s(self) -> float:
         """Return the seconds since the topic was last read to its end."""
@@ -69,7 +78,10 @@ class Versions:
         if isinstance(message, OwnersVersion):
             self.owners[message.version] = message
             return self.book.owners.add(message)
-        self.topics[message.name] = message
+        if isinstance(message, AccessToken):
+            self.tokens[message.id] = message
+        else:
+            self.topics[message.name] = message
         return False
 
     async def follow(self, log: ControlLog, changed: Callable[[], None]) -> None:
@@ -108,4 +120,6 @@ def control_record(message: ControlMessage) -> tuple[bytes, bytes]:
         return f"policy/{message.version}".encode(), encode(message)
     if isinstance(message, OwnersVersion):
         return f"owners/{message.version}".encode(), encode(message)
+    if isinstance(message, AccessToken):
+        return f"token/{message.id}".encode(), encode(message)
     return f"topic/{message.name}".encode(), encode(message)

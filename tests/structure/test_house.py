@@ -110,7 +110,7 @@ def test_variables_of_the_compose_file_are_settings(services, monkeypatch: pytes
         if "build" in service:
             with monkeypatch.context() as patch:
                 for variable, value in service["environment"].items():
-                    patch.setenv(variable, re.sub(r"\$\{.*", "a-secret-of-some-length", str(value)))
+                    patch.setenv(variable, re.sub(r"\$\{.*", "a-secret-of-some-length-or-more-than-that", str(value)))
                 settings = Settings.load()
                 assert settings.bootstrap_servers == "kafka:9092", name
                 assert settings.n_partitions == 32

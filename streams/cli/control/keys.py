@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from spendbrake.streams.cli.base import broker_of, console, fail, place_of, run, settings
+from spendbrake.streams.cli.base import broker_of, console, fail, place_of, run, settings, user
 
 app = typer.Typer(help="Publish the owners of API keys.", no_args_is_help=True)
 FIELDS = ("key", "team", "project", "environment", "node", "cost_center")
@@ -23,7 +23,8 @@ def import_(
 
 
 async def _import(file: Path) -> None:
-    from spendbrake.streams.workers.deployment import publish, read_versions
+    from spendbrake.streams.workers.audit import Auditor
+    from spendbrake.streams.workers.deployment import read_versions
 
     owners, problems = read_owners(file)
     if problems:
@@ -33,7 +34,8 @@ async def _import(file: Path) -> None:
         place = place_of(config)
         versions = await read_versions(broker, place)
         version = versions.next_owners(owners, time.time())
-        await publish(broker, place, version)
+        about = {"version": version.version, "owners": len(owners), "valid_from": version.valid_from}
+        await Auditor(broker, place, time.time).publish(version, "keys.import", user(), about)
     when = "from the beginning" if version.version == 1 else f"for events from {version.valid_from:.0f} on"
     console.print(f"{len(owners)} owners, version {version.version}: {when}")
 

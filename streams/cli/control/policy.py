@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from spendbrake.streams.cli.base import broker_of, console, fail, place_of, run, settings
+from spendbrake.streams.cli.base import broker_of, console, fail, place_of, run, settings, user
 
 app = typer.Typer(help="Write, check and apply the policy file.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="Policy file (YAML).", exists=True, dir_okay=False)]
@@ -52,7 +52,8 @@ def _load(file: Path) -> dict[str, object]:
 
 
 async def _apply(file: Path, at: float | None) -> None:
-    from spendbrake.streams.workers.deployment import publish, read_versions
+    from spendbrake.streams.workers.audit import Auditor
+    from spendbrake.streams.workers.deployment import read_versions
 
     config = settings()
     document = _load(file)
@@ -60,6 +61,7 @@ async def _apply(file: Path, at: float | None) -> None:
         place = place_of(config)
         versions = await read_versions(broker, place)
         version = versions.next_policy(document, time.time(), at)
-        await publish(broker, place, version)
+        about = {"version": version.version, "digest": version.digest, "valid_from": version.valid_from}
+        await Auditor(broker, place, time.time).publish(version, "policy.apply", user(), about)
     when = "from the start" if version.version == 1 else f"from {version.valid_from:.0f} on"
     console.print(f"policy version {version.version} is in force {when}")

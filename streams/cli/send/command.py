@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SHOWN = 20
 """Lines told of one by one; the rest is counted."""
 TOLD_EVERY = 100
+TOKEN = "SPENDBRAKE_TOKEN"
 OLDEST_S, AHEAD_S = 60 * 86_400.0, 600.0
 """How far from now the service takes an event for one of this time."""
 
@@ -42,7 +43,9 @@ def send(
     model: Annotated[str | None, typer.Option(help="Model of a trace that names none.")] = None,
     key: Annotated[str, typer.Option(help="API key of a trace that names none.")] = "trace",
     provider: Annotated[str, typer.Option(help="Provider of a trace that names none.")] = "azure",
-    http: Annotated[str | None, typer.Option(help="Post to the API at this URL, not to the broker.")] = None,
+    http: Annotated[
+        str | None, typer.Option(help="Post to the API at this URL, not to the broker; SPENDBRAKE_TOKEN is sent along.")
+    ] = None,
     simulate: Annotated[
         float | None,
         typer.Option(
@@ -115,9 +118,13 @@ class _Sending:
 
     async def post(self, url: str) -> int:
         from spendbrake.streams.cli.send.http import post
+        from spendbrake.streams.settings import named_secret
 
+        token = named_secret(TOKEN)
         placed = ((event, *self.files.place) for event in self.events())
-        accepted, self.refused = await post(placed, url, self.tell, self.advance)
+        accepted, self.refused = await post(
+            placed, url, self.tell, self.advance, token=token.get_secret_value() if token else None
+        )
         return accepted
 
     async def produce(self, config: "Settings", speed: float | None) -> int:

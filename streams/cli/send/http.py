@@ -10,6 +10,7 @@ import httpx
 import orjson
 
 from spendbrake.schemas.wire.json import encode_usage_json
+from spendbrake.streams.secrets import masked_url
 
 if TYPE_CHECKING:
     from spendbrake.schemas.usage import UsageEvent
@@ -37,6 +38,7 @@ async def post(
     told: Told,
     sent: Callable[[int], None],
     *,
+    token: str | None = None,
     client: httpx.AsyncClient | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     clock: Callable[[], float] = time.monotonic,
@@ -45,6 +47,7 @@ async def post(
 
     Args:
         url: Of the deployment; `/v1/usage` is added.
+        token: API token with the role `ingest`.
         told: Called with the file, the line and the complaint of each event that was refused.
         sent: Called with the number of events that were answered for.
 
@@ -53,6 +56,8 @@ async def post(
     """
     accepted = refused = 0
     own = client or httpx.AsyncClient(timeout=30)
+    if token is not None:
+        own.headers["authorization"] = f"Bearer {token}"
     poster = _Poster(own, f"{url.rstrip('/')}/v1/usage", sleep, clock)
     try:
         for batch, body in _batches(events):
@@ -104,13 +109,15 @@ class _Poster:
             except httpx.TransportError as error:
                 why, wait = f"{type(error).__name__}: {error}", pause
             except httpx.InvalidURL as error:
-                raise PostError(f"{self._url}: {error}") from None
+                raise PostError(f"{masked_url(self._url)}: {error}") from None
             else:
                 if answer.status_code not in BUSY:
                     return self._taken(answer)
                 why, wait = f"{answer.status_code} {_said(answer)}", max(pause, _retry_after(answer))
             if self._clock() + wait - began > PATIENCE_S:
-                raise PostError(f"{self._url}: no answer to a batch for {PATIENCE_S:g} s; the last try: {why}")
+                raise PostError(
+                    f"{masked_url(self._url)}: no answer to a batch for {PATIENCE_S:g} s; the last try: {why}"
+                )
             await self._sleep(wait)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
@@ -120,7 +127,7 @@ class _Poster:
         except orjson.JSONDecodeError:
             found = None
         if not isinstance(found, dict) or not {"accepted", "rejected", "errors"} <= found.keys():
-            raise PostError(f"{self._url}: {answer.status_code} {_said(answer)}")
+            raise PostError(f"{masked_url(self._url)}: {answer.status_code} {_said(answer)}")
         return found
 
 

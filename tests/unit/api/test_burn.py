@@ -10,15 +10,19 @@ import pytest
 from enginelog import START, Log, engine, event, policy
 from spendbrake.actions.gateway.store import StoreUnavailable
 from spendbrake.schemas.wire.murmur import partition_of
+from spendbrake.streams.api.access.gate import Gate
+from spendbrake.streams.api.access.hop import HOP
 from spendbrake.streams.api.app import api
 from spendbrake.streams.api.burn import Burn
-from spendbrake.streams.api.owners import ADDRESS_LIFE_S, HOP, Local, Remote, announce
+from spendbrake.streams.api.owners import ADDRESS_LIFE_S, Local, Remote, announce
 from spendbrake.streams.engine.step import Engine
+from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.workers.partitions.journal import Journal, Owned
 
 N = 4
 TEAMS = ["a", "b", "c", "d", "e", "f/g"]
 PAY = {"id": "pay", "level": "team", "parent": "acme", "match": ["payments"]}
+NOW, SECRET = START + 3_600, b"the secret of the deployment"
 TREE = policy(nodes=[{"id": "acme", "level": "organization"}, PAY])
 
 
@@ -77,16 +81,28 @@ def owner(of: Engine, partitions: Iterable[int]) -> Burn:
     return Burn(Local(journal(of, partitions)), home(of), N)
 
 
+def remote(addresses: Any, client: httpx.AsyncClient) -> Remote:
+    return Remote(addresses, SECRET, lambda: NOW, client)
+
+
+def gate() -> Gate:
+    """What stands before an owner that others can reach; nobody here has a token."""
+    return Gate("0.0.0.0", dict, lambda: NOW + 20, Metrics(), admin_token="a" * 32, secrets=[b"the next", SECRET])
+
+
 @asynccontextmanager
 async def asking(of: Engine, owners: Mapping[str, Iterable[int]], **dead: Any) -> AsyncIterator[httpx.AsyncClient]:
     """An API process that holds nothing, beside owners by host name."""
-    mounts = {f"http://{name}": httpx.ASGITransport(api(owner(of, held).operations())) for name, held in owners.items()}
+    mounts = {
+        f"http://{name}": httpx.ASGITransport(api(owner(of, held).operations(), gate()))
+        for name, held in owners.items()
+    }
     urls = {number: f"http://{name}" for name, held in owners.items() for number in held}
     addresses = Addresses(urls | dead.get("urls", {}))
     refuse = httpx.MockTransport(lambda request: (_ for _ in ()).throw(httpx.ConnectError("refused")))
     async with (
         httpx.AsyncClient(transport=refuse, mounts=mounts) as client,
-        over(Burn(Local(), home(of), N, Remote(addresses, client))) as http,
+        over(Burn(Local(), home(of), N, remote(addresses, client))) as http,
     ):
         yield http
 
@@ -161,7 +177,7 @@ async def test_an_owner_that_has_lost_the_partition_is_not_asked_to_ask_on(brake
 async def test_without_redis_the_burn_is_not_known(brake: Engine) -> None:
     addresses = Addresses()
     addresses.away = True
-    async with httpx.AsyncClient() as client, over(Burn(Local(), home(brake), N, Remote(addresses, client))) as http:
+    async with httpx.AsyncClient() as client, over(Burn(Local(), home(brake), N, remote(addresses, client))) as http:
         assert (await http.get("/v1/teams/a/burn")).status_code == 503
         assert (await http.get("/v1/teams")).json()["missing_partitions"] == [0, 1, 2, 3]
 

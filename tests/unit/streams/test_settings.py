@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from spendbrake.streams.settings import Settings, SettingsError, masked_url, named_secret, unknown_names
+from spendbrake.streams.secrets import masked_url
+from spendbrake.streams.settings import Settings, SettingsError, named_secret, unknown_names
 
 KAFKA = {"SPENDBRAKE_BROKER": "kafka://one:9092,two:9092", "SPENDBRAKE_SECRET": "a-secret-of-some-length"}
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.command import Approval, Command
-from spendbrake.schemas.control import Owner, OwnersVersion, PolicyVersion, TopicRegistration
+from spendbrake.schemas.control import AccessToken, Owner, OwnersVersion, PolicyVersion, TopicRegistration
 from spendbrake.schemas.decision import Decision, Scope, Stamp
 from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.result import Result
@@ -184,6 +184,18 @@ SAMPLES: dict[str, Any] = {
         expires_at=1_764_547_200.0,
         reason="launch of größe",
         approvals=(Approval(by="fay", role="finance"), Approval(by="eli", role="engineering")),
+    ),
+    "token": AccessToken(
+        id="5f3a9c1d",
+        name="gateway of the shop",
+        roles=("check", "ingest"),
+        salt="ab" * 16,
+        digest="cd" * 32,
+        created_at=1_763_000_000.0,
+        created_by="cli:root",
+        expires_at=1_764_547_200.0,
+        revoked_at=1_763_000_100.0,
+        revoked_by="token:01234567",
     ),
 }
 

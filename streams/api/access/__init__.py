@@ -1,0 +1,1 @@
+"""Who may ask the API for what: tokens, roles, and the gate before every operation."""

@@ -1,0 +1,117 @@
+"""The gate before every operation: whose token this is, and whether its roles allow what is asked."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from spendbrake.schemas.control import AccessToken
+from spendbrake.streams.api.access.hop import HOP, genuine
+from spendbrake.streams.api.access.tokens import ANYONE, PEER, Principal, Scope, principal_of, settings_principal
+from spendbrake.streams.api.pages import problem
+from spendbrake.streams.metrics import Metrics
+
+LOG = structlog.get_logger("spendbrake.access")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+REALM = 'Bearer realm="spendbrake"'
+MAX_HEADER = 200
+
+
+class NoTokens(ValueError):
+    """The API would listen to others, and nobody holds a token."""
+
+
+class Gate:
+    """Lets requests pass or refuses them.
+
+    On loopback, while no token was ever made, everybody is let in: whoever is on the machine could read the data
+    anyway. From the first token on all need one, also after it was revoked.
+
+    Args:
+        host: Address that is listened on.
+        tokens: Returns all tokens by id, revoked ones too.
+        clock: Wall clock, epoch seconds.
+        admin_token: An admin's token besides those that were made.
+        secrets: Of the deployment: they vouch for requests of its own processes.
+
+    Raises:
+        NoTokens: others could reach the address and there is no token.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        tokens: Callable[[], Mapping[str, AccessToken]],
+        clock: Callable[[], float],
+        metrics: Metrics,
+        *,
+        admin_token: str | None = None,
+        secrets: Sequence[bytes] = (),
+    ) -> None:
+        self._local = host in LOOPBACK
+        if not self._local and not tokens() and admin_token is None:
+            raise NoTokens(
+                f"{host} can be reached by others, and there is no API token: make one with `spendbrake token create "
+                "--role admin`, or set SPENDBRAKE_ADMIN_TOKEN"
+            )
+        self._tokens, self._clock, self._metrics = tokens, clock, metrics
+        self._admin_token, self._secrets = admin_token, secrets
+
+    @property
+    def open(self) -> bool:
+        """Whether everybody is let in."""
+        return self._local and self._admin_token is None and not self._tokens()
+
+    def principal(self, request: Request) -> Principal | None:
+        """Return who asks; None for a stranger."""
+        if self.open:
+            # A page in somebody's browser that has our address under another name is nobody.
+            return ANYONE if request.url.hostname in LOOPBACK else None
+        hop = request.headers.get(HOP)
+        if hop is not None and genuine(hop, self._secrets, request.method, target_of(request), self._clock()):
+            return PEER
+        offered = bearer(request)
+        if offered is None:
+            return None
+        return settings_principal(offered, self._admin_token) or principal_of(offered, self._tokens(), self._clock())
+
+    def refusal(self, request: Request, needs: Scope | None) -> Response | None:
+        """Return why a request may not pass; None when it may. Who asks is in `request.state.principal`."""
+        who = request.state.principal = self.principal(request)
+        if needs is None or (who is not None and needs in who.scopes):
+            return None
+        self._metrics.count("refused", "unknown_token" if who is None else "missing_role")
+        if who is None:
+            LOG.info("a request without a good token", path=request.url.path, offered=bearer(request) is not None)
+            answer = problem(401, "unauthorized", "an API token is needed: Authorization: Bearer sb_...")
+            answer.headers["www-authenticate"] = REALM
+            return answer
+        LOG.info("a token without the role", path=request.url.path, token=who.id, needs=needs)
+        return problem(403, "missing_role", f"token {who.id} may not do this: it takes the scope {needs}")
+
+
+def may(request: Request, scope: Scope) -> bool:
+    """Tell whether who asks has a scope; where no gate stands, everybody has all."""
+    who: Principal | None = getattr(request.state, "principal", ANYONE)
+    return who is not None and scope in who.scopes
+
+
+def asker(request: Request) -> str:
+    """Return the id of who asks."""
+    who: Principal | None = getattr(request.state, "principal", ANYONE)
+    return ANYONE.id if who is None else who.id
+
+
+def bearer(request: Request) -> str | None:
+    """Return the token that a request carries."""
+    scheme, _, offered = request.headers.get("authorization", "").partition(" ")
+    offered = offered.strip()
+    return offered if scheme.lower() == "bearer" and offered and len(offered) <= MAX_HEADER else None
+
+
+def target_of(request: Request) -> str:
+    """Return path and query as they were sent."""
+    raw = request.scope.get("raw_path") or request.url.path.encode()
+    query = request.scope.get("query_string", b"")
+    return (raw + (b"?" + query if query else b"")).decode("latin-1")
