@@ -1,4 +1,4 @@
-"""Secrets go in by environment and file; a canary in each of them is looked for in whatever comes out when things fail."""
+"""Secrets go in by environment and file; a canary in each is looked for in whatever comes out when things fail."""
 
 import io
 import json
