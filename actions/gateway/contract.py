@@ -1,4 +1,4 @@
-"""The gateway contract: what lies in Redis for gateways and what a check answers. Pure: no client, no clock.
+"""The gateway contract: what lies in Redis for gateways. Pure: no client, no clock.
 
 `README.md` beside this file states the contract for readers in other languages.
 """
@@ -7,9 +7,9 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
-from spendbrake.schemas.decision import STATUS, VERDICTS, Decision, OnUnavailable, Stamp, Verdict
+from spendbrake.schemas.decision import STATUS, VERDICTS, Decision, OnUnavailable, Stamp
 
 VERSION = 1
 """Of the contract. A change that an old reader would misread takes a new number; fields are only ever added."""
@@ -17,10 +17,6 @@ MAX_EXACT = 2**53
 """Lua counts in doubles: stamps past this could not be told apart."""
 CHAIN_LIFE_S = 7 * 86_400
 """Garbage collection of chains that nobody republishes any more, seconds."""
-
-Known: TypeAlias = Literal["key", "untagged", "none"]
-Marks: TypeAlias = Literal["fresh", "stale", "missing", "unread"]
-Source: TypeAlias = Literal["redis", "memory", "unavailable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,82 +212,3 @@ def _finite(name: str, value: float | None) -> float | None:
 def _stamp(name: str, stamp: Stamp) -> None:
     if not (0 <= stamp.epoch < MAX_EXACT and -1 <= stamp.offset < MAX_EXACT):
         raise ValueError(f"{name}: out of range: {stamp!r}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckResult:
-    """What to do with one call.
-
-    Attributes:
-        verdict: `allow` also when a token was taken from a throttle's bucket; `throttle` means the bucket is empty.
-        status: HTTP status for the caller; 503 when refused only because limits could not be known.
-        model: The model to use: the requested one, or under `downgrade` the one that replaces it.
-        code: Machine code, such as `budget_exceeded`; empty under a plain allow.
-        retry_after: Seconds until a retry can pass; only rates refill, budgets do not.
-        reset_at: When the budget's period ends, epoch seconds.
-        expires_at: When the decision behind this ends, epoch seconds.
-        remaining: Calls left in the tightest bucket.
-        known: Whether the key has a chain, got the untagged node's, or there was none at all.
-        marks: Whether the republish marks of the key's ancestors are fresh; `unread` when Redis did not answer.
-        source: `memory` = the last decision this process saw; `unavailable` = nothing but `on_unavailable`.
-    """
-
-    verdict: Verdict
-    status: int
-    model: str
-    code: str = ""
-    reason: str = ""
-    action_id: str = ""
-    node: str = ""
-    policy: str = ""
-    retry_after: float | None = None
-    reset_at: float | None = None
-    expires_at: float | None = None
-    max_rps: float | None = None
-    burst: int | None = None
-    remaining: int | None = None
-    known: Known = "key"
-    marks: Marks = "fresh"
-    source: Source = "redis"
-
-    @property
-    def allowed(self) -> bool:
-        """Tell whether the call may go ahead, with `model`."""
-        return self.verdict in ("allow", "downgrade")
-
-    def raise_for_verdict(self) -> "CheckResult":
-        """Return self if the call may go ahead.
-
-        Raises:
-            Refused: it may not.
-        """
-        if not self.allowed:
-            raise Refused(self)
-        return self
-
-    def headers(self) -> dict[str, str]:
-        """Return HTTP headers that announce the verdict; none under a plain allow.
-
-        Examples:
-            >>> CheckResult(verdict="throttle", status=429, model="m", code="rate_limited", retry_after=0.2).headers()
-            {'x-spendbrake-verdict': 'throttle', 'x-spendbrake-code': 'rate_limited', 'retry-after': '1'}
-        """
-        if not self.code and self.verdict == "allow":
-            return {}
-        named = {
-            "x-spendbrake-verdict": self.verdict,
-            "x-spendbrake-code": self.code,
-            "x-spendbrake-action": self.action_id,
-            "x-spendbrake-model": self.model if self.verdict == "downgrade" else "",
-            "x-spendbrake-reset-at": f"{self.reset_at:.0f}" if self.reset_at is not None else "",
-            "retry-after": str(math.ceil(self.retry_after)) if self.retry_after is not None else "",
-        }
-        return {name: value for name, value in named.items() if value}
-
-
-class Refused(Exception):
-    """The call may not go ahead; `result` says why."""
-
-    def __init__(self, result: CheckResult) -> None:
-        super().__init__(f"{result.verdict}: {result.reason or result.code}")
-        self.result = result

@@ -20,8 +20,9 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from spendbrake.actions.gateway.contract import CheckResult, Layout, Marks, encoded
+from spendbrake.actions.gateway.contract import Layout, encoded
 from spendbrake.actions.gateway.memory import Call, Memories, Memory
+from spendbrake.actions.gateway.verdict import CheckResult, Marks
 from spendbrake.schemas.decision import STATUS, OnUnavailable, Verdict
 
 SCRIPT = Path(__file__).with_name("check.lua").read_bytes()
@@ -185,6 +186,10 @@ class Guard:
         """Return how many checks were answered without fresh limits, by cause."""
         return self._core.unavailable
 
+    def now(self) -> float:
+        """Return the clock's time, epoch seconds."""
+        return self._clock()
+
     def check(self, key: str, model: str, environment: str | None = None, project: str | None = None) -> CheckResult:
         """Return what to do with one call; never raises for a Redis that is away."""
         call, now = Call(key, model, environment, project), self._clock()
@@ -245,6 +250,10 @@ class AsyncGuard:
     def unavailable(self) -> Counter[str]:
         """Return how many checks were answered without fresh limits, by cause."""
         return self._core.unavailable
+
+    def now(self) -> float:
+        """Return the clock's time, epoch seconds."""
+        return self._clock()
 
     async def check(
         self, key: str, model: str, environment: str | None = None, project: str | None = None

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from spendbrake.actions.gateway.contract import CheckResult, Marks
+from spendbrake.actions.gateway.verdict import CheckResult, Marks
 from spendbrake.schemas.decision import OnUnavailable
 
 ANSWERS_PER_KEY = 64

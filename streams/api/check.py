@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from spendbrake.actions.gateway.contract import CheckResult
+from spendbrake.actions.gateway.verdict import CheckResult
 from spendbrake.streams.api.pages import Operation, Parameter, Problem, problem
 from spendbrake.streams.metrics import Metrics
 

@@ -9,9 +9,9 @@ import redis.asyncio
 
 from gateway_samples import DAY, NOW, chain, decision, marks, publish, throttle, untagged
 from servers.valkey import Valkey, free_port
-from spendbrake.actions.gateway.contract import Refused
 from spendbrake.actions.gateway.guard import CONNECTIONS, STALE_AFTER_S, AsyncGuard, Guard
 from spendbrake.actions.gateway.store import Store
+from spendbrake.actions.gateway.verdict import Refused
 from spendbrake.schemas.decision import Scope
 
 CLOSED = ("open", "open", "open", "open", "closed")

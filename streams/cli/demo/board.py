@@ -9,7 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from spendbrake.actions.gateway.contract import CheckResult
+from spendbrake.actions.gateway.verdict import CheckResult
 from spendbrake.schemas.money import usd_text
 from spendbrake.streams.cli.demo.scene import Line, Scene
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from spendbrake.actions.gateway.contract import CheckResult
 from spendbrake.actions.gateway.guard import Guard
+from spendbrake.actions.gateway.verdict import CheckResult
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.topics import ACTIONS, FINDINGS

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from gateway_samples import NOW, chain, decision, marks, stamp, throttle, untagged
-from spendbrake.actions.gateway.contract import CheckResult, Layout, Link
+from spendbrake.actions.gateway.contract import Layout, Link
+from spendbrake.actions.gateway.verdict import CheckResult
 from spendbrake.schemas.decision import STATUS, VERDICTS, Scope
 
 LAYOUT = Layout()
