@@ -1,4 +1,4 @@
-"""ASGI middleware: a Python gateway's calls are checked before the application sees them. It obeys; it never decides."""
+"""ASGI middleware: a Python gateway's calls are checked before the application sees them. It decides nothing."""
 
 import json
 from collections.abc import Callable, MutableMapping
