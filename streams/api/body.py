@@ -15,6 +15,7 @@ from spendbrake.schemas.wire.json import loads
 
 MAX_BODY = 8 << 20
 """Bytes of a body, as sent and unpacked."""
+MAX_SMALL = 10_000
 MAX_EVENTS = 5_000
 """Events of one body."""
 
@@ -48,6 +49,20 @@ async def read(request: Request) -> bytes:
         if len(found) > MAX_BODY:
             raise _too_large()
     return bytes(found) if encoding == "identity" else unpack(bytes(found))
+
+
+async def small(request: Request) -> bytes:
+    """Return the body of a request that asks for little.
+
+    Raises:
+        ValueError: it is longer than `MAX_SMALL` bytes.
+    """
+    found = bytearray()
+    async for piece in request.stream():
+        found += piece
+        if len(found) > MAX_SMALL:
+            raise ValueError(f"a body of more than {MAX_SMALL} bytes")
+    return bytes(found)
 
 
 def unpack(packed: bytes) -> bytes:

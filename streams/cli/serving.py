@@ -14,6 +14,7 @@ import structlog
 
 from spendbrake.actions.gateway.addresses import AddressBook
 from spendbrake.actions.gateway.guard import AsyncGuard
+from spendbrake.schemas.command import Command
 from spendbrake.schemas.topics import CONTROL, USAGE
 from spendbrake.streams.api.access.admin import Tokens
 from spendbrake.streams.api.access.gate import Gate
@@ -25,9 +26,12 @@ from spendbrake.streams.api.health import Health, Sight, Watch, Watched, sight_o
 from spendbrake.streams.api.ingest import Ingest, Send
 from spendbrake.streams.api.owners import Local, Remote, announce
 from spendbrake.streams.api.pages import Operation
+from spendbrake.streams.api.requests import Requests
 from spendbrake.streams.cli.base import redis_prefix
+from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.settings import EMBEDDED, Settings
+from spendbrake.streams.workers import desk
 from spendbrake.streams.workers.audit import Auditor
 from spendbrake.streams.workers.deployment import Broker, Place
 from spendbrake.streams.workers.service import Service
@@ -69,7 +73,7 @@ async def whole_api(
         guard = await parts.enter_async_context(_guard(config, redis_url, clock))
         operations = [
             *_ingest(config, place, broker, metrics).operations(),
-            *_tokens(place, broker, burn.versions).operations(),
+            *_changes(place, broker, burn.versions, clock),
             *Check(guard, metrics, time.perf_counter).operations(),
             *Burn(Local(burn.worker.journal), _home(burn.versions, clock), place.partitions).operations(),
             *watch.operations(),
@@ -93,7 +97,7 @@ async def api_worker(config: Settings, place: Place, broker: Broker) -> AsyncIte
         parts.push_async_callback(remote.aclose)
         operations = [
             *_ingest(config, place, broker, metrics).operations(),
-            *_tokens(place, broker, versions).operations(),
+            *_changes(place, broker, versions, time.time),
             *Check(guard, metrics, time.perf_counter).operations(),
             *Burn(Local(), _home(versions, time.time), place.partitions, remote).operations(),
             *watch.operations(),
@@ -179,8 +183,20 @@ def _ingest(config: Settings, place: Place, broker: Broker, metrics: Metrics) ->
     return Ingest(usage_of(broker, place), metrics, rate=Rate(config.http.ingest_events_per_s, time.monotonic))
 
 
-def _tokens(place: Place, broker: Broker, versions: Versions) -> Tokens:
-    return Tokens(versions.tokens, Auditor(broker, place, time.time).publish, time.time)
+def _changes(place: Place, broker: Any, versions: Versions, clock: Callable[[], float]) -> list[Operation]:
+    """Return what changes something, each change in the audit before it is made."""
+    auditor = Auditor(broker, place, time.time)
+
+    def rules() -> Rules:
+        return versions.book.at(clock())
+
+    async def say(command: Command, by: str) -> str:
+        about = {"by": by, "command": command.id, "node": command.node, "amount_nano": command.amount}
+        async with auditor.around(f"budget.{command.kind}", command.request or command.id, about):
+            return await desk.say(broker, place, rules(), command)
+
+    requests = Requests(say, lambda: desk.requests(broker, place), rules, time.time)
+    return [*Tokens(versions.tokens, auditor.publish, time.time).operations(), *requests.operations()]
 
 
 async def _versions(broker: Broker, place: Place, parts: contextlib.AsyncExitStack) -> Versions:

@@ -1,10 +1,11 @@
-"""Changes that people make: each control message stands between two results, so that none is made unseen.
+"""Changes that people make: each control message and command stands between two results, so that none is made unseen.
 
 The first result has outcome `unknown` (somebody was about to), the second `done`. Both lie in the chained results log.
 """
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from spendbrake.actions.delivery.chain import Chain
@@ -37,10 +38,16 @@ class Auditor:
             about: What is told of it; no secrets.
         """
         key, value = control_record(message)
-        name, told = uuid.uuid4().hex, {"by": by, **about}
-        await self._record(name, what, key.decode(), "unknown", told)
-        await (await self._broker.send(self._place.topic(CONTROL.name), key=key, value=value, partition=0))
-        await self._record(name, what, key.decode(), "done", told)
+        async with self.around(what, key.decode(), {"by": by, **about}):
+            await (await self._broker.send(self._place.topic(CONTROL.name), key=key, value=value, partition=0))
+
+    @asynccontextmanager
+    async def around(self, what: str, target: str, about: Mapping[str, Any]) -> AsyncIterator[None]:
+        """Say before the block that it is about to be done, and after it that it was."""
+        name = uuid.uuid4().hex
+        await self._record(name, what, target, "unknown", about)
+        yield
+        await self._record(name, what, target, "done", about)
 
     async def _record(self, name: str, what: str, target: str, outcome: Outcome, about: Mapping[str, Any]) -> None:
         now = self._clock()

@@ -69,6 +69,8 @@ async def requests(broker: ReadableBroker, place: Place) -> dict[str, list[Findi
     told: dict[str, list[Finding]] = {}
     seen: set[str] = set()
     async for value in broker.read(place.topic(FINDINGS.name)):
+        if COMMAND.encode() not in value:
+            continue
         try:
             finding = decode(Finding, value)
         except BadRecord:

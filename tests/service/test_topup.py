@@ -61,3 +61,43 @@ async def test_two_approvals_lift_a_block_and_the_top_up_is_spent(tmp_path: Path
         assert [text.split(";")[0].split(": request")[0] for text in told][-1].startswith("pay has $3.00 more until")
         await http.post("/v1/usage", json=[usage("r2", "2.5")])
         await until(blocked)
+
+
+@pytest.mark.timeout(180)
+async def test_requests_over_http_take_two_tokens_of_two_roles(tmp_path: Path) -> None:
+    async with up(tmp_path, FILE) as (_, http):
+
+        async def token(*roles: str) -> dict[str, str]:
+            made = await http.post("/v1/tokens", json={"name": roles[0], "roles": [*roles]}, headers=admin)
+            return {"authorization": f"Bearer {made.json()['token']}"}
+
+        admin: dict[str, str] = {}
+        admin = await token("admin", "operator")
+        fay, eli, reader = await token("finance"), await token("engineering"), await token("reader")
+
+        async def said(path: str, who: dict[str, str], **body: Any) -> tuple[int, dict[str, Any]]:
+            answer = await http.post(f"/v1/requests{path}", json=body, headers=who)
+            return answer.status_code, answer.json()
+
+        async def listed() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = (await http.get("/v1/requests", headers=reader)).json()["requests"]
+            return found
+
+        async def granted() -> bool:
+            return any("is granted" in each["what"] for each in (await listed())[0]["told"])
+
+        for wrong in ({"node": "pay"}, {"node": "pay", "usd": "1", "policy": "cap"}, {"node": "pay", "usd": "-1"}):
+            assert (await said("", admin, reason="x", **wrong))[0] == 400
+        assert (await said("", reader, node="pay", usd="1", reason="x"))[0] == 403
+        status, taken = await said("", admin, node="pay", usd="2.5", reason="launch")
+        assert (status, taken["desk"]) == (202, "acme")
+        await until(listed)
+        name = f"/{taken['request']}"
+        assert (await said(f"{name}/approve", reader))[0] == 403
+        assert (await said("/nothing/approve", fay))[0] == 404
+        assert (await said(f"{name}/approve", fay, role="engineering"))[0] == 400
+        for who in (fay, eli):
+            assert (await said(f"{name}/approve", who))[0] == 202
+        await until(granted)
+        (shown,) = await listed()
+        assert (shown["node"], shown["team"], shown["amount_nano"]) == ("pay", "pay", 2_500_000_000)

@@ -10,9 +10,9 @@ from starlette.responses import JSONResponse, Response
 from spendbrake.schemas.control import AccessToken
 from spendbrake.streams.api.access.gate import asker
 from spendbrake.streams.api.access.tokens import ROLES, mint, revoked
+from spendbrake.streams.api.body import small
 from spendbrake.streams.api.pages import Operation, Parameter, Problem, problem
 
-MAX_BODY = 10_000
 NO_STORE = {"cache-control": "no-store"}
 
 
@@ -109,7 +109,7 @@ class Tokens:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return problem(415, "unsupported_type", "content-type: application/json")
         try:
-            asked = Asked.model_validate_json(await _body(request))
+            asked = Asked.model_validate_json(await small(request))
             now = self._clock()
             expires_at = None if asked.expires_in_s is None else now + asked.expires_in_s
             text, kept = mint(asked.name, asked.roles, by=f"token:{asker(request)}", now=now, expires_at=expires_at)
@@ -146,12 +146,3 @@ def shown(token: AccessToken) -> Shown:
 def about(token: AccessToken) -> dict[str, Any]:
     """Return what the audit says of a token."""
     return {"token": token.id, "name": token.name, "roles": list(token.roles), "expires_at": token.expires_at}
-
-
-async def _body(request: Request) -> bytes:
-    found = bytearray()
-    async for piece in request.stream():
-        found += piece
-        if len(found) > MAX_BODY:
-            raise ValueError(f"a body of more than {MAX_BODY} bytes")
-    return bytes(found)

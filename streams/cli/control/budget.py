@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from spendbrake.streams.cli.base import broker_of, console, fail, place_of, run, settings
+from spendbrake.streams.cli.base import broker_of, console, fail, place_of, run, settings, user
 
 app = typer.Typer(help="Top-ups and exceptions: requested by one, approved by two.", no_args_is_help=True)
 
@@ -64,6 +64,7 @@ def requests() -> None:
 async def _say(kind: Any, fields: dict[str, Any], now: float) -> None:
     from spendbrake.schemas.command import Command
     from spendbrake.streams.workers import desk
+    from spendbrake.streams.workers.audit import Auditor
     from spendbrake.streams.workers.deployment import read_versions
 
     config = settings()
@@ -73,14 +74,16 @@ async def _say(kind: Any, fields: dict[str, Any], now: float) -> None:
         fields = {"node": "", **fields, "home": fields.get("home") or ""}
         command = Command(id=desk.new_id(kind), kind=kind, issued_at=now, **fields)
         if command.request:
-            told = (await desk.requests(broker, place)).get(command.request)
-            if told is None:
+            known = (await desk.requests(broker, place)).get(command.request)
+            if known is None:
                 fail(f"no request {command.request!r}: see `spendbrake budget requests`")
-            command = desk.about(command, told[0])
+            command = desk.about(command, known[0])
         elif not command.home:
             command = desk.about_node(command, rules)
-        where = await desk.say(broker, place, rules, command)
-    name = command.request or command.id
+        name = command.request or command.id
+        told = {"by": user(), "as": command.by, "command": command.id, "node": command.node}
+        async with Auditor(broker, place, time.time).around(f"budget.{kind}", name, told):
+            where = await desk.say(broker, place, rules, command)
     console.print(
         f"{kind} of [bold]{name}[/] is in the log of {where}; `spendbrake budget requests` tells what follows"
     )

@@ -137,6 +137,8 @@ def finding_of(command: Command, node: str, team: str, what: str, state: Finding
         evidence={
             "command": command.id,
             "kind": command.kind,
+            "by": command.by,
+            "role": command.role,
             "request": command.request or command.id,
             "amount_nano": command.amount,
             "policy": command.policy,
