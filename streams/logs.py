@@ -81,5 +81,5 @@ def configure(level: str = "INFO", form: Literal["console", "json"] = "console",
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(logging.WARNING)
+    root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))
     logging.getLogger(ROOT).setLevel(level)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -89,12 +90,23 @@ def redis_of(config: Settings) -> Any:
         return
     folder = Path(config.data_dir) / "valkey"
     folder.mkdir(parents=True, exist_ok=True)
-    server = ValkeyServer(data_dir=folder, persist=True)
+    server = ValkeyServer(port=free_port(), data_dir=folder, persist=True)
     server.start()
     try:
         yield f"redis://127.0.0.1:{server.port}/0"
     finally:
         server.stop()
+
+
+def free_port() -> int:
+    """Return a port of loopback that is free now.
+
+    The server's own search begins at one place for all: two that start at once find the same, and the loser's
+    clients talk to the winner.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 async def put_into_force(broker: Broker, place: Place, document: dict[str, Any]) -> None:

@@ -89,6 +89,7 @@ async def play(
     *,
     ticks: Ticks | None = None,
     speed: float = 0.0,
+    settle: bool = True,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Played:
@@ -101,6 +102,7 @@ async def play(
         ticks: None for topics that the broker stamps and their owners tick.
         speed: Seconds of the trace a wall-clock second, at most: time lost to the brake is not caught up. 0 = no
             ceiling but the brake.
+        settle: False where the trace goes on in another call: the clock is left at the last event.
         clock: Monotonic wall clock, seconds.
 
     Raises:
@@ -116,7 +118,10 @@ async def play(
     for event in chain((first,), drawn):
         await player.reach(event.time)
         await player.put(event)
-    await player.finish()
+    if settle:
+        await player.finish()
+    else:
+        await player.pause()
     return player.played
 
 
@@ -183,6 +188,10 @@ class _Player:
         self.played.last_at = self._event_at = self.now
         if len(self._waiting) >= BATCH:
             await self._flush()
+
+    async def pause(self) -> None:
+        """See the last event acknowledged."""
+        await self._flush()
 
     async def finish(self) -> None:
         """Tick until the last event's buckets have closed, and see it acknowledged."""

@@ -135,6 +135,9 @@ class Deployment:
     def act(self, kind: str = "limits") -> Process:
         return self._start("worker", "act", "--class", kind)
 
+    def api(self) -> Process:
+        return self._start("worker", "api")
+
     def start(self) -> None:
         """Start one worker of each kind, and wait until the engine's owns its partitions."""
         self.burn()

@@ -1,22 +1,42 @@
 """The demo's board: the scene drawn in a terminal. It decides nothing and reads the engine's arrays only."""
 
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import numpy as np
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.layout import Layout
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from spendbrake.actions.gateway.verdict import CheckResult
-from spendbrake.schemas.money import usd_text
-from spendbrake.streams.cli.demo.scene import Line, Scene
+from spendbrake.schemas.money import NANO, usd_text
+from spendbrake.streams.cli.demo.chart import MOST, Chart, spark
+from spendbrake.streams.cli.demo.scene import Line, Scene, Watched
 
-SPARKS = " ▁▂▃▄▅▆▇█"
-VERDICT_STYLE = {"allow": "bold green", "throttle": "bold black on yellow", "block": "bold white on red"}
-SEVERITY_STYLE = {"info": "cyan", "warning": "yellow", "critical": "bold red"}
+VERDICTS = {"allow": "bold black on green", "throttle": "bold black on yellow", "block": "bold white on red"}
+OTHER_VERDICT = "bold white on magenta"
+FEED = {"allow": "green", "throttle": "yellow", "block": "bold red", "told": "magenta", "cause": "dim"}
+SEVERITIES = {"info": "cyan", "warning": "yellow", "critical": "bold red"}
+RATE_MINUTES = 5
 HOURS = 24
+HIGH, CHART_ROWS = 32, 9
+"""From so many lines on there is room for the chart."""
+KIND, CLOCK, GATEWAY = 9, 12, 34
+LINES = 40
+DIM = "bright_black"
+USUAL, LOOSE = "cyan", "red"
+VERDICT_COLOURS = {"throttle": "yellow", "block": "green"}
+LEGEND = f"[{USUAL}]■[/] usual  [{LOOSE}]■[/] runaway  [yellow]■[/] throttled  [green]■[/] blocked"
+
+
+class Burn(NamedTuple):
+    """What a team burns: nano-USD of today, USD an hour over five minutes, nano-USD by hour."""
+
+    team: str
+    today: int
+    rate: float
+    hours: list[int]
 
 
 def clock_text(at: float) -> str:
@@ -24,124 +44,165 @@ def clock_text(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%a %H:%M:%S")
 
 
-def draw(scene: Scene, title: str) -> RenderableType:
+def draw(scene: Scene, title: str, console: Console) -> RenderableType:
     """Return the whole board."""
-    layout = Layout()
-    layout.split_column(Layout(_head(scene, title), size=3), Layout(name="middle", size=13), Layout(_feed(scene)))
-    layout["middle"].split_row(Layout(_teams(scene), ratio=3), Layout(_gateway(scene), ratio=2))
+    layout, rows = Layout(), sum(len(owned.state.teams.names) for owned in scene.owned.values())
+    parts = [Layout(_head(scene, title), size=4), Layout(name="middle", size=min(max(rows, 6), 10) + 3)]
+    if console.height >= HIGH:
+        parts.append(Layout(_chart(scene), size=CHART_ROWS))
+    layout.split_column(*parts, Layout(_panel(Feed(scene.feed[-LINES:]), "log")))
+    layout["middle"].split_row(
+        Layout(_panel(Teams(scene), "burn"), ratio=3), Layout(_panel(_gateway(scene), "gateway check"), size=GATEWAY)
+    )
     return layout
 
 
+def _panel(content: RenderableType, title: str) -> Panel:
+    return Panel(content, title=f"[{DIM}]{title}[/]", title_align="left", border_style=DIM)
+
+
 def _head(scene: Scene, title: str) -> RenderableType:
-    text = Text.assemble(
-        ("spendbrake ", "bold"),
-        (title, "dim"),
-        "   ",
-        (clock_text(scene.now), "bold cyan"),
-        f"   {scene.events:,} calls   ",
-        ("spent ", "dim"),
-        (usd_text(scene.spent), "bold"),
-        ("   runaway ", "dim"),
-        (usd_text(scene.loose), "bold red" if scene.loose else "dim"),
-        ("   stopped ", "dim"),
-        (usd_text(scene.stopped), "bold green" if scene.stopped else "dim"),
+    grid = Table.grid(expand=True)
+    grid.add_column(no_wrap=True, overflow="ellipsis")
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_row(
+        Text.assemble(("spendbrake", "bold"), ("  " + title, DIM)), Text(clock_text(scene.now), style="bold cyan")
     )
-    return Panel(text, border_style="dim")
+    money = Text.assemble(
+        ("runaway ", DIM),
+        (usd_text(scene.loose), "bold red" if scene.loose else DIM),
+        ("   stopped ", DIM),
+        (usd_text(scene.stopped), "bold green" if scene.stopped else DIM),
+    )
+    spent = Text.assemble(f"{scene.events:,} calls", ("   spent ", DIM), (usd_text(scene.spent), "bold"))
+    grid.add_row(spent, money)
+    return Panel(grid, border_style=DIM)
 
 
-def _teams(scene: Scene) -> RenderableType:
-    table = Table(expand=True, box=None, padding=(0, 1), header_style="dim")
-    for name, justify in (("team", "left"), ("today", "right"), ("$/h", "right"), ("last 24 hours", "left")):
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    rows = sorted(_burn(scene), key=lambda row: row[0])
-    top = max((rate for _, _, rate, _ in rows), default=0.0)
-    for name, today, rate, hours in rows:
-        hot = rate == top and rate > 5
-        style = "bold red" if hot else ""
-        table.add_row(
-            Text(name, style), Text(usd_text(today), style), Text(f"{rate:,.1f}", style), Text(_spark(hours), style)
-        )
-    return Panel(table, title="burn", border_style="dim")
+class Teams:
+    """What every team burns, as many hours back as there is room for."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw the table."""
+        rows, height = burns(self.scene), (options.height or 12) - 1
+        rows = sorted(sorted(rows, key=lambda row: -row.today)[:height], key=lambda row: row.team)
+        names = min(max((len(row.team) for row in rows), default=4), 16)
+        hours = max(4, min(HOURS, options.max_width - names - 22))
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style=DIM, pad_edge=False)
+        table.add_column("team", no_wrap=True, overflow="ellipsis", width=names)
+        table.add_column("today", justify="right", no_wrap=True, width=9)
+        table.add_column("$/h", justify="right", no_wrap=True, width=7)
+        table.add_column(f"last {hours} h", no_wrap=True)
+        for row in rows:
+            hot = row.team == self.scene.team and self.scene.first is not None
+            cells = (row.team, usd_text(row.today), f"{row.rate:,.1f}", spark(row.hours[-hours:]))
+            table.add_row(*(Text(cell, "bold red" if hot else "") for cell in cells[:3]), Text(cells[3], "cyan"))
+        yield table
 
 
-def _burn(scene: Scene) -> list[tuple[str, int, float, list[int]]]:
-    """Return (team, today nano-USD, USD an hour over five minutes, nano-USD by hour) of all teams."""
-    rows = []
+def burns(scene: Scene) -> list[Burn]:
+    """Return what all teams burn."""
+    found = []
     hour, minute = int(scene.now // 3600), int(scene.now // 60)
     for owned in scene.owned.values():
         state = owned.state
         for team, name in enumerate(state.teams.names):
-            own = np.array([int(state.teams.series[team])])
-            today = hour - hour % 24
-            hours = state.series.hours.span("cost", int(own[0]), hour - HOURS + 1, hour)
-            rate = float(state.teams.minutes.span("cost", team, minute - 4, minute).sum()) / 1e9 * 12
-            spent = int(state.series.hours.span("cost", int(own[0]), today, hour).sum())
-            rows.append((name, spent, rate, [int(x) for x in hours]))
-    return rows
+            own = int(state.teams.series[team])
+            hours = state.series.hours.span("cost", own, hour - HOURS + 1, hour)
+            today = state.series.hours.span("cost", own, hour - hour % 24, hour)
+            recent = state.teams.minutes.span("cost", team, minute - RATE_MINUTES + 1, minute)
+            rate = float(recent.sum()) / NANO * (60 / RATE_MINUTES)
+            found.append(Burn(name, int(today.sum()), rate, [int(x) for x in hours]))
+    return found
 
 
-def _spark(values: list[int]) -> str:
-    top = max([*values, 1])
-    return "".join(SPARKS[min(len(SPARKS) - 1, -(-value * (len(SPARKS) - 1) // top))] for value in values)
+def _chart(scene: Scene) -> RenderableType:
+    """Return the burn of the culprit's team by the minute, in the colours of what the gateway says of its key."""
+    values = np.zeros(MOST)
+    minute = int(scene.now // 60)
+    for owned in scene.owned.values():
+        team = owned.state.teams.index.get(scene.team or "")
+        if team is not None:
+            ring = owned.state.teams.minutes.span("cost", team, minute - MOST + 1, minute)
+            values = np.array(ring, float) / NANO * 60
+    turns = _turns(scene)
+    styles = [
+        next((style for at, style in reversed(turns) if at // 60 <= number), USUAL)
+        for number in range(minute - MOST + 1, minute + 1)
+    ]
+    mark = None if scene.first is None else ("found", minute - int(scene.first.time // 60))
+    title = f"[{DIM}]{scene.team or 'burn'} by the minute: {LEGEND}[/]"
+    return Panel(Chart(values.tolist(), styles, mark), title=title, title_align="left", border_style=DIM)
+
+
+def _turns(scene: Scene) -> list[tuple[float, str]]:
+    """Return from when on which colour holds, as the story went."""
+    turns = []
+    if scene.runaway is not None and scene.now >= scene.runaway.started_at:
+        turns.append((scene.runaway.started_at, LOOSE))
+    watched = scene.watched.get(scene.culprit or "")
+    for at, verdict in watched.changes[1:] if watched is not None else ():
+        turns.append((at, VERDICT_COLOURS.get(verdict, USUAL)))
+    return turns
 
 
 def _gateway(scene: Scene) -> RenderableType:
-    parts: list[RenderableType] = [Text("what a gateway is told now", "dim")]
-    keys = [scene.neighbour] if scene.runaway is None else [scene.runaway.key, scene.neighbour]
+    keys = [key for key in (scene.culprit, scene.neighbour) if key is not None]
+    parts: list[RenderableType] = []
     for key in keys:
-        parts += [Text(""), _verdict(key, scene.verdicts.get(key))]
-    return Panel(Group(*parts), title="gateway check", border_style="dim")
+        parts += [_verdict(key, scene.watched.get(key)), Text("")]
+    return Group(*parts) if parts else Text("no call yet", DIM)
 
 
-def _verdict(key: str, result: CheckResult | None) -> RenderableType:
-    if result is None:
-        return Text.assemble((key, "bold"), "\n", ("no call yet", "dim"))
-    shown = "throttle" if result.code == "rate_limited" else result.verdict
-    text = Text.assemble((key, "bold"), "\n", (f" {shown.upper()} ", VERDICT_STYLE.get(shown, "bold magenta")))
+def badge(verdict: str) -> Text:
+    """Return a verdict as people see it."""
+    return Text(f" {verdict.upper()} ", VERDICTS.get(verdict, OTHER_VERDICT))
+
+
+def _verdict(key: str, watched: Watched | None) -> RenderableType:
+    if watched is None:
+        return Text.assemble((key, "bold"), "\n", ("no call yet", DIM))
+    result = watched.result
+    text = Text.assemble((key, "bold"), "\n", badge(watched.verdict))
     if result.code:
-        text.append(f" {result.status} {result.code}", "dim")
+        text.append(f" {result.status} {result.code}", DIM)
     if result.retry_after:
-        text.append(f"  retry after {result.retry_after:.0f} s", "dim")
-    if result.reason:
-        text.append(f"\n{result.reason}", "dim")
+        text.append(f", retry in {result.retry_after:.0f} s", DIM)
+    if len(watched.changes) > 1:
+        text.append("\n")
+        text.append(" → ".join(f"{verdict} {clock_text(at)[4:9]}" for at, verdict in watched.changes[1:]), DIM)
     return text
 
 
-def _feed(scene: Scene) -> RenderableType:
-    lines = [_line(line) for line in list(scene.feed)[-12:]]
-    return Panel(
-        Group(*lines) if lines else Text("nothing out of the ordinary", "dim"), title="log", border_style="dim"
-    )
+class Feed:
+    """The last lines of the log that there is room for."""
 
+    def __init__(self, lines: list[Line]) -> None:
+        self.lines = lines
 
-def _line(line: Line) -> RenderableType:
-    style = SEVERITY_STYLE.get(line.severity, "")
-    if line.kind == "told":
-        style = "magenta"
-    text = Text.assemble((clock_text(line.at), "dim"), "  ", (f"{line.kind:<9}", style), line.text)
-    text.no_wrap, text.overflow = True, "ellipsis"
-    return text
-
-
-def summary(scene: Scene, wall_s: float) -> RenderableType:
-    """Return the end of the story."""
-    table = Table(box=None, show_header=False, padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column()
-    if scene.runaway is not None:
-        began = scene.runaway.started_at
-        table.add_row("runaway began", f"{clock_text(began)}, key {scene.runaway.key}, model {scene.runaway.model}")
-        if scene.first is not None:
-            after = scene.first.time - began
-            table.add_row("detected after", f"[bold]{after:,.0f} s[/] by {scene.first.detector}: {scene.first.reason}")
-        else:
-            table.add_row("detected", "[bold red]never[/]")
-        for at, result in scene.changes:
-            if result.code:
-                table.add_row("gateway", f"{clock_text(at)} {result.code} (+{at - began:,.0f} s)")
-        table.add_row("it cost", f"[bold]{usd_text(scene.loose)}[/]")
-        table.add_row("money stopped", f"[bold green]{usd_text(scene.stopped)}[/] in {scene.calls_stopped:,} calls")
-    for line in scene.told[:4]:
-        table.add_row("told", f"{clock_text(line.at)} {line.text}")
-    table.add_row("played", f"{scene.events:,} calls, {usd_text(scene.spent)}, in {wall_s:.0f} s")
-    return Panel(table, title="summary", border_style="green")
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw the lines, each with its text beside its clock."""
+        if not self.lines:
+            yield Text("nothing out of the ordinary", DIM)
+            return
+        width, left, shown = options.max_width - CLOCK - KIND - 2, options.height or 12, []
+        for line in reversed(self.lines):
+            text = Text(line.text)
+            left -= len(text.wrap(console, width))
+            if left < 0:
+                break
+            shown.append((line, text))
+        grid = Table.grid(padding=(0, 1, 0, 0))
+        grid.add_column(width=CLOCK, no_wrap=True)
+        grid.add_column(width=KIND, no_wrap=True)
+        grid.add_column()
+        for line, text in reversed(shown):
+            style = FEED.get(line.kind, SEVERITIES.get(line.severity, ""))
+            clock = "" if line.kind == "cause" else clock_text(line.at)
+            kind = "" if line.kind == "cause" else line.kind
+            text.style = "dim" if line.kind == "cause" else ""
+            grid.add_row(Text(clock, DIM), Text(kind, style), text)
+        yield grid

@@ -1,6 +1,5 @@
 """What the demo knows: the money, the findings, the verdicts so far. It shows nothing."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +8,9 @@ from spendbrake.actions.gateway.guard import Guard
 from spendbrake.actions.gateway.verdict import CheckResult
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.finding import Finding
+from spendbrake.schemas.money import usd_text
 from spendbrake.schemas.topics import ACTIONS, FINDINGS
-from spendbrake.schemas.usage import UsageEvent
+from spendbrake.schemas.usage import UNTAGGED, UsageEvent
 from spendbrake.schemas.wire.avro import decode
 from spendbrake.streams.engine.outcome import Outcome
 from spendbrake.streams.simulate.company import Runaway
@@ -18,8 +18,8 @@ from spendbrake.streams.workers.partitions.journal import Owned
 
 Price = Callable[[UsageEvent], int]
 """Cost of an event, nano-USD, by the price book in force."""
-FEED = 200
-EFFECTS_SHOWN = frozenset({"limits", "slack", "webhook"})
+SINGLE = "*"
+"""Scope of a decision on all calls of a node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,23 +33,41 @@ class Line:
 
 
 @dataclass
+class Watched:
+    """What the gateway has answered for one key.
+
+    Attributes:
+        verdict: Of the decision in force; a single call that passes under a throttle changes nothing.
+        changes: (trace's clock, verdict) whenever it became another.
+    """
+
+    result: CheckResult
+    verdict: str
+    changes: list[tuple[float, str]] = field(default_factory=list)
+
+
+@dataclass
 class Scene:
     """The state of a demonstration.
 
     Attributes:
+        runaway: The truth about the agent that runs away; None where nobody knows it, as in a recorded trace.
+        culprit: Key whose calls a decision has named first; the runaway's own where it is known.
+        neighbour: Another key, for comparison: nothing may happen to it. The first one seen unless given.
+        team: The culprit's team.
         now: The trace's clock.
         clocks: The clock each partition has been stepped to.
-        spent: Money of calls that ran, nano-USD; `loose` the runaway's part.
-        stopped: Money of the runaway's calls that the gateway refused, nano-USD.
-        verdicts: Latest verdict on the runaway's key and on its neighbour's.
-        changes: When the verdict on the runaway's key changed, and to what.
-        first: First finding on the runaway after it began.
+        spent: Money of calls that ran, nano-USD; `loose` what the culprit's calls cost since it ran away.
+        stopped: Money of calls that the gateway refused, nano-USD.
+        watched: What the gateway says of the culprit's and the neighbour's keys.
+        first: First finding on the runaway after it began; in a recorded trace the first of weight.
+        limited: Nodes under a decision other than allow.
     """
 
     guard: Guard
     price: Price
     runaway: Runaway | None
-    neighbour: str
+    neighbour: str | None = None
     now: float = 0.0
     clocks: dict[int, float] = field(default_factory=dict)
     events: int = 0
@@ -57,47 +75,88 @@ class Scene:
     loose: int = 0
     stopped: int = 0
     calls_stopped: int = 0
-    feed: deque[Line] = field(default_factory=lambda: deque(maxlen=FEED))
-    verdicts: dict[str, CheckResult] = field(default_factory=dict)
-    changes: list[tuple[float, CheckResult]] = field(default_factory=list)
+    findings: int = 0
+    feed: list[Line] = field(default_factory=list)
+    watched: dict[str, Watched] = field(default_factory=dict)
     first: Finding | None = None
     told: list[Line] = field(default_factory=list)
     owned: dict[int, Owned] = field(default_factory=dict)
+    limited: set[str] = field(default_factory=set)
+    culprit: str | None = None
+    team: str | None = None
+    _call: tuple[str, str | None, str | None] | None = None
+    _decided: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    _named: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Watch the runaway's key from the beginning."""
+        if self.runaway is not None:
+            self.culprit, self.team = self.runaway.key, self.runaway.team
 
     def gate(self, events: Iterator[UsageEvent]) -> Iterator[UsageEvent]:
-        """Let the company call its models through a gateway: what the gateway refuses does not happen."""
+        """Let all calls pass a gateway: what it refuses does not happen."""
         for event in events:
             self.now = max(self.now, event.time)
             cost = self.price(event)
-            if self.runaway is not None and self.runaway.owns(event):
-                if not self._check(event).allowed:
-                    self.stopped += cost
-                    self.calls_stopped += 1
-                    continue
-                self.loose += cost
+            self._know(event)
+            mine = self.runaway.owns(event) if self.runaway is not None else event.api_key_id == self.culprit
+            if (mine or self._bound(event)) and not self._check(event).allowed:
+                self.stopped += cost
+                self.calls_stopped += 1
+                continue
+            self.loose += cost * mine
             self.events += 1
             self.spent += cost
             yield event
 
+    def _know(self, event: UsageEvent) -> None:
+        """Remember the neighbour's latest call; the first key that is not the culprit's is the neighbour's."""
+        if self.neighbour is None or self.neighbour == self.culprit:
+            self.neighbour = event.api_key_id if event.api_key_id != self.culprit else None
+        if event.api_key_id == self.neighbour:
+            self._call = event.model, event.environment, event.project
+
+    def _bound(self, event: UsageEvent) -> bool:
+        """Tell whether a decision may bind a call: only then is it worth a question."""
+        if not self.limited:
+            return False
+        return bool(self.limited & {event.api_key_id, event.project, event.team or UNTAGGED} or self._above())
+
+    def _above(self) -> set[str]:
+        """Return limited nodes that are neither a team's nor a key's own: they bind everybody."""
+        return {node for node in self.limited if self._named.get(node) == ""}
+
     def _check(self, event: UsageEvent) -> CheckResult:
         result = self.guard.check(event.api_key_id, event.model, event.environment, event.project)
-        before = self.verdicts.get(event.api_key_id)
-        # Under a throttle single calls pass: the change that counts is of the decision, not of the bucket.
-        verdict = "throttle" if result.code == "rate_limited" else result.verdict
-        last = self.changes[-1][1].code if self.changes else ""
-        if (before is None or verdict != "allow") and result.code != last:
-            self.changes.append((event.time, result))
-        self.verdicts[event.api_key_id] = result
+        if event.api_key_id in (self.culprit, self.neighbour):
+            self._note(event.api_key_id, event.time, result)
         return result
+
+    def _note(self, key: str, at: float, result: CheckResult) -> None:
+        """Note a verdict on a watched key."""
+        before = self.watched.get(key)
+        verdict = "throttle" if result.code == "rate_limited" else result.verdict
+        if before is not None and before.verdict == "throttle" and verdict == "allow" and key in self.limited:
+            verdict = "throttle"  # one call of many may pass
+        if before is None:
+            before = self.watched[key] = Watched(result, verdict, [(at, verdict)])
+        elif verdict != before.verdict:
+            before.changes.append((at, verdict))
+        before.result, before.verdict = result, verdict
 
     def look(self) -> None:
         """Ask the gateway about the neighbour's key."""
-        self.verdicts[self.neighbour] = self.guard.check(self.neighbour, "claude-sonnet-4-5", "prod")
+        if self.neighbour is not None and self._call is not None:
+            self._note(self.neighbour, self.now, self.guard.check(self.neighbour, *self._call))
 
     def observe(self, owned: Owned, outcome: Outcome) -> None:
-        """Take in what a step of the engine has come to."""
+        """Take in what a step of the engine of teams has come to."""
         self.clocks[owned.number] = outcome.now
         self.owned[owned.number] = owned
+        self.observe_parents(owned, outcome)
+
+    def observe_parents(self, owned: Owned, outcome: Outcome) -> None:
+        """Take in the findings and decisions of a step."""
         for record in outcome.records:
             if record.topic == FINDINGS.name and record.value is not None:
                 self._finding(decode(Finding, record.value))
@@ -105,22 +164,48 @@ class Scene:
                 self._action(decode(Action, record.value))
 
     def _finding(self, finding: Finding) -> None:
-        began = self.runaway is not None and finding.time >= self.runaway.started_at
-        mine = self.runaway is not None and self.runaway.team in (finding.team, finding.node)
-        if self.first is None and began and mine and finding.severity != "info":
+        weighty = finding.severity != "info" and finding.state != "resolve"
+        if self.runaway is not None:
+            began = finding.time >= self.runaway.started_at
+            weighty = weighty and began and self.runaway.team in (finding.team, finding.node)
+        if self.first is None and weighty:
             self.first = finding
         if finding.state == "open":
+            self.findings += 1
             self.feed.append(Line(finding.time, "finding", finding.severity, finding.reason))
+            if cause := cause_of(finding):
+                self.feed.append(Line(finding.time, "cause", finding.severity, cause))
 
     def _action(self, action: Action) -> None:
-        if action.effect == "limits":
-            text = f"{action.verdict} {action.node}" + (
-                f" ({action.scope.text()})" if action.scope.text() != "*" else ""
-            )
-            self.feed.append(Line(action.time, "decision", action.severity, text))
+        if action.effect != "limits" or action.mode == "shadow":
+            return
+        place, scope = (action.node, action.policy, action.scope.text()), action.scope.text()
+        before = self._decided.get(place, "allow")
+        self._decided[place], self._named[action.node] = action.verdict, action.team
+        if action.verdict != "allow":
+            self.limited.add(action.node)
+        elif not any(v != "allow" for (node, _, _), v in self._decided.items() if node == action.node):
+            self.limited.discard(action.node)
+        if action.verdict == before:
+            return
+        if self.culprit is None and action.verdict != "allow" and action.node != action.team:
+            self.culprit, self.team = action.node, action.team
+        text = action.node if scope == SINGLE else f"{action.node} ({scope})"
+        if rate := action.params.get("max_rps"):
+            text += f": one call in {1 / rate:g} s" if rate < 1 else f": {rate:g} calls a second"
+        self.feed.append(Line(action.time, action.verdict, action.severity, text))
 
     def hear(self, data: Mapping[str, Any]) -> None:
         """Note that the on-call was told, as it was put to them."""
-        line = Line(self.now, "told", str(data["severity"]), f"on-call by webhook: {data['reason']}")
+        line = Line(self.now, "told", str(data["severity"]), f"on-call, by signed webhook: {data['reason']}")
         self.told.append(line)
         self.feed.append(line)
+
+
+def cause_of(finding: Finding) -> str:
+    """Return who carries a finding, in words: the heaviest of each kind over its last quarter of an hour."""
+    heaviest: dict[str, Any] = {}
+    for part in finding.evidence.get("top", ()):
+        heaviest.setdefault(part["kind"], part)
+    said = [f"{kind} {part['name']} {usd_text(part['cost_nano'])}" for kind, part in heaviest.items()]
+    return f"in 15 min: {', '.join(said)}" if said else ""

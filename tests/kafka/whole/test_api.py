@@ -45,7 +45,7 @@ def burn(http: httpx.Client) -> dict[str, int | str]:
 
 def test_the_api_finds_the_owner_of_each_team_and_the_next_one(deploy: Callable[..., Deployment]) -> None:
     place = deploy(POLICY, SPENDBRAKE_METRICS__PORT="0", SPENDBRAKE_HTTP__PORT="0")
-    owners, api = [place.burn(), place.burn()], place._start("worker", "api")
+    owners, api = [place.burn(), place.burn()], place.api()
     place.act()
     now = time.time()
     event = {"time": now, "provider": "openai", "model": "gpt-4o", "input_tokens": 1}

@@ -113,7 +113,7 @@ def test_events_are_posted_to_the_api_in_batches(deploy: Deploy, tmp_path: Path)
     events = trace(2_500, seed=3, start=time.time() - 1_800, hours=0.5)
     deployment = deploy(POLICY, SPENDBRAKE_HTTP__PORT="0")
     deployment.start()
-    url = address(deployment._start("worker", "api"))
+    url = address(deployment.api())
     told = deployment.run("send", *files(tmp_path, events), "--http", url)
     assert "2,500 events sent" in told
     deployment.wait_until_drained()

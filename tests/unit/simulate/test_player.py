@@ -260,3 +260,13 @@ async def test_a_companys_day_plays_whole() -> None:
     played = await play(company.events(), log.send, ticks=log.ticks(), clock=log.clock, sleep=log.sleep)
     assert played.events == sum(1 for _ in company.events())
     assert max(log.ahead) <= LAG_S
+
+
+async def test_a_trace_played_in_two_acts_leaves_the_clock_at_the_last_event_between_them() -> None:
+    log = Log()
+    await play([event(0), event(7)], log.send, ticks=log.ticks(), settle=False, clock=log.clock, sleep=log.sleep)
+    assert max(record.at for record in log.records) == START + 7
+    await play([event(8), event(20)], log.send, ticks=log.ticks(), clock=log.clock, sleep=log.sleep)
+    stamps = [record.at for record in log.records]
+    assert stamps == sorted(stamps)
+    assert [record.key for record in log.records if record.value] == [b"team-a"] * 4

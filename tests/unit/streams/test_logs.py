@@ -74,3 +74,11 @@ def test_the_console_form_names_event_and_fields() -> None:
     structlog.get_logger("spendbrake.x").info("policy_applied", version=3)
     assert "policy_applied" in stream.getvalue()
     assert "version=3" in stream.getvalue()
+
+
+def test_a_level_above_warning_holds_for_libraries_too() -> None:
+    stream = io.StringIO()
+    configure("ERROR", "json", stream)
+    logging.getLogger("a.library").warning("late by a little")
+    logging.getLogger("a.library").error("lost")
+    assert [line["event"] for line in lines(stream)] == ["lost"]
