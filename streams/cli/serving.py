@@ -41,7 +41,6 @@ LOG = structlog.get_logger("spendbrake.api")
 CHECK_S = 0.25
 """Longest wait of a check for Redis: the caller over HTTP has its own patience."""
 ANYWHERE = ("0.0.0.0", "::")
-RETRY_S = 1.0
 
 
 @asynccontextmanager
@@ -204,7 +203,8 @@ async def _versions(broker: Broker, place: Place, parts: contextlib.AsyncExitSta
     log = broker.control(place.topic(CONTROL.name))
     versions = Versions(place.partitions, time.monotonic)
     versions.take(await asyncio.to_thread(log.read_to_end))
-    following = asyncio.create_task(_follow(versions, log))
+    # While it cannot be read the API goes on, and says so in its health.
+    following = asyncio.create_task(versions.follow(log, lambda: None))
     parts.callback(following.cancel)
     return versions
 
@@ -228,13 +228,3 @@ async def _metrics_port(
     gate = gate_of(config, place, versions, metrics, config.metrics.host)
     async with served(watch.operations(), gate, config.metrics.host, config.metrics.port):
         yield
-
-
-async def _follow(versions: Versions, log: Any) -> None:
-    """Follow the control topic; without it the API goes on with what it knows, and says so in its health."""
-    while True:
-        try:
-            await versions.follow(log, lambda: None)
-        except ConnectionError as error:
-            LOG.warning("control.v1 cannot be read", error=str(error))
-            await asyncio.sleep(RETRY_S)

@@ -148,6 +148,7 @@ def _stepping(
 
     app.delivery.on_revoke = give_up
     app.agent(chunk_topic(app, topic, place.partitions), name=name)(worker.consume)
+    worker.ready = partial(versions.until_read, settings.burn.control_silence_s)
     ticker = Ticker(place.secrets[0], wall, worker.log, waiting_s)
     worker.observers.append(lambda owned, _: ticker.stirred(owned))
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 import orjson
@@ -19,9 +19,10 @@ from spendbrake.schemas.control import (
 from spendbrake.schemas.policy import PolicyFile
 from spendbrake.schemas.wire.avro import decode, encode, schema_id_of
 from spendbrake.streams.engine.rules import RuleBook
-from spendbrake.streams.transport.clients.control import ControlLog, KeyValue
+from spendbrake.streams.transport.clients.control import ControlLog, ControlUnavailable, KeyValue
 
 LOG = structlog.get_logger("spendbrake.versions")
+RETRY_S = 0.5
 LEAD_S = 30.0
 """A policy comes into force this long after it was published, at the least: every worker has read it by then."""
 OWNERS_LEAD_S = 660.0
@@ -85,10 +86,29 @@ class Versions:
         return False
 
     async def follow(self, log: ControlLog, changed: Callable[[], None]) -> None:
-        """Take in what comes, for ever; `changed` is called after a new version."""
+        """Take in what comes, for ever; `changed` is called after a new version. A topic that cannot be read ages."""
+        silent = False
         while True:
-            if self.take(await asyncio.to_thread(log.follow, 1.0)):
+            try:
+                records = await asyncio.to_thread(log.follow, 1.0)
+            except ControlUnavailable as error:
+                if not silent:
+                    LOG.warning("the control topic cannot be read", error=str(error), age_s=round(self.age_s(), 1))
+                silent = True
+                await asyncio.sleep(RETRY_S)
+                continue
+            silent = False
+            if self.take(records):
                 changed()
+
+    async def until_read(self, within_s: float, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Return once the topic was read within the last `within_s`: what has changed since may not be missed."""
+        if self.age_s() <= within_s:
+            return
+        LOG.error("paused: the control topic could not be read", for_s=round(self.age_s(), 1))
+        while self.age_s() > within_s:
+            await sleep(RETRY_S)
+        LOG.warning("goes on: the control topic is read again")
 
     def next_policy(self, document: dict[str, object], now: float, at: float | None) -> PolicyVersion:
         """Return the next policy version, in force from `at` on, or as soon as it may be.

@@ -7,6 +7,8 @@ from typing import Protocol, TypeAlias
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 KeyValue: TypeAlias = tuple[bytes, bytes | None]
+ANSWER_S = 5.0
+"""Longest wait for the broker to tell where a log ends."""
 
 
 class ControlLog(Protocol):
@@ -16,7 +18,11 @@ class ControlLog(Protocol):
         """Return all that is there, in order."""
 
     def follow(self, wait_s: float) -> Sequence[KeyValue]:
-        """Return what has come since; empty when nothing came within `wait_s`."""
+        """Return what has come since; empty when nothing came within `wait_s`, and the broker says so too.
+
+        Raises:
+            ControlUnavailable: nobody could say whether anything has come.
+        """
 
 
 class ControlUnavailable(ConnectionError):
@@ -43,6 +49,7 @@ class KafkaControl:
     ) -> None:
         self._topic, self._timeout_s, self._clock = topic, timeout_s, clock
         self._partitions = partitions
+        self._positions = dict.fromkeys(range(partitions), 0)
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -73,12 +80,33 @@ class KafkaControl:
         raise ControlUnavailable(f"{self._topic}: its end was not reached within {self._timeout_s:g} s")
 
     def follow(self, wait_s: float) -> list[KeyValue]:
-        """Return what has come since the last read."""
-        return self._take(wait_s)[0]
+        """Return what has come since the last read; empty only if the broker says that nothing has.
+
+        Raises:
+            ControlUnavailable: it does not answer, or what it has could not be read.
+        """
+        records, _ = self._take(wait_s)
+        if not records and (left := self._unread()):
+            records, _ = self._take(wait_s)  # it may have come just now
+            if not records:
+                raise ControlUnavailable(f"{self._topic}: {left} records lie there and could not be read")
+        return records
 
     def close(self) -> None:
         """Leave the broker."""
         self._consumer.close()
+
+    def _unread(self) -> int:
+        """Ask the broker how far its log is ahead of what was read."""
+        left = 0
+        for number, position in self._positions.items():
+            place = TopicPartition(self._topic, number)
+            try:
+                first, end = self._consumer.get_watermark_offsets(place, timeout=ANSWER_S, cached=False)
+            except KafkaException as error:
+                raise ControlUnavailable(f"{self._topic}: {error.args[0].str()}") from None
+            left += end - max(first, position)
+        return left
 
     def _take(self, wait_s: float) -> tuple[list[KeyValue], set[int]]:
         records: list[KeyValue] = []
@@ -87,8 +115,11 @@ class KafkaControl:
             error = message.error()
             if error is None:
                 records.append((message.key() or b"", message.value()))
+                self._positions[message.partition() or 0] = (message.offset() or 0) + 1
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
                 ended.add(message.partition() or 0)
+                # Past what compaction has taken away at the end.
+                self._positions[message.partition() or 0] = message.offset() or 0
             else:
                 raise ControlUnavailable(f"{self._topic}: {KafkaException(error)}")
         return records, ended

@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Protocol
 
 import structlog
@@ -44,6 +44,7 @@ class Stepper(ABC):
         clock: A clock that never runs back, seconds: for measuring steps.
 
     Attributes:
+        ready: Awaited before each chunk: returns once what must be known to step it is known.
         relay: Passes clocks on, where the topics carry a trace's own time.
     """
 
@@ -57,6 +58,7 @@ class Stepper(ABC):
         self.journal = Journal(self._restore, lambda: Outputs(sender))
         self.schemas: dict[int, Any] = {}
         self.observers: list[Callable[[Owned, Outcome], None]] = []
+        self.ready: Callable[[], Awaitable[None]] = _at_once
         self.relay: Relay | None = None
         self._pass = 0
 
@@ -75,6 +77,7 @@ class Stepper(ABC):
     async def consume(self, stream: Any) -> None:
         """The agent's body: one event is one chunk; acknowledged by snapshots, never here."""
         async for chunk in stream.noack():
+            await self.ready()
             await self.apply(chunk)
 
     async def apply(self, chunk: Chunk) -> None:
@@ -123,3 +126,7 @@ class Stepper(ABC):
                     actions = self.standing(state, self.engine.book.at(state.now), self._pass)
                     actions.append(mark_action(state, self.log))
                     await owned.outputs.send([standing_record(each, state.number, state.now) for each in actions])
+
+
+async def _at_once() -> None:
+    """Wait for nothing."""
