@@ -50,6 +50,12 @@ METRICS: tuple[Metric, ...] = (
     Metric("effect", "histogram", "Time of one call to a receiver.", ("effect",), "seconds"),
     Metric("decision", "histogram", "From the record's timestamp to the decision in Redis.", (), "seconds"),
     Metric("republished", "counter", "Standing decisions written again."),
+    # --- hard caps
+    Metric("overshoot_bound", "gauge", "The most any node can spend past its hard cap.", ("topic", "partition"), "usd"),
+    Metric("lease_held", "gauge", "Held by leases, settled ones included.", (), "usd"),
+    Metric("lease_open", "gauge", "Held by leases of calls under way.", (), "usd"),
+    Metric("lease_drift", "gauge", "By how much sums of leases were wrong at the last recount.", (), "usd"),
+    Metric("leases", "counter", "What has become of leases.", ("outcome",)),
     # --- API and gateways
     Metric("ingested", "counter", "Events taken over HTTP.", ("outcome",)),
     Metric("checks", "counter", "Decisions handed to gateways over HTTP.", ("verdict",)),

@@ -106,6 +106,13 @@ class Retention(Section):
     )
 
 
+class Overshoot(Section):
+    """What the bound on overshoot is computed from."""
+
+    in_flight: int = Field(100, ge=0, description="Calls of one node that may be under way at once without a lease.")
+    max_call_usd: float = Field(1.0, ge=0, le=1e6, description="The most that one of them costs, USD.")
+
+
 class Log(Section):
     """What is logged, and how."""
 
@@ -145,6 +152,7 @@ class Settings(BaseSettings):
     burn: Burn = Burn()
     group: Group = Group()
     retention: Retention = Retention()
+    overshoot: Overshoot = Overshoot()
     log: Log = Log()
 
     @field_validator("broker")

@@ -8,7 +8,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spendbrake.actions.gateway.memory import Call
+from spendbrake.actions.gateway.answers import Call
 from spendbrake.actions.gateway.verdict import CheckResult
 
 Body: TypeAlias = Any

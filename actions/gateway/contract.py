@@ -66,6 +66,27 @@ class Mark:
     stamp: Stamp
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cap:
+    """What the owner of a node with a hard cap tells of it: leases are held against what is left.
+
+    Attributes:
+        at: The owner's clock: what its log held before is in `spent`.
+        ends_at: When the period ends, epoch seconds.
+        cap: Of the period, with rollover and grants, nano-USD.
+        next: What the period after it begins with, nano-USD.
+    """
+
+    node: str
+    stamp: Stamp
+    at: float
+    period: str
+    ends_at: float
+    cap: int
+    spent: int
+    next: int
+
+
 class Entry(NamedTuple):
     """One field of one hash in Redis.
 
@@ -122,6 +143,24 @@ class Layout:
         """Return the hash of republish marks, a field a log and partition."""
         return f"{self.tag}:m"
 
+    def cap(self, node: str) -> str:
+        """Return the hash in which the owner of a node tells of its cap."""
+        return f"{self.tag}:s:{node}"
+
+    def leases(self, node: str) -> str:
+        """Return the hash of a node's leases."""
+        return f"{self.tag}:l:{node}"
+
+    @property
+    def leased(self) -> str:
+        """Return the set of nodes that have leases."""
+        return f"{self.tag}:n"
+
+    @property
+    def lease_counts(self) -> str:
+        """Return the hash of what has become of leases."""
+        return f"{self.tag}:z"
+
     def decision_entries(self, decision: Decision) -> tuple[Entry, ...]:
         """Return where a decision is kept: once, or once for each API key of its scope.
 
@@ -158,6 +197,21 @@ class Layout:
         value = {"at": _finite("mark.at", mark.at), "stamp": [mark.stamp.epoch, mark.stamp.offset]}
         field = encoded(f"{mark.log}/{mark.partition}")
         return Entry(encoded(self.marks), field, mark.stamp, mark.at + CHAIN_LIFE_S, _json(value))
+
+    def cap_entry(self, cap: Cap) -> Entry:
+        """Return where a cap is kept. What is left is cut to what Lua's doubles hold exactly: 9 M USD."""
+        _stamp("cap.stamp", cap.stamp)
+        value = {
+            "stamp": [cap.stamp.epoch, cap.stamp.offset],
+            "at": _finite("cap.at", cap.at),
+            "period": cap.period,
+            "ends_at": _finite("cap.ends_at", cap.ends_at),
+            "cap": cap.cap,
+            "spent": cap.spent,
+            "left": max(-MAX_EXACT, min(MAX_EXACT, cap.cap - cap.spent)),
+            "next": min(MAX_EXACT, cap.next),
+        }
+        return Entry(encoded(self.cap(cap.node)), b"cap", cap.stamp, cap.ends_at + CHAIN_LIFE_S, _json(value))
 
 
 def encoded(text: str) -> bytes:

@@ -1,15 +1,12 @@
-"""Guard: asks Redis what to do with a call, one round trip a check. It obeys decisions; it never makes one."""
+"""Guard: asks Redis what to do with a call, or holds money for it, in one round trip. It never decides."""
 
 import asyncio
-import hashlib
 import importlib.util
-import json
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import redis
 import redis.asyncio
@@ -17,127 +14,32 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from spendbrake.actions.gateway.contract import Layout, encoded
-from spendbrake.actions.gateway.memory import Call, Memories, Memory
-from spendbrake.actions.gateway.verdict import CheckResult, Marks
-from spendbrake.schemas.decision import STATUS, OnUnavailable, Verdict
+from spendbrake.actions.gateway.answers import Answers, Call, Script, cause_of
+from spendbrake.actions.gateway.lease import (
+    LEASE,
+    TTL_S,
+    Lease,
+    lease_of,
+    new_lease_id,
+    release_arguments,
+    reserve_arguments,
+    settle_arguments,
+    without,
+)
+from spendbrake.actions.gateway.verdict import CheckResult
+from spendbrake.schemas.decision import OnUnavailable
+from spendbrake.schemas.money import NanoUsd
 
-SCRIPT = Path(__file__).with_name("check.lua").read_bytes()
-SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
+CHECK = Script.named("check.lua")
 
 STALE_AFTER_S = 90.0
 """Three republish passes: a partition without a mark for so long is not known any more."""
-RETRY_UNAVAILABLE_S = 5.0
 CONNECTIONS = 16
 """Of an AsyncGuard; one carries thousands of checks a second, and opening many at once delays all who wait."""
 # Else each new connection of redis-py 7 and later looks up the client's version on disk: 2 ms.
 _QUICK: dict[str, Any] = {"driver_info": None} if importlib.util.find_spec("redis.driver_info") else {}
-
-
-class _Core:
-    """All of a check but the round trip."""
-
-    def __init__(self, prefix: str, on_unavailable: OnUnavailable, stale_after_s: float, memory: int) -> None:
-        if on_unavailable not in get_args(OnUnavailable):
-            raise ValueError(f"on_unavailable: open, closed or last_decision, got {on_unavailable!r}")
-        if not stale_after_s > 0:
-            raise ValueError(f"stale_after_s: above 0, got {stale_after_s!r}")
-        if memory < 1:
-            raise ValueError(f"memory: at least one key, got {memory!r}")
-        self._layout = Layout(prefix)
-        self._on_unavailable = on_unavailable
-        self._stale_after_s = min(stale_after_s, 1e18)
-        self._memories = Memories(memory)
-        self.unavailable: Counter[str] = Counter()
-        """Checks answered without fresh limits, by cause: timeout, connection, error, stale, missing."""
-
-    def arguments(self, call: Call, now: float) -> tuple[Any, ...]:
-        """Return what follows the script in EVAL: the number of keys, KEYS and ARGV."""
-        key, model, environment, project = call
-        return (
-            1,
-            encoded(self._layout.key(key)),
-            encoded(model),
-            encoded(environment or ""),
-            encoded(project or ""),
-            now,
-            self._stale_after_s,
-        )
-
-    def answer(self, call: Call, reply: bytes | str, now: float) -> CheckResult:
-        """Return what the script's reply means for `call`."""
-        same = self._memories.same(call, reply)
-        if same is not None:
-            return same
-        told = json.loads(reply)
-        marks: Marks = told["marks"]
-        if told["known"] == "none":
-            return self.without(call, now, marks)
-        result = _result(told, call.model)
-        if marks == "fresh":
-            self._memories.put(call, told["on_unavailable"], Memory(reply, result, float(result.remaining or 0), now))
-            return result
-        self.unavailable[marks] += 1
-        if told.get("on_unavailable") != "last_decision" or not result.allowed:
-            return result
-        remembered = self._memories.recall(call, now, marks)
-        if remembered is None or (remembered.allowed and result.verdict != "allow"):
-            return result
-        return remembered
-
-    def without(self, call: Call, now: float, cause: str) -> CheckResult:
-        """Return the answer for `call` when its limits cannot be known, and count `cause`."""
-        self.unavailable[cause] += 1
-        mode = self._memories.mode(call.key) or self._on_unavailable
-        marks: Marks = "missing" if cause == "missing" else "unread"
-        if mode not in ("open", "last_decision"):
-            return CheckResult(
-                verdict="block",
-                status=503,
-                model=call.model,
-                code="unavailable",
-                reason=f"limits cannot be known ({cause}) and on_unavailable is closed",
-                retry_after=RETRY_UNAVAILABLE_S,
-                known="none",
-                marks=marks,
-                source="unavailable",
-            )
-        remembered = self._memories.recall(call, now, marks) if mode == "last_decision" else None
-        return remembered or CheckResult(
-            verdict="allow", status=200, model=call.model, known="none", marks=marks, source="unavailable"
-        )
-
-
-def _result(told: dict[str, Any], model: str) -> CheckResult:
-    get = told.get
-    verdict: Verdict = told["verdict"] if told["verdict"] in STATUS else "block"
-    return CheckResult(
-        verdict=verdict,
-        status=int(get("status") or STATUS[verdict]),
-        model=get("model") or model,
-        code=get("code") or "",
-        reason=get("reason") or "",
-        action_id=get("action_id") or "",
-        node=get("node") or "",
-        policy=get("policy") or "",
-        retry_after=get("retry_after"),
-        reset_at=get("reset_at"),
-        expires_at=get("expires_at"),
-        max_rps=get("max_rps"),
-        burst=get("burst"),
-        remaining=get("remaining"),
-        known=told["known"],
-        marks=told["marks"],
-    )
-
-
-def _cause(error: Exception) -> str:
-    if isinstance(error, RedisTimeoutError | TimeoutError):
-        return "timeout"
-    return "connection" if isinstance(error, RedisConnectionError | OSError) else "error"
 
 
 _FAILURES = (RedisError, OSError, TimeoutError, ValueError, KeyError, TypeError)
@@ -169,7 +71,7 @@ class Guard:
         stale_after_s: float = STALE_AFTER_S,
         memory: int = 10_000,
     ) -> None:
-        self._core = _Core(prefix, on_unavailable, stale_after_s, memory)
+        self._core = Answers(prefix, on_unavailable, stale_after_s, memory)
         self._clock = clock
         self._client: Any = redis_or_url
         if isinstance(redis_or_url, str):
@@ -195,13 +97,65 @@ class Guard:
         call, now = Call(key, model, environment, project), self._clock()
         arguments = self._core.arguments(call, now)
         try:
-            try:
-                reply = self._client.execute_command("EVALSHA", SHA, *arguments)
-            except NoScriptError:
-                reply = self._client.execute_command("EVAL", SCRIPT, *arguments)
-            return self._core.answer(call, reply, now)
+            return self._core.answer(call, self._run(CHECK, arguments), now)
         except _FAILURES as error:
-            return self._core.without(call, now, _cause(error))
+            return self._core.without(call, now, cause_of(error))
+
+    def reserve(
+        self, key: str, amount: NanoUsd, *, ttl_s: float = TTL_S, project: str | None = None, lease: str | None = None
+    ) -> Lease:
+        """Hold money for one call under every cap of the key's ancestors, or under none.
+
+        Args:
+            amount: The most that the call may cost, nano-USD.
+            ttl_s: How long it is held if nothing more is heard of the call; longer than a call may take.
+            lease: Id of the lease; a new one when None. The same id again holds nothing twice.
+
+        Raises:
+            ValueError: an amount or a time that cannot be. Never for a Redis that is away.
+        """
+        asked, now = (
+            Lease(id=lease or new_lease_id(), key=key, amount=amount, granted=False, project=project),
+            self._clock(),
+        )
+        arguments = reserve_arguments(self._core, asked.id, key, amount, ttl_s, project, now)
+        try:
+            return lease_of(self._core, asked, self._run(LEASE, arguments))
+        except _FAILURES as error:
+            return without(self._core, asked, cause_of(error))
+
+    def settle(self, lease: Lease, cost: NanoUsd, *, reported_at: float | None = None) -> bool:
+        """Put the true cost in the place of what was held; it counts until the owner of each cap has counted it.
+
+        Args:
+            cost: What the call has cost, nano-USD, also where that is more than was held.
+            reported_at: When the log had the call's usage, by the gateway's clock; soon when None.
+
+        Returns:
+            Whether Redis has it; if not, the lease ends by itself.
+
+        Raises:
+            ValueError: a cost that cannot be.
+        """
+        return self._change(settle_arguments(self._core, lease, cost, reported_at, self._clock()))
+
+    def release(self, lease: Lease) -> bool:
+        """Hold the money of a call no longer that was not made; tell whether Redis has it."""
+        return self._change(release_arguments(self._core, lease, self._clock()))
+
+    def _change(self, arguments: tuple[Any, ...]) -> bool:
+        try:
+            self._run(LEASE, arguments)
+        except _FAILURES as error:
+            self._core.unavailable[cause_of(error)] += 1
+            return False
+        return True
+
+    def _run(self, script: Script, arguments: tuple[Any, ...]) -> Any:
+        try:
+            return self._client.execute_command("EVALSHA", script.sha, *arguments)
+        except NoScriptError:
+            return self._client.execute_command("EVAL", script.text, *arguments)
 
     def close(self) -> None:
         """Close the client's connections."""
@@ -231,7 +185,7 @@ class AsyncGuard:
         stale_after_s: float = STALE_AFTER_S,
         memory: int = 10_000,
     ) -> None:
-        self._core = _Core(prefix, on_unavailable, stale_after_s, memory)
+        self._core = Answers(prefix, on_unavailable, stale_after_s, memory)
         self._clock = clock
         self._timeout_s = timeout_s
         self._client: Any = redis_or_url
@@ -262,14 +216,46 @@ class AsyncGuard:
         call, now = Call(key, model, environment, project), self._clock()
         arguments = self._core.arguments(call, now)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                try:
-                    reply = await self._client.execute_command("EVALSHA", SHA, *arguments)
-                except NoScriptError:
-                    reply = await self._client.execute_command("EVAL", SCRIPT, *arguments)
-            return self._core.answer(call, reply, now)
+            return self._core.answer(call, await self._run(CHECK, arguments), now)
         except _FAILURES as error:
-            return self._core.without(call, now, _cause(error))
+            return self._core.without(call, now, cause_of(error))
+
+    async def reserve(
+        self, key: str, amount: NanoUsd, *, ttl_s: float = TTL_S, project: str | None = None, lease: str | None = None
+    ) -> Lease:
+        """Hold money for one call; as `Guard.reserve`."""
+        asked, now = (
+            Lease(id=lease or new_lease_id(), key=key, amount=amount, granted=False, project=project),
+            self._clock(),
+        )
+        arguments = reserve_arguments(self._core, asked.id, key, amount, ttl_s, project, now)
+        try:
+            return lease_of(self._core, asked, await self._run(LEASE, arguments))
+        except _FAILURES as error:
+            return without(self._core, asked, cause_of(error))
+
+    async def settle(self, lease: Lease, cost: NanoUsd, *, reported_at: float | None = None) -> bool:
+        """Put the true cost in the place of what was held; as `Guard.settle`."""
+        return await self._change(settle_arguments(self._core, lease, cost, reported_at, self._clock()))
+
+    async def release(self, lease: Lease) -> bool:
+        """Hold the money of a call no longer; as `Guard.release`."""
+        return await self._change(release_arguments(self._core, lease, self._clock()))
+
+    async def _change(self, arguments: tuple[Any, ...]) -> bool:
+        try:
+            await self._run(LEASE, arguments)
+        except _FAILURES as error:
+            self._core.unavailable[cause_of(error)] += 1
+            return False
+        return True
+
+    async def _run(self, script: Script, arguments: tuple[Any, ...]) -> Any:
+        async with asyncio.timeout(self._timeout_s):
+            try:
+                return await self._client.execute_command("EVALSHA", script.sha, *arguments)
+            except NoScriptError:
+                return await self._client.execute_command("EVAL", script.text, *arguments)
 
     async def aclose(self) -> None:
         """Close the client's connections."""

@@ -12,7 +12,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
-from spendbrake.actions.gateway.contract import Chain, Entry, Layout, Mark
+from spendbrake.actions.gateway.contract import Cap, Chain, Entry, Layout, Mark
 from spendbrake.schemas.decision import Decision
 
 BATCH = 32
@@ -67,6 +67,10 @@ class _Writer(Generic[R]):
     def write_untagged(self, chain: Chain, *, now: float) -> R:
         """Publish the chain that unknown keys get."""
         return self._write([(self.layout.chain_entry(self.layout.untagged, chain, now),)], now)
+
+    def write_caps(self, caps: Iterable[Cap], *, now: float) -> R:
+        """Tell what is left of hard caps."""
+        return self._write([(self.layout.cap_entry(cap),) for cap in caps], now)
 
     def write_marks(self, marks: Iterable[Mark], *, now: float) -> R:
         """Vouch for partitions, after the last write of their passes has returned."""
@@ -125,6 +129,11 @@ class AsyncStore(_Writer[Awaitable[list[Written]]]):
     def __init__(self, client: "redis.asyncio.Redis | redis.asyncio.RedisCluster", prefix: str = "sb") -> None:
         super().__init__(prefix)
         self._client: Any = client
+
+    @property
+    def client(self) -> Any:
+        """Return the client it writes with."""
+        return self._client
 
     @classmethod
     def from_url(cls, url: str, prefix: str = "sb") -> "AsyncStore":

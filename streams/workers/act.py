@@ -1,4 +1,4 @@
-"""The worker of gateways: chunks of actions.v1 into Redis, by the batch and without a ledger."""
+"""The worker of gateways: chunks of actions.v1 into Redis, by the batch and without a ledger; leases recounted."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -7,13 +7,16 @@ from typing import Any, Protocol
 import structlog
 
 from spendbrake.actions.delivery.port import Retry
-from spendbrake.actions.gateway.contract import Chain, Link, Mark
+from spendbrake.actions.gateway.contract import Cap, Chain, Link, Mark
+from spendbrake.actions.gateway.lease import LeaseWatch
 from spendbrake.actions.gateway.store import AsyncStore, StoreUnavailable
 from spendbrake.schemas.action import Action
+from spendbrake.schemas.money import NANO
 from spendbrake.schemas.topics import ACTIONS_DLQ
 from spendbrake.schemas.usage import UNTAGGED
 from spendbrake.schemas.wire.avro import decode
 from spendbrake.schemas.wire.errors import BadRecord
+from spendbrake.streams.engine.caps import CAP
 from spendbrake.streams.engine.chains import CHAIN, MARK
 from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.metrics import Metrics
@@ -21,6 +24,18 @@ from spendbrake.streams.transport.chunk import Chunk
 
 LOG = structlog.get_logger("spendbrake.act")
 PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
+LEASE_OUTCOMES = (
+    "reserved",
+    "refused",
+    "settled",
+    "released",
+    "expired",
+    "late",
+    "overrun",
+    "unseen",
+    "unknown",
+    "unavailable",
+)
 
 
 class Bury(Protocol):
@@ -108,6 +123,9 @@ class ActLimits:
             self._metrics.count("results", "limits", str(outcome["outcome"]))
             if outcome["outcome"] == "done":
                 self._metrics.observe("decision", max(0.0, self._clock() - action.time))
+        caps = [action for action in actions if action.effect == CAP]
+        if caps:
+            await self._store.write_caps([_cap(action) for action in caps], now=now)
         # Chains and marks come last: a mark vouches for all that was ordered before it.
         chains = [action for action in actions if action.effect == CHAIN]
         if chains:
@@ -134,5 +152,40 @@ def _chain(action: Action, partitions: int) -> Chain:
     )
 
 
+def _cap(action: Action) -> Cap:
+    return Cap(node=action.node, stamp=action.stamp, at=action.time, **action.params)
+
+
 def _mark(action: Action) -> Mark:
     return Mark(log=action.params["log"], partition=action.params["partition"], at=action.time, stamp=action.stamp)
+
+
+class LeaseMetrics:
+    """Tells of leases.
+
+    Outcomes: `expired` = nothing was heard of the call; `late` = settled after that; `overrun` = it cost more than was
+    held; `unseen` = its owner never counted it; `unknown` = settled, and Redis did not know it.
+    """
+
+    def __init__(self, watch: LeaseWatch, metrics: Metrics) -> None:
+        self._watch, self._metrics = watch, metrics
+        self._told: dict[str, int] = {}
+
+    async def look(self, now: float) -> None:
+        """Recount, repair, and set the metrics; while Redis is away they stay as they are."""
+        try:
+            recounts, counts = await self._watch.recount(now), await self._watch.counts()
+        except StoreUnavailable as error:
+            LOG.warning("leases cannot be recounted", error=str(error))
+            return
+        for each in recounts:
+            if each.drift:
+                LOG.error("a sum of leases was wrong and is repaired", node=each.node, drift_nano=each.drift)
+        self._metrics.set("lease_drift", sum(abs(each.drift) for each in recounts) / NANO)
+        self._metrics.set("lease_held", sum(each.held for each in recounts) / NANO)
+        self._metrics.set("lease_open", sum(each.open for each in recounts) / NANO)
+        for outcome in LEASE_OUTCOMES:
+            total = counts.get(outcome, 0)
+            # A Redis that began anew counts from 0 again.
+            self._metrics.count("leases", outcome, n=max(0, total - self._told.get(outcome, 0)))
+            self._told[outcome] = total

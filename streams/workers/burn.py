@@ -1,10 +1,15 @@
 """The burn worker: chunks of usage.v1 through the engine of teams. It decides nothing."""
 
+from collections.abc import Iterable
 from typing import Any
+
+import numpy as np
 
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.topics import USAGE
 from spendbrake.schemas.wire.murmur import partition_of
+from spendbrake.streams.engine.apply import MINUTE_S
+from spendbrake.streams.engine.caps import team_caps
 from spendbrake.streams.engine.chains import chains
 from spendbrake.streams.engine.outcome import Row
 from spendbrake.streams.engine.rules.book import Rules
@@ -14,6 +19,7 @@ from spendbrake.streams.engine.step import Engine
 from spendbrake.streams.workers.partitions.snapshot import Copies
 from spendbrake.streams.workers.partitions.stepper import Stepper
 
+RATE_MINUTES = 5
 SHARES = 10
 """Republish passes over which the chains of all keys are spread."""
 
@@ -42,6 +48,18 @@ class Burn(Stepper):
             for action in rules.ladder.standing_decisions(head.ladder, state.now)
         ]
         return [*decisions, *chains(state, rules, state.now, turn % SHARES, SHARES)]
+
+    def caps(self, state: PartitionState, rules: Rules, of: Iterable[int] | None) -> Iterable[tuple[int, Action]]:
+        """Return the caps of the nodes of teams."""
+        return team_caps(state, rules, of)
+
+    def burn(self, state: PartitionState) -> int:
+        """Return the highest burn of a team in one of the last minutes, nano-USD a minute."""
+        teams, minute = np.arange(len(state.teams)), int(state.now // MINUTE_S)
+        last = [
+            state.teams.minutes.sums("cost", teams, each, each) for each in range(minute - RATE_MINUTES, minute + 1)
+        ]
+        return int(max((each.max() for each in last), default=0)) if len(teams) else 0
 
     def feeds(self, state: PartitionState) -> frozenset[int]:
         """Return the partitions of the parents right above the teams; worked out anew with each new team."""

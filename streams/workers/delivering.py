@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from spendbrake.actions.effects.limits import Limits
+from spendbrake.actions.gateway.lease import LeaseWatch
 from spendbrake.actions.gateway.store import AsyncStore
 from spendbrake.schemas.result import Result
 from spendbrake.schemas.topics import ACTIONS, RESULTS
@@ -19,7 +20,7 @@ from spendbrake.streams.transport.chunk import Chunk
 from spendbrake.streams.transport.clients.control import ControlLog
 from spendbrake.streams.transport.producer import Outbox, Sender
 from spendbrake.streams.transport.store import RowLog, declare_table
-from spendbrake.streams.workers.act import Acknowledge, ActLimits, Bury
+from spendbrake.streams.workers.act import Acknowledge, ActLimits, Bury, LeaseMetrics
 from spendbrake.streams.workers.deployment import GROUPS, LEDGER, Broker, Place, admitted
 from spendbrake.streams.workers.notify.destinations import Destinations, Secrets
 from spendbrake.streams.workers.notify.ledger import Ledgers
@@ -31,6 +32,7 @@ from spendbrake.streams.workers.versions import Versions
 NOTICE_LIFE_S = 86_400.0
 """Reading goes on for so long while an action waits for its receiver: those behind it have others."""
 TIDY_S = 3_600.0
+RECOUNT_S = 10.0
 
 
 async def limits_service(
@@ -44,6 +46,7 @@ async def limits_service(
     bury, acknowledge = _bury(app, place), _acknowledge(app)
     act = ActLimits(Limits(store), store, bury, acknowledge, place.partitions, metrics, wall)
     app.agent(chunk_topic(app, topic, place.partitions), name="act-limits")(act.consume)
+    app.task(_recount(app, LeaseMetrics(LeaseWatch(store.client, store.layout.prefix), metrics), wall))
     return Service("act-limits", app, act, topic)
 
 
@@ -147,6 +150,16 @@ def _tidy(app: ChunkApp, notify: Notify) -> Callable[[], Awaitable[None]]:
                 await notify.tidy()
 
     return tidy
+
+
+def _recount(app: ChunkApp, leases: LeaseMetrics, wall: Callable[[], float]) -> Callable[[], Awaitable[None]]:
+    async def recount() -> None:
+        while not app.should_stop:
+            await app.sleep(RECOUNT_S)
+            if not app.should_stop:
+                await leases.look(wall())
+
+    return recount
 
 
 def _bury(app: ChunkApp, place: Place) -> Bury:

@@ -1,17 +1,22 @@
 """The parents worker: chunks of rollups.v1 through the engine of the nodes above the home level. It decides nothing."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.topics import ROLLUPS
 from spendbrake.schemas.wire.murmur import partition_of
+from spendbrake.streams.engine.caps import parent_caps
 from spendbrake.streams.engine.outcome import OutRecord, Row
+from spendbrake.streams.engine.parents.cells import MINUTE_S
 from spendbrake.streams.engine.parents.rows import copy_parent, copy_partition, dirty_parents, restore
 from spendbrake.streams.engine.parents.state import ParentsState
 from spendbrake.streams.engine.parents.step import ParentsEngine
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.workers.partitions.snapshot import Copies
 from spendbrake.streams.workers.partitions.stepper import Stepper
+
+RATE_MINUTES = 5
 
 
 class Parents(Stepper):
@@ -35,6 +40,23 @@ class Parents(Stepper):
             for _, parent in sorted(state.parents.items())
             for action in rules.ladder.standing_decisions(parent.ladder, state.now)
         ]
+
+    def caps(self, state: ParentsState, rules: Rules, of: Iterable[str] | None) -> Iterable[tuple[str, Action]]:
+        """Return the caps of nodes above the home level."""
+        return parent_caps(state, rules, of)
+
+    def burn(self, state: ParentsState) -> int:
+        """Return the highest burn of a node with a cap in one of the last minutes, nano-USD a minute."""
+        minute = int(state.now // MINUTE_S)
+        return max(
+            (
+                parent.totals.minutes[each]
+                for parent in state.parents.values()
+                if parent.tiers.allocation is not None
+                for each in range(minute - RATE_MINUTES, minute + 1)
+            ),
+            default=0,
+        )
 
     def feeds(self, state: ParentsState) -> frozenset[int]:
         """Return the partitions of the parents above."""

@@ -1,6 +1,7 @@
 """One worker as a running service: its Faust app, its agent, its loops. What runs is built here and nowhere else."""
 
 import asyncio
+import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -11,7 +12,9 @@ from typing import Any, cast
 
 import structlog
 
+from spendbrake.schemas.money import to_nano
 from spendbrake.schemas.topics import CONTROL, ROLLUPS, USAGE
+from spendbrake.streams.engine.overshoot import Exposure
 from spendbrake.streams.engine.parents.step import ParentsEngine
 from spendbrake.streams.engine.rules import RuleBook
 from spendbrake.streams.engine.step import Engine, EngineSettings
@@ -32,6 +35,7 @@ from spendbrake.streams.workers.versions import Versions
 
 LOG = structlog.get_logger("spendbrake.worker")
 TICK_EVERY_S = 0.25
+CAPS_EVERY_S = 1.0
 COMMIT_S = 1.0
 PLAYED_SNAPSHOT_S, PLAYED_COMMIT_S = 1.0, 0.1
 """Of a simulation: its clock runs as far ahead as commits let it."""
@@ -149,6 +153,7 @@ def _stepping(
     app.delivery.on_revoke = give_up
     app.agent(chunk_topic(app, topic, place.partitions), name=name)(worker.consume)
     worker.ready = partial(versions.until_read, settings.burn.control_silence_s)
+    worker.exposure = _exposure(settings)
     ticker = Ticker(place.secrets[0], wall, worker.log, waiting_s)
     worker.observers.append(lambda owned, _: ticker.stirred(owned))
 
@@ -156,13 +161,17 @@ def _stepping(
         worker.relay = Relay(place.secrets[0])
     else:
         _every(app, TICK_EVERY_S, partial(_tick, ticker, worker, outbox))
-    interval_s = settings.burn.snapshot_interval_s
-    if place.simulation:
-        interval_s = min(interval_s, PLAYED_SNAPSHOT_S)
+    interval_s = min(settings.burn.snapshot_interval_s, PLAYED_SNAPSHOT_S if place.simulation else math.inf)
     _every(app, interval_s, partial(_store, snapshot, worker, 0.8 * interval_s))
     _every(app, settings.republish_s, worker.republish)
+    _every(app, CAPS_EVERY_S, worker.tell_caps)
     app.task(_follow(versions, log, ticker))
     return Service(name, app, worker, topic, versions)
+
+
+def _exposure(settings: Settings) -> Exposure:
+    exposed = settings.overshoot
+    return Exposure(exposed.in_flight, to_nano(exposed.max_call_usd), settings.group.session_timeout_s)
 
 
 async def _tick(ticker: Ticker, worker: Stepper, outbox: Outbox) -> None:

@@ -29,7 +29,7 @@ POLICY = {
 
 @asynccontextmanager
 async def up(folder: Path, policy: dict[str, Any] = POLICY) -> AsyncIterator[tuple[Stack, httpx.AsyncClient]]:
-    config = Settings(data_dir=folder, http=Http(port=0))
+    config = Settings(data_dir=folder, http=Http(port=0), republish_s=1)
     async with (
         stack(config, policy) as running,
         whole_api(
@@ -123,6 +123,18 @@ async def test_what_is_posted_is_the_burn_to_the_nano_dollar_and_stops_the_runaw
             refused = await guard.check("key-runaway", "gpt-4o")
             assert (refused.verdict, refused.action_id) == ("block", limit["action_id"])
             assert (await guard.check("key-search", "gpt-4o")).allowed
+            left = 2 * 10**9 - by_team["search"]
+
+            async def cap_told() -> bool:
+                lease = await guard.reserve("key-search", 2 * 10**9 + 1)
+                await guard.release(lease)
+                return not lease.granted and lease.left == left
+
+            await until(cap_told)
+            assert not (await guard.reserve("key-search", left + 1)).granted
+            lease = await guard.reserve("key-search", left)
+            assert (lease.granted, lease.node, lease.left) == (True, "search", 0)
+            assert (await guard.reserve("key-search", 1)).status == 429
 
         health = await http.get("/healthz")
         assert health.status_code == 200, health.text

@@ -15,9 +15,9 @@ from starlette.websockets import WebSocket
 
 from gateway_samples import DAY, NOW, decision, publish, throttle
 from servers.valkey import Valkey, free_port
+from spendbrake.actions.gateway.answers import Call
 from spendbrake.actions.gateway.asgi import BrakeMiddleware
 from spendbrake.actions.gateway.guard import AsyncGuard
-from spendbrake.actions.gateway.memory import Call
 from spendbrake.actions.gateway.store import Store
 
 CHAT = {"model": "large", "messages": [{"role": "user", "content": "größe"}]}

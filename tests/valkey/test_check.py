@@ -6,7 +6,7 @@ import pytest
 
 from gateway_samples import DAY, NODES, NOW, chain, decision, link, marks, publish, stamp, throttle, untagged
 from spendbrake.actions.gateway.contract import Chain
-from spendbrake.actions.gateway.guard import SCRIPT, Guard
+from spendbrake.actions.gateway.guard import CHECK, Guard
 from spendbrake.actions.gateway.store import Store
 from spendbrake.schemas.decision import VERDICTS, Scope
 
@@ -297,4 +297,4 @@ def test_a_check_is_one_round_trip(asked: Asked) -> None:
 
 def test_the_script_knows_the_same_verdicts() -> None:
     order = ", ".join(f"{verdict} = {rank}" for rank, verdict in enumerate(VERDICTS))
-    assert f"RANK = {{{order}}}".encode() in SCRIPT
+    assert f"RANK = {{{order}}}".encode() in CHECK.text

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from spendbrake.actions.gateway.contract import VERSION
-from spendbrake.actions.gateway.guard import SCRIPT, Guard
+from spendbrake.actions.gateway.guard import CHECK, Guard
 
 TABLE = json.loads((Path(__file__).parents[1] / "data" / "gateway_contract.json").read_text())
 ids = [case["name"] for case in TABLE["cases"]]
@@ -32,7 +32,7 @@ def test_the_script_answers_as_the_table_says(valkey, case) -> None:
     for step in case["steps"]:
         ask = step["ask"]
         names = ("model", "environment", "project", "now", "stale_after_s")
-        reply = json.loads(valkey.eval(SCRIPT, 1, "{sb}:k:" + ask["key"], *(ask[name] for name in names)))
+        reply = json.loads(valkey.eval(CHECK.text, 1, "{sb}:k:" + ask["key"], *(ask[name] for name in names)))
         expected = dict(step["answer"])
         assert reply.pop("retry_after", None) == pytest.approx(expected.pop("retry_after", None))
         assert reply == expected

@@ -2,15 +2,19 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
 import structlog
 
 from spendbrake.schemas.action import Action
+from spendbrake.schemas.money import NANO
+from spendbrake.streams.engine.caps import near
 from spendbrake.streams.engine.chains import mark_action
 from spendbrake.streams.engine.emit import standing_record
 from spendbrake.streams.engine.outcome import Batch, Outcome
+from spendbrake.streams.engine.overshoot import Exposure
 from spendbrake.streams.engine.rules.book import RuleBook, Rules
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.transport.chunk import Chunk
@@ -46,6 +50,8 @@ class Stepper(ABC):
     Attributes:
         ready: Awaited before each chunk: returns once what must be known to step it is known.
         relay: Passes clocks on, where the topics carry a trace's own time.
+        recovered_s: How long the last recovery of a partition took.
+        exposure: What the bound on overshoot is computed from.
     """
 
     log: ClassVar[str]
@@ -60,7 +66,11 @@ class Stepper(ABC):
         self.observers: list[Callable[[Owned, Outcome], None]] = []
         self.ready: Callable[[], Awaitable[None]] = _at_once
         self.relay: Relay | None = None
+        self.recovered_s = 0.0
+        self.exposure = Exposure(0, 0, 0.0)
         self._pass = 0
+        self._near: dict[int, set[Any]] = {}
+        self._told: dict[str, tuple[Any, Any]] = {}
 
     @abstractmethod
     def fill(self, state: Any, rows: dict[str, bytes], committed: int) -> None:
@@ -69,6 +79,14 @@ class Stepper(ABC):
     @abstractmethod
     def standing(self, state: Any, rules: Rules, turn: int) -> list[Action]:
         """Return what pass number `turn` of republishing repeats."""
+
+    @abstractmethod
+    def caps(self, state: Any, rules: Rules, of: Iterable[Any] | None) -> Iterable[tuple[Any, Action]]:
+        """Return the caps of the nodes that `of` names, or of all, each with a name to ask for it again."""
+
+    @abstractmethod
+    def burn(self, state: Any) -> int:
+        """Return the highest burn of a node with a cap in one of the last minutes, nano-USD a minute."""
 
     @abstractmethod
     def feeds(self, state: Any) -> frozenset[int]:
@@ -107,7 +125,8 @@ class Stepper(ABC):
     def _restore(self, number: int, rows: dict[str, bytes], committed: int) -> Any:
         state, began = self.engine.new_state(number, self.epoch), self._clock()
         self.fill(state, rows, committed)
-        self.metrics.observe("recovery", self._clock() - began)
+        self.recovered_s = self._clock() - began
+        self.metrics.observe("recovery", self.recovered_s)
         LOG.info("partition restored", log=self.log, partition=number, rows=len(rows), next_offset=committed)
         return state
 
@@ -123,9 +142,37 @@ class Stepper(ABC):
             async with owned.gate:
                 state = owned.state
                 if state.applied >= 0:
-                    actions = self.standing(state, self.engine.book.at(state.now), self._pass)
+                    rules = self.engine.book.at(state.now)
+                    actions = self.standing(state, rules, self._pass)
+                    caps = list(self.caps(state, rules, None))
+                    self._near[owned.number] = {name for name, cap in caps if near(cap)}
+                    actions += self._news(cap for _, cap in caps)
                     actions.append(mark_action(state, self.log))
                     await owned.outputs.send([standing_record(each, state.number, state.now) for each in actions])
+                    bound = replace(self.exposure, blind_s=self.exposure.blind_s + self.recovered_s)
+                    usd = bound.bound(self.burn(state)) / NANO if caps else 0.0
+                    self.metrics.set("overshoot_bound", usd, self.log, str(owned.number))
+
+    async def tell_caps(self) -> None:
+        """Tell gateways what is left of the caps that are near, where that has changed."""
+        for owned in list(self.journal.owned.values()):
+            names = self._near.get(owned.number)
+            if names:
+                async with owned.gate:
+                    state = owned.state
+                    caps = self.caps(state, self.engine.book.at(state.now), names)
+                    news = self._news((cap for _, cap in caps), changed=True)
+                    await owned.outputs.send([standing_record(each, state.number, state.now) for each in news])
+
+    def _news(self, caps: Iterable[Action], *, changed: bool = False) -> list[Action]:
+        """Return caps, or only those that have changed since they were told; note that they are."""
+        found = []
+        for cap in caps:
+            now = cap.params["cap"], cap.params["spent"]
+            if not changed or self._told.get(cap.node) != now:
+                self._told[cap.node] = now
+                found.append(cap)
+        return found
 
 
 async def _at_once() -> None:

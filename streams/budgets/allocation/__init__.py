@@ -1,1 +1,0 @@
-"""What is granted beyond the policy file: rollover, top-ups, and who may approve them. Pure."""

@@ -1,0 +1,50 @@
+"""What owners tell of their caps is what the log says is spent, and the bound on overshoot is its own arithmetic."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enginelog import START, Log, engine, event, play, policy
+from spendbrake.schemas.money import NANO
+from spendbrake.streams.engine.caps import near, team_caps
+from spendbrake.streams.engine.overshoot import PROMISED_LAG_S, Exposure
+
+TREE = policy(
+    nodes=[
+        {"id": "acme", "level": "organization"},
+        {"id": "a", "level": "team", "parent": "acme", "monthly_allocation_usd": 10},
+        {"id": "b", "level": "team", "parent": "acme"},
+    ]
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3 * NANO)), min_size=1, max_size=20))
+def test_a_cap_is_told_with_what_the_log_has_spent(spends) -> None:
+    log = Log()
+    for i, (team, cost) in enumerate(spends):
+        log.add(event(i, START + i, team=team, cost=cost))
+    state, _ = play(log.every(5), engine(TREE))
+    told = {cap.node: cap for _, cap in team_caps(state, state.numbered_by)}
+    spent = sum(cost for team, cost in spends if team == "a")
+    assert set(told) == ({"a"} if any(team == "a" for team, _ in spends) else set())
+    if told:
+        cap = told["a"]
+        assert (cap.params["cap"], cap.params["spent"], cap.params["next"]) == (10 * NANO, spent, 10 * NANO)
+        assert (cap.stamp.offset, cap.time) == (state.applied, state.now)
+        assert cap.params["ends_at"] > state.now
+        assert near(cap) == (spent >= 9 * NANO)
+
+
+def test_only_the_teams_that_are_named_are_told_of() -> None:
+    log = Log()
+    log.add(event(0, START, team="a", cost=1))
+    state, _ = play(log.every(5), engine(TREE))
+    assert list(team_caps(state, state.numbered_by, [])) == []
+    ((name, _),) = team_caps(state, state.numbered_by, None)
+    assert [cap.node for _, cap in team_caps(state, state.numbered_by, [name])] == ["a"]
+
+
+def test_the_bound_is_calls_under_way_and_what_burns_while_nobody_looks() -> None:
+    exposure = Exposure(in_flight=7, max_call=3 * NANO, blind_s=59.0)
+    assert exposure.bound(0) == 21 * NANO
+    assert exposure.bound(60) - 21 * NANO == 60 * (PROMISED_LAG_S + 59.0) / 60
+    assert Exposure(0, 0, 0.0).bound(1) == 1, "rounded up"

@@ -1,0 +1,434 @@
+"""Leases on a real Valkey: a hard cap holds however calls overlap, nothing leaks, and what is kept can be recounted."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pytest
+import redis.asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway_samples import DAY, NOW, chain, marks, stamp, untagged
+from servers.valkey import Valkey, free_port
+from spendbrake.actions.gateway.contract import MAX_EXACT, Cap
+from spendbrake.actions.gateway.guard import STALE_AFTER_S, AsyncGuard, Guard
+from spendbrake.actions.gateway.lease import (
+    MARGIN_S,
+    REPORTED_WITHIN_S,
+    SETTLED_LIFE_S,
+    Lease,
+    LeaseWatch,
+    Recount,
+)
+from spendbrake.actions.gateway.store import Store
+from spendbrake.schemas.money import NANO
+from spendbrake.streams.metrics import Metrics
+from spendbrake.streams.workers.act import LeaseMetrics
+
+END = NOW + 5 * DAY
+
+
+def cap(node: str, left: int, *, at: float = NOW, offset: int = 10, **more) -> Cap:
+    fields = {"period": "2025-11", "ends_at": END, "cap": left, "spent": 0, "next": left}
+    return Cap(node=node, stamp=stamp(offset), at=at, **(fields | more))
+
+
+def held(client, node: str = "payments") -> int:
+    return int(client.hget(f"{{sb}}:l:{node}", "=") or 0)
+
+
+def recount(url: str, now: float) -> list[Recount]:
+    async def counted() -> list[Recount]:
+        async with redis.asyncio.Redis.from_url(url) as client:
+            return await LeaseWatch(client).recount(now)
+
+    return asyncio.run(counted())
+
+
+class Desk:
+    """A guard, the owner's part, and a clock that is set by hand."""
+
+    def __init__(self, client, **caps: int) -> None:
+        self.client, self.store, self.now = client, Store(client), NOW
+        self.guard = Guard(client, clock=lambda: self.now)
+        self.store.write_keys({"k": chain(), "l": chain()}, now=NOW)
+        self.store.write_marks(marks(at=NOW), now=NOW)
+        self.store.write_caps([cap(node, left) for node, left in caps.items()], now=NOW)
+        self._offset = 10
+
+    def reserve(self, amount: int, key: str = "k", **more) -> Lease:
+        return self.guard.reserve(key, amount, **more)
+
+    def tell(self, spent: int, of: int, node: str = "payments", at: float | None = None) -> None:
+        """The owner has counted `spent`."""
+        self._offset += 1
+        at = self.now if at is None else at
+        self.store.write_caps([cap(node, of, cap=of, spent=spent, at=at, offset=self._offset)], now=self.now)
+        self.store.write_marks(marks(at=self.now, offset=self._offset), now=self.now)
+
+
+@pytest.fixture
+def desk(valkey) -> Callable[..., Desk]:
+    return lambda **caps: Desk(valkey, **caps)
+
+
+def test_what_is_held_is_not_there_for_the_next(desk) -> None:
+    at = desk(payments=100)
+    first, second, third = at.reserve(60), at.reserve(41), at.reserve(40)
+    assert (first.granted, first.left, first.node) == (True, 40, "payments")
+    assert (second.granted, second.status, second.code) == (False, 429, "budget_exceeded")
+    assert (second.left, second.node, second.reset_at) == (40, "payments", END)
+    assert (third.granted, third.left) == (True, 0)
+    refusal = second.refusal(NOW)
+    assert (refusal.status, refusal.body["error"]["code"]) == (429, "budget_exceeded")
+    assert refusal.headers["retry-after"] == f"{5 * DAY:.0f}"
+
+
+def test_all_ancestors_hold_it_or_none(desk) -> None:
+    at = desk(checkout=100, acme=50)
+    assert not at.reserve(60).granted
+    assert (held(at.client, "checkout"), held(at.client, "acme")) == (0, 0)
+    lease = at.reserve(50)
+    assert (lease.granted, lease.node, lease.left) == (True, "acme", 0)
+    assert (held(at.client, "checkout"), held(at.client, "acme")) == (50, 50)
+    at.guard.settle(lease, 20)
+    assert (held(at.client, "checkout"), held(at.client, "acme")) == (20, 20)
+
+
+def test_keys_of_one_node_draw_on_one_cap(desk) -> None:
+    at = desk(payments=100)
+    assert at.reserve(70, key="k").granted
+    assert not at.reserve(70, key="l").granted
+
+
+def test_a_node_without_a_cap_holds_nothing_back(desk) -> None:
+    at = desk()
+    lease = at.reserve(10**15)
+    assert (lease.granted, lease.left, lease.node) == (True, None, "")
+    assert at.guard.settle(lease, 10**15)
+    assert at.client.keys("{sb}:l:*") == []
+
+
+def test_a_released_lease_gives_all_of_it_back(desk) -> None:
+    at = desk(payments=100)
+    lease = at.reserve(100)
+    assert at.guard.release(lease)
+    assert at.reserve(100).granted
+
+
+def test_a_lease_of_which_nothing_is_heard_ends_by_the_clock_it_is_asked_with(desk) -> None:
+    at = desk(payments=100)
+    at.reserve(100, ttl_s=30)
+    at.now += 29.9
+    assert not at.reserve(1).granted
+    at.now += 0.1
+    assert at.reserve(100).granted
+    assert at.client.hgetall("{sb}:z")[b"expired"] == b"1"
+
+
+def test_a_settled_lease_counts_until_its_owner_has_counted_it(desk) -> None:
+    at = desk(payments=100)
+    lease = at.reserve(80)
+    at.now += 5
+    assert at.guard.settle(lease, 60, reported_at=at.now)
+    assert not at.reserve(41).granted
+    at.tell(0, 100, at=at.now + MARGIN_S - 0.1)
+    assert not at.reserve(41).granted, "the owner's clock had not passed the report"
+    at.now += MARGIN_S
+    at.tell(60, 100)
+    assert (at.reserve(41).granted, at.reserve(40).granted) == (False, True)
+    assert held(at.client) == 40
+
+
+def test_without_a_word_on_the_report_it_is_given_time(desk) -> None:
+    at = desk(payments=100)
+    at.guard.settle(at.reserve(80), 60)
+    at.tell(0, 100, at=at.now + REPORTED_WITHIN_S + MARGIN_S - 0.1)
+    assert held(at.client) == 60
+    assert not at.reserve(41).granted
+    at.tell(60, 100, at=at.now + REPORTED_WITHIN_S + MARGIN_S)
+    assert at.reserve(40).granted
+
+
+def test_a_settled_lease_does_not_count_for_ever_when_its_owner_is_dead(desk) -> None:
+    at = desk(payments=100)
+    at.guard.settle(at.reserve(80), 80)
+    at.now += SETTLED_LIFE_S
+    at.store.write_marks(marks(at=at.now, offset=11), now=at.now)
+    assert at.reserve(100).granted
+    assert at.client.hgetall("{sb}:z")[b"unseen"] == b"1"
+
+
+def test_a_call_that_costs_more_than_was_held_counts_whole(desk) -> None:
+    at = desk(payments=100)
+    at.guard.settle(at.reserve(10), 95)
+    assert (at.reserve(6).granted, at.reserve(5).granted) == (False, True)
+    counts = at.client.hgetall("{sb}:z")
+    assert (counts[b"overrun"], counts[b"overrun_nano"]) == (b"1", b"85")
+
+
+def test_a_call_settled_after_its_lease_has_ended_counts_all_the_same(desk) -> None:
+    at = desk(payments=100)
+    late, gone = at.reserve(30, ttl_s=10), at.reserve(30)
+    at.guard.release(gone)
+    at.now += 20
+    assert at.reserve(100).granted
+    at.guard.settle(late, 30)
+    at.guard.settle(gone, 25)
+    assert held(at.client) == 155
+    assert at.client.hgetall("{sb}:z")[b"late"] == b"2"
+
+
+def test_the_same_id_holds_settles_and_releases_once(desk) -> None:
+    at = desk(payments=100)
+    first, again = at.reserve(60, lease="call-1"), at.reserve(60, lease="call-1")
+    assert (first.granted, again.granted, held(at.client)) == (True, True, 60)
+    for _ in range(2):
+        assert at.guard.settle(first, 50)
+    assert held(at.client) == 50
+    at.guard.release(first)
+    assert held(at.client) == 50, "what was spent cannot be released"
+    ended = at.reserve(60, lease="call-1")
+    assert (ended.granted, ended.status, ended.code) == (False, 409, "lease_ended")
+
+
+def test_a_redis_that_lost_everything_counts_what_is_settled(desk) -> None:
+    at = desk(payments=100)
+    lease = at.reserve(60)
+    at.client.flushall()
+    again = Desk(at.client, payments=100)
+    assert again.guard.settle(lease, 55)
+    assert held(at.client) == 55
+    assert at.client.hgetall("{sb}:z")[b"unknown"] == b"1"
+
+
+def test_a_new_period_begins_with_its_own_cap_before_the_owner_has_said_so(desk) -> None:
+    at = desk()
+    at.store.write_caps([cap("payments", 100, cap=150, spent=150, next=100)], now=NOW)
+    assert not at.reserve(1).granted
+    at.now = END
+    at.store.write_marks(marks(at=END, offset=11), now=END)
+    assert (at.reserve(101).granted, at.reserve(100).granted) == (False, True)
+
+
+def test_an_older_word_of_the_owner_changes_nothing(desk) -> None:
+    at = desk()
+    at.store.write_caps([cap("payments", 10, offset=20)], now=NOW)
+    at.store.write_caps([cap("payments", 1_000, offset=19)], now=NOW)
+    assert not at.reserve(11).granted
+
+
+def test_caps_past_what_doubles_hold_are_cut_and_below_are_exact(desk) -> None:
+    at = desk(acme=2**62, payments=MAX_EXACT - 1)
+    assert at.reserve(MAX_EXACT - 1).granted
+    assert not at.reserve(1).granted
+    assert held(at.client) == MAX_EXACT - 1
+
+
+@pytest.mark.parametrize(("mode", "granted"), [("open", True), ("last_decision", True), ("closed", False)])
+def test_an_owner_that_is_silent_is_handled_by_mode(valkey, mode, granted: bool) -> None:
+    at = Desk(valkey, payments=100)
+    at.store.write_keys({"k": chain((mode,) * 5, stamp=stamp(11))}, now=NOW)
+    at.now += STALE_AFTER_S + 1
+    lease = at.reserve(50)
+    assert (lease.granted, lease.status) == (granted, 200 if granted else 503)
+    if granted:
+        assert not at.reserve(60).granted, "what was last told still holds"
+
+
+@pytest.mark.parametrize(("mode", "granted"), [("open", True), ("last_decision", True), ("closed", False)])
+def test_without_redis_the_mode_decides_and_settling_says_it_is_not_kept(mode, granted: bool) -> None:
+    with Guard(f"redis://127.0.0.1:{free_port()}/0", on_unavailable=mode, clock=lambda: NOW) as guard:
+        lease = guard.reserve("k", 5)
+        assert (lease.granted, lease.source) == (granted, "unavailable")
+        assert (guard.settle(lease, 5), guard.release(lease)) == (False, False)
+        assert guard.unavailable == {"connection": 3}
+
+
+def test_an_empty_redis_is_an_unavailable_one(valkey) -> None:
+    assert Guard(valkey, clock=lambda: NOW, on_unavailable="closed").reserve("k", 5).status == 503
+    assert Guard(valkey, clock=lambda: NOW).reserve("k", 5).source == "unavailable"
+
+
+def test_an_unknown_key_draws_on_the_untagged_node_s_cap(valkey) -> None:
+    at = Desk(valkey, untagged=10)
+    at.store.write_untagged(untagged(), now=NOW)
+    assert (at.reserve(11, key="stranger").granted, at.reserve(10, key="stranger").granted) == (False, True)
+
+
+@pytest.mark.parametrize("amount", [-1, 1.5, True, MAX_EXACT, "5", None])
+def test_an_amount_that_is_no_money_is_refused(desk, amount) -> None:
+    with pytest.raises(ValueError, match="amount: whole nano-USD"):
+        desk(payments=100).reserve(amount)
+    with pytest.raises(ValueError, match="ttl_s"):
+        desk(payments=100).reserve(1, ttl_s=0)
+
+
+def test_a_sum_that_has_drifted_is_told_and_repaired(valkey, valkey_server: Valkey) -> None:
+    at = Desk(valkey, payments=100, acme=100)
+    at.guard.settle(at.reserve(30), 20)
+    at.reserve(40)
+    assert recount(valkey_server.url, NOW) == [
+        Recount("acme", 0, 60, 40, 2),
+        Recount("payments", 0, 60, 40, 2),
+    ]
+    valkey.hincrby("{sb}:l:payments", "=", 35)
+    assert not at.reserve(40).granted
+    assert recount(valkey_server.url, NOW)[1] == Recount("payments", 35, 60, 40, 2)
+    assert recount(valkey_server.url, NOW)[1].drift == 0
+    assert at.reserve(40).granted
+
+
+def test_nodes_without_leases_are_not_recounted_for_ever(valkey, valkey_server: Valkey) -> None:
+    at = Desk(valkey, payments=100)
+    at.reserve(30, ttl_s=10)
+    assert len(recount(valkey_server.url, NOW)) == 1
+    assert recount(valkey_server.url, NOW + 11) == [Recount("payments", 0, 0, 0, 0)]
+    assert recount(valkey_server.url, NOW + 11) == []
+
+
+# --- properties -----------------------------------------------------------------------------------
+
+CAP = 1_000
+moves = st.lists(
+    st.one_of(
+        st.tuples(st.just("reserve"), st.integers(0, 400), st.integers(5, 60)),
+        st.tuples(st.just("settle"), st.integers(0, 9), st.integers(0, 450)),
+        st.tuples(st.just("release"), st.integers(0, 9), st.none()),
+        st.tuples(st.just("wait"), st.floats(0, 40), st.none()),
+        st.tuples(st.just("tell"), st.none(), st.none()),
+    ),
+    max_size=40,
+)
+
+
+@dataclass
+class World:
+    """What has truly happened: calls with their leases, and what the owner has counted."""
+
+    at: Desk
+    open: list[Lease] = field(default_factory=list)
+    spent: list[tuple[float, int]] = field(default_factory=list)
+    beyond: int = 0
+
+    def reserve(self, amount: int, ttl_s: int) -> None:
+        lease = self.at.reserve(amount, ttl_s=float(ttl_s))
+        if lease.granted:
+            self.open.append(lease)
+
+    def settle(self, which: int, cost: int) -> None:
+        if which < len(self.open):
+            lease = self.open.pop(which)
+            self.spent.append((self.at.now, cost))
+            # What nobody held: the cost past what was held, and all of it once the lease had ended.
+            self.beyond += cost if lease.until <= self.at.now else max(0, cost - lease.amount)
+            self.at.guard.settle(lease, cost, reported_at=self.at.now)
+
+    def release(self, which: int, _: None) -> None:
+        if which < len(self.open):
+            self.at.guard.release(self.open.pop(which))
+
+    def wait(self, seconds: float, _: None) -> None:
+        self.at.now += seconds
+        self.at.store.write_marks(marks(at=self.at.now, offset=10 + int(self.at.now - NOW)), now=self.at.now)
+
+    def tell(self, *_: None) -> None:
+        """The owner counts what was reported a margin ago: no earlier than it says."""
+        seen = sum(cost for when, cost in self.spent if when + MARGIN_S <= self.at.now)
+        self.at.tell(seen, CAP)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(moves)
+def test_the_cap_holds_for_any_order_of_calls_and_nothing_leaks(valkey, valkey_server: Valkey, made) -> None:
+    valkey.flushall()
+    world = World(Desk(valkey, payments=CAP))
+    for name, one, two in made:
+        getattr(world, name)(one, two)
+        assert sum(cost for _, cost in world.spent) <= CAP + world.beyond
+    assert all(each.drift == 0 for each in recount(valkey_server.url, world.at.now))
+    world.at.now += 61 + MARGIN_S
+    world.tell()
+    spent = sum(cost for _, cost in world.spent)
+    assert world.at.reserve(0).granted == (spent <= CAP)
+    if spent < CAP:
+        assert world.at.reserve(CAP - spent).granted, "all that is not spent can be had again"
+        assert not world.at.reserve(1).granted
+
+
+def test_the_cap_holds_with_many_clients_at_once_and_is_used_up(own_valkey: Valkey) -> None:
+    """Threads with guards of their own hold, spend and settle; an owner counts what it hears of, late."""
+    limit, most, workers = 200 * NANO, 3 * NANO, 12
+    spent: list[int] = []
+    with own_valkey.client() as client:
+        Desk(client, payments=limit, acme=2 * limit)
+
+    def work(seed: int) -> None:
+        draw = random.Random(seed)
+        refused = 0
+        with Guard(own_valkey.url, clock=lambda: NOW, timeout_s=30) as guard:
+            while refused < 3:
+                lease = guard.reserve(draw.choice("kl"), most)
+                if not lease.granted:
+                    refused += 1
+                    continue
+                if draw.random() < 0.1:
+                    guard.release(lease)
+                    continue
+                cost = draw.randint(0, most)
+                spent.append(cost)
+                guard.settle(lease, cost)
+
+    with ThreadPoolExecutor(workers) as threads:
+        list(threads.map(work, range(workers)))
+    assert sum(spent) <= limit
+    assert limit - sum(spent) < most * workers, "the cap is used up but for what was held when the last were refused"
+    with own_valkey.client() as client:
+        assert held(client) == sum(spent)
+    assert [each.drift for each in recount(own_valkey.url, NOW)] == [0, 0]
+
+
+async def test_the_cap_holds_for_tasks_of_one_loop(own_valkey: Valkey) -> None:
+    with own_valkey.client() as client:
+        Desk(client, payments=1_000)
+    async with AsyncGuard(own_valkey.url, clock=lambda: NOW, timeout_s=30) as guard:
+        leases = await asyncio.gather(*(guard.reserve("k", 10) for _ in range(300)))
+        granted = [lease for lease in leases if lease.granted]
+        assert len(granted) == 100
+        await asyncio.gather(*(guard.settle(lease, 4) for lease in granted[:50]))
+        await asyncio.gather(*(guard.release(lease) for lease in granted[50:]))
+        more = await asyncio.gather(*(guard.reserve("k", 10) for _ in range(300)))
+        assert sum(lease.granted for lease in more) == 80
+        assert not guard.unavailable
+
+
+async def test_what_becomes_of_leases_is_told_and_a_drift_is_an_alarm(own_valkey: Valkey) -> None:
+    metrics = Metrics()
+    with own_valkey.client() as client:
+        at = Desk(client, payments=100)
+        at.guard.settle(at.reserve(40), 30)
+        at.reserve(20)
+        at.reserve(90)
+        client.hincrby("{sb}:l:payments", "=", 7)
+    async with redis.asyncio.Redis.from_url(own_valkey.url) as client:
+        told = LeaseMetrics(LeaseWatch(client), metrics)
+        await told.look(NOW)
+        text = metrics.exposition().decode()
+        for line in (
+            "spendbrake_lease_drift_usd 7e-09",
+            "spendbrake_lease_held_usd 5e-08",
+            "spendbrake_lease_open_usd 2e-08",
+            'spendbrake_leases_total{outcome="reserved"} 2.0',
+            'spendbrake_leases_total{outcome="refused"} 1.0',
+            'spendbrake_leases_total{outcome="settled"} 1.0',
+        ):
+            assert line in text
+        await told.look(NOW)
+        own_valkey.restart()
+        await told.look(NOW)
+    text = metrics.exposition().decode()
+    assert "spendbrake_lease_drift_usd 0.0" in text
+    assert 'spendbrake_leases_total{outcome="reserved"} 2.0' in text
