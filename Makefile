@@ -44,12 +44,45 @@ chaos: $(READY) ## Kills, freezes, restarts and failing receivers on real server
 wheel-test: $(READY) ## sdist -> wheel -> a clean environment.
 	$(BIN)/pytest -q -m wheel
 
-bench: $(READY) ## Measure engine, pipeline, latency and Guard; writes build/bench-*.json, a report as Markdown.
+peers: build/peers/.ready ## The environment of the benches' peers, apart from .venv.
+
+build/peers/.ready: tests/bench/peers/requirements.txt | $(READY)
+ifneq ($(UV),)
+	UV_PYTHON_DOWNLOADS=never $(UV) venv --quiet --clear --python $(PYTHON) build/peers
+	$(UV) pip install --quiet --no-deps --python build/peers/bin/python --requirement $<
+else
+	$(PYTHON) -m venv --clear build/peers
+	build/peers/bin/pip install --quiet --no-deps --requirement $<
+endif
+	@touch $@
+
+BENCHES := engine pipeline latency guard recovery curves
+
+bench: $(READY) peers ## Measure all, beside peers: build/bench.md, bench.json, charts; 25 minutes (Java 17 and Maven).
+	rm -f build/bench*
+	$(MAKE) --no-print-directory $(BENCHES:%=bench-%) bench-report
+
+bench-engine: $(READY) ## The engine alone, in memory.
 	$(BIN)/python tests/bench/engine.py --events 100000
+
+bench-pipeline: $(READY) peers ## The whole pipeline on Kafka, and its peers on the same topic.
 	$(BIN)/python tests/bench/pipeline.py
+
+bench-latency: $(READY) ## Event to decision at half of the capacity that bench-pipeline has found.
 	$(BIN)/python tests/bench/latency.py
+
+bench-guard: $(READY) ## Guard.check beside PING.
 	$(BIN)/python tests/bench/guard.py --seconds 5
+
+bench-recovery: $(READY) ## A worker takes over 10,000 teams: seconds and memory.
+	$(BIN)/python tests/bench/state/recovery.py
+
+bench-curves: $(READY) ## Cost of an event by teams, and by age of the state.
+	$(BIN)/python tests/bench/state/curves.py
+
+bench-report: $(READY) peers ## Tables, figures for machines and charts of what was measured last.
 	$(BIN)/python tests/bench/report.py > build/bench.md
+	build/peers/bin/python tests/bench/peers/charts.py
 
 lint: $(READY) ## Style, imports, and the rules about the tree.
 	$(BIN)/ruff check $(FOLDERS)
@@ -67,4 +100,4 @@ fmt: $(READY) ## Rewrite in the house format.
 ci: ## What continuous integration runs.
 	.ci/run
 
-.PHONY: help venv lock demo test kafka-test chaos wheel-test bench lint type fmt ci
+.PHONY: help venv lock demo test kafka-test chaos wheel-test peers bench $(BENCHES:%=bench-%) bench-report lint type fmt ci

@@ -188,9 +188,9 @@ def main() -> None:
     chosen = cases(options)
     for case in chosen:
         report.add(case.name, **measure(case, events, repeats, options.profile))
-    if whole := len(chosen) == len(CASES):
+    if len(chosen) == len(CASES):
         report.add("replay of a file, a day", **measure_replay(2_000 if options.quick else 20_000))
-    report.end(write=whole)
+    report.end()
 
 
 if __name__ == "__main__":

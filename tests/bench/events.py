@@ -1,4 +1,4 @@
-"""Usage events of many teams, in bulk: each team has two keys, two models, one project, and sessions.
+"""Usage events of many teams, in bulk: each team has some keys, two models, one project, and sessions.
 
 Events are cut together from encoded ones, 2 us each, so that what makes them keeps ahead of what takes them. Every
 population checks one of its own events against the product's encoder.
@@ -25,18 +25,26 @@ class Population:
     """An endless stream of events, the same for the same arguments.
 
     Args:
+        keys: API keys of each team; with them it has five series more: itself, project, environment, two models.
         duplicates: Share of events that are sent a second time.
     """
 
     def __init__(
-        self, teams: int, wire: Wire = "avro", *, seed: int = 1, first_id: int = 0, duplicates: float = 0.0
+        self,
+        teams: int,
+        wire: Wire = "avro",
+        *,
+        keys: int = 2,
+        seed: int = 1,
+        first_id: int = 0,
+        duplicates: float = 0.0,
     ) -> None:
         self._random = Random(seed)
         self._wire, self._next, self._duplicates = wire, first_id, duplicates
-        self.teams = teams
+        self.teams, self.keys = teams, keys
         self.doubled = 0
         """Events that were sent a second time so far."""
-        blank = [self._event(i % teams) for i in range(max(teams, min(TAILS, teams * 8)))]
+        blank = [self._event(i % teams, i // teams) for i in range(max(teams * keys, min(TAILS, teams * 8)))]
         self._random.shuffle(blank)
         self._tails = [(str(event.team).encode(), self._tail(event)) for event in blank]
         probe = replace(blank[0], request_id=ID.format(7), time=1_767_571_200.25)
@@ -63,10 +71,10 @@ class Population:
             held[:] = [pair]
             yield pair
 
-    def _event(self, team: int) -> UsageEvent:
+    def _event(self, team: int, turn: int) -> UsageEvent:
         draw = self._random
-        provider, model = draw.choice(MODELS)
-        key = f"key-{team}-{draw.randrange(2)}"
+        provider, model = MODELS[turn % len(MODELS)]
+        key = f"key-{team}-{turn // 2 % self.keys if turn >= self.keys else turn}"
         return UsageEvent(
             request_id=ID.format(0), time=0.0, api_key_id=key, provider=provider, model=model, team=f"team-{team}",
             project=f"project-{team}", environment="prod", session_id=f"{key}-{draw.randrange(4)}",

@@ -10,27 +10,23 @@ import argparse
 import asyncio
 import gc
 import importlib.util
-import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import redis
+from machine import ROOT, Report
 
-ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from servers.valkey import Valkey  # noqa: E402
-from spendbrake.actions.gateway.contract import Chain, Link, Mark  # noqa: E402
-from spendbrake.actions.gateway.guard import AsyncGuard, Guard  # noqa: E402
-from spendbrake.actions.gateway.store import Store  # noqa: E402
-from spendbrake.schemas.decision import Decision, Scope, Stamp, Verdict  # noqa: E402
+from servers.valkey import Valkey
+from spendbrake.actions.gateway.contract import Chain, Link, Mark
+from spendbrake.actions.gateway.guard import AsyncGuard, Guard
+from spendbrake.actions.gateway.store import Store
+from spendbrake.schemas.decision import Decision, Scope, Stamp, Verdict
 
 NODES = ("key-1", "checkout", "payments", "billing-eu", "acme")
 TARGET_P99_US = 1000.0
@@ -137,12 +133,10 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))] * 1e6
 
 
-def row(client: str, layer: str, taken: dict[str, list[float]], wall_s: float, rate: float) -> dict[str, Any]:
+def row(taken: dict[str, list[float]], wall_s: float, rate: float) -> dict[str, Any]:
     kept_up = len(taken["check"]) / wall_s >= 0.95 * rate
     figures = {f"{name}_{p}_us": percentile(taken[name], s) for name in taken for p, s in (("p50", 0.5), ("p99", 0.99))}
     return {
-        "client": client,
-        "decisions": layer,
         "checks": len(taken["check"]),
         "checks_per_s": len(taken["check"]) / wall_s,
         **figures,
@@ -166,9 +160,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2000.0, help="checks a second")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--url", help="a Redis or Valkey of one's own, which is emptied; else one is started")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench-guard.json")
     options = parser.parse_args()
-    rows = []
+    facts = {"rate": options.rate, "ancestors": len(NODES)}
+    report = Report("guard", "Guard.check beside PING of the same client, microseconds", facts)
     with ExitStack() as stack:
         url = options.url or stack.enter_context(Valkey()).url
         client = stack.enter_context(redis.Redis.from_url(url))
@@ -184,24 +178,14 @@ def main() -> None:
                     taken, wall_s = run_sync(url, rate, options.seconds, n_threads)
                 else:
                     taken, wall_s = asyncio.run(run_async(url, rate, options.seconds))
-                rows.append(row(kind, layer, taken, wall_s, rate) | {"script_us": script_us(url)})
-    machine = {
-        "machine": platform.machine(),
-        "python": platform.python_version(),
+                figures = row(taken, wall_s, rate) | {"script_us": script_us(url)}
+                report.add(f"{kind}, {layer}", **figures)
+    report.facts |= {
         "redis_py": redis.__version__,
         "hiredis": importlib.util.find_spec("hiredis") is not None,
         "server": server.get("valkey_version", server["redis_version"]),
-        "rate": options.rate,
-        "ancestors": len(NODES),
-        "load": os.getloadavg()[0],
     }
-    print(" ".join(f"{name}={value}" for name, value in machine.items()))
-    columns = [name for name in rows[0] if name != "checks"]
-    print("  ".join(f"{name:>13}" for name in columns))
-    for line in rows:
-        print("  ".join(f"{v:>13.1f}" if isinstance(v := line[name], float) else f"{v!s:>13}" for name in columns))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+    report.end()
 
 
 if __name__ == "__main__":

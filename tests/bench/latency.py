@@ -1,12 +1,14 @@
 """From an event that crosses a cap, acknowledged to its producer, to the moment a gateway's Guard says `block`.
 
-`python tests/bench/latency.py [--rate 2000] [--capacity N] [--crossings 120]`: brokers, workers, Redis, the sender of
-a steady stream, and the gateway that asks again and again all share this machine. One cap is crossed at a time in the
-mean; each belongs to a team of its own that has spent before. `--capacity` (events/s of this machine, from
-pipeline.py) adds a row at half of it.
+`python tests/bench/latency.py [--only kafka] [--rate N] [--crossings 240]`: brokers, workers, Redis, the sender of a
+steady stream, and the gateway that asks again and again all share this machine. One cap is crossed at a time in the
+mean; each belongs to a team of its own that has spent before. Without `--rate` the stream has half of the events/s that
+pipeline.py has last measured, of the same kind of broker. On Kafka the way is told in two halves: `to_order` from the
+acknowledgement to the order in actions.v1, as another reader of the topic sees it, and from there to the gateway.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -20,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from confluent_kafka import OFFSET_END, Consumer, TopicPartition
 from events import bench_policy
-from machine import ROOT, Report
+from machine import BUILD, ROOT, Report
 from runner import HZ
 from sender import CAP_USD, MODEL
 
@@ -33,7 +36,9 @@ from kafka.deployment import PARTITIONS, SECRET, Deployment, Process
 from servers.kafka import KafkaServer, free_port
 from servers.valkey import Valkey
 from spendbrake.actions.gateway.guard import Guard
-from spendbrake.schemas.topics import USAGE
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.topics import ACTIONS, USAGE
+from spendbrake.schemas.wire.avro import decode
 
 POLL_S = 0.000_5
 SETTLE_S = 10.0
@@ -75,6 +80,35 @@ class Sender:
         self.popen.stdin.flush()
 
 
+class Orders(threading.Thread):
+    """Reads actions.v1 beside the worker, and notes when each block could be read there.
+
+    Attributes:
+        seen: Epoch seconds by node.
+    """
+
+    def __init__(self, deployment: Deployment) -> None:
+        super().__init__(daemon=True)
+        self.seen: dict[str, float] = {}
+        self._ended = threading.Event()
+        self._consumer = Consumer({"bootstrap.servers": deployment.kafka.bootstrap, "group.id": "orders"})
+        topic = deployment.topic(ACTIONS.name)
+        self._consumer.assign([TopicPartition(topic, number, OFFSET_END) for number in range(PARTITIONS)])
+
+    def run(self) -> None:
+        while not self._ended.is_set():
+            for message in self._consumer.consume(100, 0.05):
+                at = time.time()
+                action = decode(Action, message.value() or b"")
+                if action.effect == "limits" and action.verdict == "block":
+                    self.seen.setdefault(action.node, at)
+        self._consumer.close()
+
+    def end(self) -> None:
+        self._ended.set()
+        self.join()
+
+
 @contextmanager
 def sender(place: list[str], options: argparse.Namespace, rate: float) -> Iterator[Sender]:
     command = [
@@ -96,7 +130,7 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / HZ
 
 
-def measure(guard: Guard, of: Sender, worker: Process, crossings: int) -> dict[str, Any]:
+def measure(guard: Guard, of: Sender, worker: Process, crossings: int, orders: Orders | None = None) -> dict[str, Any]:
     """Ask Guard about every crossed cap until it blocks; return percentiles, milliseconds."""
     wait_until_known(guard, of, worker, crossings)
     time.sleep(SETTLE_S)
@@ -116,9 +150,17 @@ def measure(guard: Guard, of: Sender, worker: Process, crossings: int) -> dict[s
         time.sleep(POLL_S)
     used, over = cpu_s(worker.popen.pid) - cpu, time.time() - began
     taken = sorted((at - of.acknowledged[team]) * 1e3 for team, at in blocked.items())
-    shares = {f"p{p}_ms": taken[min(len(taken) - 1, p * len(taken) // 100)] for p in (50, 90, 99)}
-    figures = {"crossings": len(taken), **shares, "max_ms": taken[-1], "events_per_s": of.rate}
-    return figures | {"cpu_us_per_event": used / (of.rate * over) * 1e6}
+    shares = {f"p{p}_ms": percentile(taken, p) for p in (50, 90, 99)}
+    figures = {"crossings": len(taken), **shares, "max_ms": taken[-1]}
+    if orders is not None:
+        to_order = sorted((orders.seen[team] - of.acknowledged[team]) * 1e3 for team in blocked)
+        figures |= {f"to_order_p{p}_ms": percentile(to_order, p) for p in (50, 99)}
+    figures |= {"events_per_s": of.rate, "cpu_us_per_event": used / (of.rate * over) * 1e6, "taken_ms": taken}
+    return figures
+
+
+def percentile(ordered: list[float], p: int) -> float:
+    return ordered[min(len(ordered) - 1, p * len(ordered) // 100)]
 
 
 def wait_until_known(guard: Guard, of: Sender, worker: Process, crossings: int) -> None:
@@ -144,7 +186,10 @@ def on_kafka(options: argparse.Namespace, folder: Path, rate: float) -> dict[str
         deployment.act()
         guard = parts.enter_context(deployment.guard())
         place = ["kafka", server.bootstrap, deployment.topic(USAGE.name)]
-        return measure(guard, parts.enter_context(sender(place, options, rate)), burn, options.crossings)
+        orders = Orders(deployment)
+        orders.start()
+        parts.callback(orders.end)
+        return measure(guard, parts.enter_context(sender(place, options, rate)), burn, options.crossings, orders)
 
 
 def on_embedded(options: argparse.Namespace, folder: Path, rate: float) -> dict[str, Any]:
@@ -176,23 +221,32 @@ def wait_until_listening(up: Process) -> None:
         time.sleep(0.1)
 
 
+def capacity(kind: str) -> float:
+    """Return the events a second that the pipeline took on this machine, as pipeline.py has last measured it."""
+    path = BUILD / "bench-pipeline.json"
+    if not path.exists():
+        raise SystemExit(f"{path} is missing: run pipeline.py first, or give --rate")
+    by_key = {row.get("key"): row for row in json.loads(path.read_text())["rows"]}
+    return float(by_key[{"kafka": "pipeline_kafka"}.get(kind, kind)]["events_per_s"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rate", type=float, default=2_000.0, help="events a second")
-    parser.add_argument("--capacity", type=float, help="events/s of this machine: adds a row at half of it")
-    parser.add_argument("--crossings", type=int, default=120)
-    parser.add_argument("--every", type=float, default=0.25, help="mean seconds between crossings")
+    parser.add_argument("--rate", type=float, help="events a second; else half of the capacity")
+    parser.add_argument("--crossings", type=int, default=240)
+    parser.add_argument("--every", type=float, default=0.15, help="mean seconds between crossings")
     parser.add_argument("--teams", type=int, default=1_000, help="teams of the steady stream")
     parser.add_argument("--only", choices=("kafka", "embedded"))
     options = parser.parse_args()
     report = Report("latency", "event to decision, milliseconds", {"teams": options.teams})
     kinds = {"kafka": on_kafka, "embedded": on_embedded}
-    for rate in (options.rate, *([options.capacity / 2] if options.capacity else [])):
-        for kind, on in kinds.items():
-            if options.only in (None, kind):
-                with tempfile.TemporaryDirectory(prefix="spendbrake-bench-") as folder:
-                    report.add(f"{kind}, {rate:,.0f} events/s", **on(options, Path(folder), rate))
-    report.end(write=options.only is None)
+    for kind, on in kinds.items():
+        if options.only in (None, kind):
+            rate = options.rate or capacity(kind) / 2
+            with tempfile.TemporaryDirectory(prefix="spendbrake-bench-") as folder:
+                name = kind if options.rate is None else f"{kind}, {rate:,.0f} events/s"
+                report.add(name, key=kind, asked_per_s=rate, **on(options, Path(folder), rate))
+    report.end()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,19 @@ def machine() -> dict[str, Any]:
 def load() -> float:
     """Return the load average of the last minute."""
     return round(os.getloadavg()[0], 2)
+
+
+CORES = sorted(os.sched_getaffinity(0))
+
+
+def alone() -> Callable[[], None]:
+    """Return what a measured child does first: it stays on the last core, whatever else runs."""
+    return lambda: os.sched_setaffinity(0, CORES[-1:])
+
+
+def keep_off() -> None:
+    """Leave the last core to what is measured, where there is another: for this process and the servers it starts."""
+    os.sched_setaffinity(0, CORES[:-1] or CORES)
 
 
 def _cpuinfo() -> list[str]:
@@ -51,35 +64,48 @@ class Report:
     def add(self, name: str, **figures: Any) -> None:
         """Add a row under the load of this moment, and say so at once: a bench takes minutes."""
         self.rows.append({"name": name, **figures, "load": load()})
-        told = " ".join(f"{key}={shown(value)}" for key, value in self.rows[-1].items())
+        told = " ".join(f"{each}={shown(value)}" for each, value in _plain(self.rows[-1]).items())
         self.console.print(told, highlight=False, soft_wrap=True)
 
     def _all(self) -> list[tuple[str, Any]]:
         return [(name, value) for name, value in (self.machine | self.facts).items() if not isinstance(value, list)]
 
-    def end(self, *, write: bool = True) -> None:
-        """Print the table and write the file; a part of a bench does not take the place of a whole one."""
+    def end(self) -> None:
+        """Print the table and write the file; rows of an earlier run that this one did not measure stay in it."""
         told = " ".join(f"{name}={shown(value)}" for name, value in self._all())
         self.console.print(table(self.title, self.rows))
         self.console.print(told, highlight=False, soft_wrap=True)
-        if not write:
-            return
         path = BUILD / f"bench-{self.target}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         command = " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
         content = {"target": self.target, "title": self.title, "command": command, "machine": self.machine}
-        path.write_text(json.dumps(content | {"facts": self.facts, "rows": self.rows}, indent=2) + "\n")
+        rows = self._kept(path) + self.rows
+        path.write_text(json.dumps(content | {"facts": self.facts, "rows": rows}, indent=2) + "\n")
+
+    def _kept(self, path: Path) -> list[dict[str, Any]]:
+        fresh = {row["name"] for row in self.rows}
+        held = json.loads(path.read_text())["rows"] if path.exists() else []
+        return [row for row in held if row["name"] not in fresh]
 
 
 def table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
     """Return rows as a table; the columns are those of all rows, in order of their first appearance."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = columns_of(rows)
     drawn = Table(title=title, title_justify="left")
     for name in columns:
         drawn.add_column(name.replace("_", " "), justify="left" if name == "name" else "right")
     for row in rows:
         drawn.add_row(*(shown(row.get(name)) for name in columns))
     return drawn
+
+
+def columns_of(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what is shown of rows; `key` and lists are for machines."""
+    return list(dict.fromkeys(name for row in rows for name in _plain(row)))
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "key" and not isinstance(value, list)}
 
 
 def _console() -> Console:

@@ -1,11 +1,12 @@
-"""The whole pipeline from a backlog: one worker process, CPU microseconds an event, beside a bare reader of the log.
+"""The whole pipeline from a backlog: one worker process, CPU microseconds an event, beside peers on the same topic.
 
-`python tests/bench/pipeline.py [--events 400000] [--only kafka] [--profile]` starts a Kafka of its own, fills it, and
+`python tests/bench/pipeline.py [--events 1200000] [--only kafka] [--profile]` starts a Kafka of its own, fills it, and
 runs one burn worker with everything on: dedupe, prices, windows, budgets, detectors, outputs, rows, acknowledgements,
-ticks. CPU time is the whole process's from its first chunk to its last one applied; in the second half of that
-all teams are known. `stored` goes on to the commit of all of it, the last snapshot included, which a short run pays
-for as much as a long one. The peer reads the same topic on the same machine (peers/bare.py). The embedded row is
-broker, Valkey's clients and all workers in one process.
+ticks. CPU time is the whole process's, from the third of the log at which all teams are known to the last event
+applied; `from first` begins with the first chunk, `stored` goes on to the commit of all of it, the last snapshot
+included. The peers (peers/) read the same topic right after, decode the same events, and do one part of the job: sums
+of tokens by team and window, and one threshold. Each is alone on a core, where there are two; slow ones read fewer
+events. The embedded row is broker, Valkey's clients and all workers in one process.
 """
 
 import argparse
@@ -21,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from events import Population, Wire, bench_policy
-from machine import BUILD, ROOT, Report, table
+from machine import BUILD, ROOT, Report, alone, keep_off, table
 
 sys.path.insert(0, str(ROOT / "tests"))
+
+from peers import run as peers
 
 from kafka.deployment import PARTITIONS, SECRET, Deployment
 from servers.kafka import KafkaServer
@@ -37,8 +40,11 @@ DEFAULTS = {
     "SPENDBRAKE_REPUBLISH_S": "30",
 }
 """As the product comes; the deployment under test has shorter ones."""
+NO_REDIS = "redis://127.0.0.1:1/0"
 FILLED_AT_ONCE = 10_000
 PATIENCE_S = 600
+SHARES = {"kafka": 1.0, "json": 0.4, "off": 0.4, "embedded": 0.3}
+"""Part of the events that each part of the bench is given."""
 
 
 def fill(deployment: Deployment, population: Population, events: int) -> None:
@@ -50,19 +56,15 @@ def fill(deployment: Deployment, population: Population, events: int) -> None:
     deployment.producer.flush()
 
 
-def run(arguments: Sequence[str], environment: dict[str, str]) -> str:
+def runner(mode: str, environment: dict[str, str], folder: Path, *arguments: str) -> dict[str, Any]:
+    """Run runner.py to its end, on the measured core; return what it tells."""
+    out = folder / f"{mode}.json"
+    command: Sequence[str] = [sys.executable, str(HERE / "runner.py"), mode, "--out", str(out), *arguments]
     done = subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+        command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S, preexec_fn=alone()
     )
     if done.returncode:
-        raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return done.stdout
-
-
-def runner(mode: str, environment: dict[str, str], folder: Path, *arguments: str) -> dict[str, Any]:
-    """Run runner.py to its end; return what it tells."""
-    out = folder / f"{mode}.json"
-    run([str(HERE / "runner.py"), mode, "--out", str(out), *arguments], environment)
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     told: dict[str, Any] = json.loads(out.read_text())
     return told
 
@@ -71,21 +73,19 @@ def figures(told: dict[str, Any], sent: int, doubled: int) -> dict[str, Any]:
     """Return a row; no figure counts unless each event does, once."""
     counted, duplicates = told["events"], told["duplicates"]
     assert (counted, duplicates) == (sent - doubled, doubled), f"{counted} counted, {duplicates} duplicates"
-    first, applied, stored = told["first"], told["applied"], told["stored"]
-    n = sent - told["first_events"]
-    half, late = told["half"], sent - told["half_events"]
-    threads = {name: used - first["threads"].get(name, 0.0) for name, used in applied["threads"].items()}
+    first, warm, applied, stored = told["first"], told["warm"], told["applied"], told["stored"]
+    n, after_first = sent - told["warm_events"], sent - told["first_events"]
+    threads = {name: used - warm["threads"].get(name, 0.0) for name, used in applied["threads"].items()}
     return {
-        "cpu_us_per_event": (applied["cpu"] - first["cpu"]) / n * 1e6,
-        "cpu_us_second_half": (applied["cpu"] - half["cpu"]) / late * 1e6,
-        "events_per_s": n / (applied["wall"] - first["wall"]),
-        "cpu_us_stored": (stored["cpu"] - first["cpu"]) / n * 1e6,
-        "stored_s": stored["wall"] - first["wall"],
-        "slowest_step_ms": told["slowest_step_ms"],
+        "cpu_us_per_event": (applied["cpu"] - warm["cpu"]) / n * 1e6,
+        "events_per_s": n / (applied["wall"] - warm["wall"]),
         "peak_rss_mb": told["peak_rss_mb"],
+        "events": n,
+        "cpu_us_from_first": (applied["cpu"] - first["cpu"]) / after_first * 1e6,
+        "cpu_us_stored": (stored["cpu"] - first["cpu"]) / after_first * 1e6,
+        "slowest_step_ms": told["slowest_step_ms"],
         "main_thread_us": threads.pop("MainThread", 0.0) / n * 1e6,
         "other_threads_us": sum(threads.values()) / n * 1e6,
-        "events": n,
     }
 
 
@@ -100,67 +100,63 @@ class Bench:
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options, self.folder = options, folder
         facts = {"teams": options.teams, "chunk": options.chunk, "partitions": PARTITIONS, "duplicates": 0.01}
-        self.report = Report("pipeline", "one worker process from a backlog", facts)
+        self.report = Report("pipeline", "one worker process from a backlog, and peers on the same topic", facts)
         self.shares: list[dict[str, Any]] = []
 
-    def population(self, wire: Wire) -> Population:
-        return Population(self.options.teams, wire, duplicates=self.report.facts["duplicates"])
+    def kafka(self, server: KafkaServer, name: str, wire: Wire, detection: bool = True, rivals: bool = True) -> None:
+        """Measure on Kafka, and peers on the same topic right after."""
+        sent = int(self.options.events * SHARES[name])
+        deployment, doubled = self._filled(server, name, wire, detection, sent)
+        title = f"spendbrake, {wire}" + ("" if detection else ", detection off")
+        row = figures(runner("burn", deployment.environment, deployment.directory), sent, doubled)
+        self.report.add(title, key=f"pipeline_{name}", **row, ratio=1.0)
+        for peer in peers.PEERS if rivals else ():
+            if wire in peer.wires:
+                found = peers.measure(peer, server.bootstrap, deployment.topic(USAGE.name), wire, sent)
+                ratio = found["cpu_us_per_event"] / row["cpu_us_per_event"]
+                key = peer.name if wire == "avro" else f"{peer.name}_{wire}"
+                self.report.add(f"{peer.title}, {wire}", key=key, **found, ratio=ratio)
+        if self.options.profile:
+            profiled, _ = self._filled(server, f"{name}-profiled", wire, detection, sent)
+            told = runner(
+                "burn", profiled.environment, profiled.directory, "--profile", profile_path(f"spendbrake-{name}")
+            )
+            self.share(title, told["shares"])
 
-    def kafka(self, server: KafkaServer, wire: Wire, detection: bool = True) -> None:
-        """Measure on Kafka, and the peer on the same topic right after."""
-        name = f"Kafka, {wire}" + ("" if detection else ", detection off")
-        folder = self.folder / name.replace(" ", "")
+    def _filled(self, server: KafkaServer, name: str, wire: Wire, detection: bool, sent: int) -> tuple[Deployment, int]:
+        """Return a deployment with a backlog, and the number of its duplicates."""
+        folder = self.folder / name
         folder.mkdir()
         chunk = {"SPENDBRAKE_BURN__CHUNK_MAX": str(self.options.chunk)}
         deployment = Deployment(
-            server, "redis://127.0.0.1:1/0", f"bench-{len(self.report.rows)}-", folder, bench_policy(detection),
-            **DEFAULTS, **chunk,
-        )  # fmt: skip
-        population = self.population(wire)
-        fill(deployment, population, self.options.events)
-        row = figures(runner("burn", deployment.environment, folder), self.options.events, population.doubled)
-        topic = deployment.topic(USAGE.name)
-        peer = json.loads(run([str(HERE / "peers" / "bare.py"), server.bootstrap, topic, wire], deployment.environment))
-        del peer["tokens"], peer["teams"]
-        ratio = row["cpu_us_per_event"] / peer["cpu_us_per_event"]
-        self.report.add(name, **row, ratio_to_bare=ratio)
-        self.report.add(f"bare reader, {wire}", **peer)
-        if self.options.profile:
-            deployment.environment["SPENDBRAKE_PREFIX"] = again = f"{deployment.prefix}p-"
-            profiled = Deployment(
-                server, "redis://127.0.0.1:1/0", again, folder, bench_policy(detection), **DEFAULTS, **chunk
-            )
-            population = self.population(wire)
-            fill(profiled, population, self.options.events)
-            self.share(name, runner("burn", profiled.environment, folder, "--profile", profile_path(name))["shares"])
+            server, NO_REDIS, f"bench-{name}-", folder, bench_policy(detection), **DEFAULTS, **chunk
+        )
+        population = Population(self.options.teams, wire, duplicates=self.report.facts["duplicates"])
+        fill(deployment, population, sent)
+        return deployment, population.doubled
 
     def embedded(self, wire: Wire) -> None:
         """Measure `up`: the embedded broker and every worker in one process."""
-        folder = self.folder / f"embedded-{wire}"
-        folder.mkdir()
-        environment = os.environ | {
-            "SPENDBRAKE_DATA_DIR": str(folder / "data"),
-            "SPENDBRAKE_SECRET": SECRET,
-            "SPENDBRAKE_PARTITIONS": str(PARTITIONS),
-            "SPENDBRAKE_BURN__CHUNK_MAX": str(self.options.chunk),
-        }
-        options, duplicates = self.options, str(self.report.facts["duplicates"])
-        filled = runner(
-            "fill", environment, folder, "--events", str(options.events), "--teams", str(options.teams),
-            "--wire", wire, "--duplicates", duplicates,
-        )  # fmt: skip
-        told = runner("up", environment, folder)
-        self.report.add(f"embedded, all in one, {wire}", **figures(told, options.events, filled["doubled"]))
-        if options.profile:
-            folder.rename(folder.with_suffix(".measured"))
+        sent = int(self.options.events * SHARES["embedded"])
+        for profiled in (False, True)[: 1 + self.options.profile]:
+            folder = self.folder / f"embedded-{wire}-{profiled}"
             folder.mkdir()
-            runner(
-                "fill", environment, folder, "--events", str(options.events), "--teams", str(options.teams),
-                "--wire", wire, "--duplicates", duplicates,
+            environment = os.environ | {
+                "SPENDBRAKE_DATA_DIR": str(folder / "data"),
+                "SPENDBRAKE_SECRET": SECRET,
+                "SPENDBRAKE_PARTITIONS": str(PARTITIONS),
+                "SPENDBRAKE_BURN__CHUNK_MAX": str(self.options.chunk),
+            }
+            filled = runner(
+                "fill", environment, folder, "--events", str(sent), "--teams", str(self.options.teams),
+                "--wire", wire, "--duplicates", str(self.report.facts["duplicates"]),
             )  # fmt: skip
-            self.share(
-                f"embedded, {wire}", runner("up", environment, folder, "--profile", profile_path("embedded"))["shares"]
-            )
+            if profiled:
+                told = runner("up", environment, folder, "--profile", profile_path("embedded"))
+                self.share(f"embedded, {wire}", told["shares"])
+            else:
+                row = figures(runner("up", environment, folder), sent, filled["doubled"])
+                self.report.add(f"spendbrake embedded, all in one, {wire}", key="embedded", **row)
 
     def share(self, name: str, found: dict[str, float]) -> None:
         """Keep shares of the CPU time, in hundredths: a profiler's seconds are not the product's."""
@@ -171,30 +167,31 @@ class Bench:
         self.report.facts["shares_percent"] = self.shares
         if self.shares:
             self.report.console.print(table("where the CPU time goes, percent", self.shares))
-        self.report.end(write=self.options.only is None)
+        self.report.end()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=400_000)
+    parser.add_argument("--events", type=int, default=1_200_000)
     parser.add_argument("--teams", type=int, default=5_000)
     parser.add_argument("--chunk", type=int, default=1_000, help="most records a step takes at once")
-    parser.add_argument("--only", choices=("kafka", "json", "off", "embedded"))
+    parser.add_argument("--only", choices=tuple(SHARES))
+    parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--profile", action="store_true", help="once more under a profiler, for shares")
     options = parser.parse_args()
+    keep_off()
     with ExitStack() as parts:
         bench = Bench(options, Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="spendbrake-bench-"))))
-        if options.only != "embedded":
+        asked = [options.only] if options.only else list(SHARES)
+        if asked != ["embedded"]:
             server = KafkaServer(bench.folder / "broker", heap="1g").start()
             parts.callback(server.stop)
-            if options.only in (None, "kafka"):
-                bench.kafka(server, "avro")
-            if options.only in (None, "off"):
-                bench.kafka(server, "avro", detection=False)
-            if options.only in (None, "json"):
-                bench.kafka(server, "json")
-        if options.only in (None, "embedded"):
-            bench.embedded("avro")
+        for name in asked:
+            if name == "embedded":
+                bench.embedded("avro")
+            else:
+                wire: Wire = "json" if name == "json" else "avro"
+                bench.kafka(server, name, wire, name != "off", not options.no_peers and name != "off")
         bench.end()
 
 

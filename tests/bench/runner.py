@@ -23,10 +23,11 @@ from events import Population, bench_policy
 
 from spendbrake.schemas.topics import USAGE
 from spendbrake.streams import logs
-from spendbrake.streams.cli.base import broker_of, place_of
+from spendbrake.streams.cli.base import broker_of, place_of, spare_the_loop
 from spendbrake.streams.cli.stack import stack
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.settings import Settings
+from spendbrake.streams.transport.admin import Admin
 from spendbrake.streams.workers.deployment import create
 from spendbrake.streams.workers.service import Service, burn_service
 
@@ -64,6 +65,19 @@ class Mark:
     threads: dict[str, float] = field(default_factory=lambda: threads())
 
 
+def started() -> float:
+    """Return when this process was started, by `time.perf_counter`."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.perf_counter() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / HZ)
+
+
+STARTED = started()
+
+
+def rss_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def threads() -> dict[str, float]:
     names = {thread.native_id: thread.name for thread in threading.enumerate()}
     used: dict[str, float] = {}
@@ -78,18 +92,18 @@ class Watch:
     """Watches a burn service until it has applied and committed all that the log held when it began.
 
     Attributes:
-        marks: `first` chunk applied, `half` of the log, the last chunk `applied`, all `stored`: acknowledged and
-            committed.
+        marks: `first` chunk applied, `recovered` when each partition has applied one, `warm` after a third of what
+            was to be read, the last chunk `applied`, all `stored`: acknowledged and committed.
     """
 
-    def __init__(self, service: Service, ends: dict[int, tuple[int, int]], profiled: bool) -> None:
-        self.service, self._left = service, {number: end for number, (_, end) in ends.items() if end}
-        self._ends = dict(self._left)
-        self._half = sum(self._left.values()) // 2
+    def __init__(self, service: Service, spans: dict[int, tuple[int, int]], profiled: bool) -> None:
+        self.service, self._left = service, {number: end for number, (begin, end) in spans.items() if end > begin}
+        self._ends, self._unheard = dict(self._left), set(self._left)
+        self._warm = sum(end - begin for begin, end in spans.values()) // 3
         self.marks: dict[str, Mark] = {}
         self.counted: dict[str, int] = {"events": 0, "duplicates": 0, "steps": 0, "records_out": 0}
-        self.first_events = self.half_events = 0
-        self.slowest_step_s = 0.0
+        self.first_events = self.warm_events = 0
+        self.slowest_step_s = self.recovered_rss_mb = 0.0
         self._profiles = [cProfile.Profile(time.thread_time) for _ in range(2)] if profiled else []
         service.worker.observers.append(self.observe)
         step = service.worker.engine.step
@@ -109,12 +123,16 @@ class Watch:
         self.counted["records_out"] += len(outcome.records)
         if not self.marks:
             self.first_events = self.seen
+            self.marks["first"] = Mark()
+        self._unheard.discard(owned.number)
+        if "recovered" not in self.marks and not self._unheard:
+            self.recovered_rss_mb = rss_mb()
+            self.marks["recovered"] = Mark()
+        if "warm" not in self.marks and self.seen >= self._warm:
+            self.warm_events = self.seen
             self.slowest_step_s = 0.0
             self._profile(on=True)
-            self.marks["first"] = Mark()
-        if "half" not in self.marks and self.seen >= self._half:
-            self.half_events = self.seen
-            self.marks["half"] = Mark()
+            self.marks["warm"] = Mark()
         if owned.last + 1 >= self._left.get(owned.number, 1 << 62):
             del self._left[owned.number]
             if not self._left:
@@ -154,8 +172,9 @@ class Watch:
 
     def told(self, profile: Path | None) -> dict[str, Any]:
         told: dict[str, Any] = {name: asdict(mark) for name, mark in self.marks.items()}
-        told |= self.counted | {"first_events": self.first_events, "half_events": self.half_events}
-        told |= {"slowest_step_ms": self.slowest_step_s * 1e3}
+        told |= self.counted | {"first_events": self.first_events, "warm_events": self.warm_events}
+        told |= {"slowest_step_ms": self.slowest_step_s * 1e3, "recovered_rss_mb": self.recovered_rss_mb}
+        told |= {"recovery_s": self.marks["recovered"].wall - STARTED}
         told["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return told if profile is None else told | {"shares": self.dump(profile)}
 
@@ -172,9 +191,12 @@ async def burn(config: Settings, profile: Path | None) -> dict[str, Any]:
     """Run one burn worker on a Kafka backlog."""
     async with broker_of(config) as broker:
         place = place_of(config)
-        ends = await broker.ends(place.topic(USAGE.name))
+        spans = await broker.ends(place.topic(USAGE.name))
+        committed = Admin(config.bootstrap_servers).committed(place.group("burn"), place.topic(USAGE.name))
+        spans = {number: (max(begin, committed.get(number, 0)), end) for number, (begin, end) in spans.items()}
         service = await burn_service(broker, place, config, Metrics(), time.time)
-        watch = Watch(service, ends, profile is not None)
+        watch = Watch(service, spans, profile is not None)
+        spare_the_loop()
         await asyncio.gather(service.run(), watch.until_stored())
         return watch.told(profile)
 
@@ -182,8 +204,8 @@ async def burn(config: Settings, profile: Path | None) -> dict[str, Any]:
 async def up(config: Settings, profile: Path | None) -> dict[str, Any]:
     """Run everything in this process, on the backlog that `fill` has left in the embedded log."""
     async with stack(config, bench_policy()) as running:
-        ends = await running.broker.ends(running.place.topic(USAGE.name))
-        watch = Watch(running.service("burn"), ends, profile is not None)
+        spans = await running.broker.ends(running.place.topic(USAGE.name))
+        watch = Watch(running.service("burn"), spans, profile is not None)
         await watch.until_stored()
         return watch.told(profile)
 

@@ -1,67 +1,56 @@
-"""A peer of the pipeline: confluent-kafka, fastavro (or orjson) and numpy sums of tokens by team; nothing else.
+"""A peer of the pipeline: confluent-kafka, fastavro (or orjson) and numpy sums of tokens by team and minute.
 
-`python tests/bench/peers/bare.py BOOTSTRAP TOPIC WIRE` reads the topic once and prints its figures as JSON. No
-group, no commits, no dedupe, no prices, no windows, no state kept: what is left of a pipeline when all of that is free.
+No group, no commits, no dedupe, no prices, no budgets, no state kept: what is left when all of that is free.
 """
 
-import io
-import json
-import resource
-import sys
-import time
 from typing import Any
 
-import fastavro
 import numpy as np
-import orjson
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
-
-from spendbrake.schemas.usage import UsageEvent
-from spendbrake.schemas.wire.avro import reader_schema
+from job import READERS, THRESHOLD, WINDOW_S, Meter, options
 
 BATCH = 1_000
+SLOTS = 8
+"""Windows kept of each team."""
 
 
-def ends_of(consumer: Consumer, topic: str) -> dict[int, int]:
-    numbers = consumer.list_topics(topic, timeout=20).topics[topic].partitions
-    found = {number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=20)[1] for number in numbers}
-    return {number: end for number, end in found.items() if end}
+class Sums:
+    """Tokens by team and window; a slot that comes round again begins at nothing."""
+
+    def __init__(self) -> None:
+        self._teams: dict[str, int] = {}
+        self._sums = np.zeros((1 << 16, SLOTS), np.int64)
+        self._window = np.full(SLOTS, -1, np.int64)
+
+    def add(self, rows: list[Any], window: np.ndarray) -> int:
+        """Add events; return how many found their team's window past the threshold."""
+        for one in np.unique(window).tolist():
+            if self._window[one % SLOTS] < one:
+                self._window[one % SLOTS] = one
+                self._sums[:, one % SLOTS] = 0
+        team = np.array([self._teams.setdefault(row["team"], len(self._teams)) for row in rows], np.int64)
+        tokens = np.array([row["input_tokens"] + row["output_tokens"] for row in rows], np.int64)
+        np.add.at(self._sums, (team, window % SLOTS), tokens)
+        return int((self._sums[team, window % SLOTS] > THRESHOLD).sum())
+
+
+def windows(rows: list[Any], wire: str) -> np.ndarray:
+    times = [row["time"].timestamp() if wire == "avro" else row["time"] for row in rows]
+    return (np.array(times) // WINDOW_S).astype(np.int64)
 
 
 def main() -> None:
-    bootstrap, topic, wire = sys.argv[1:]
-    schema = reader_schema(UsageEvent)
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "bare", "enable.auto.commit": False})
-    ends = ends_of(consumer, topic)
-    consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in ends])
-    teams: dict[str, int] = {}
-    totals = np.zeros(1 << 16, np.int64)
-    last = dict.fromkeys(ends, -1)
-    n, began, began_wall = 0, 0.0, 0.0
-    while any(last[number] + 1 < end for number, end in ends.items()):
-        messages = consumer.consume(BATCH, 1.0)
-        rows: list[Any] = []
-        for message in messages:
-            last[message.partition()] = message.offset()
-            value = message.value()
-            if not value:
-                continue  # a tick
-            if wire == "avro":
-                rows.append(fastavro.schemaless_reader(io.BytesIO(value[5:]), schema))
-            else:
-                rows.append(orjson.loads(value))
-        team = np.array([teams.setdefault(row["team"], len(teams)) for row in rows], np.int64)
-        tokens = np.array([row["input_tokens"] + row["output_tokens"] for row in rows], np.int64)
-        np.add.at(totals, team, tokens)
-        if began_wall:
-            n += len(rows)
-        elif rows:
-            began, began_wall = time.process_time(), time.perf_counter()
-    cpu, wall = time.process_time() - began, time.perf_counter() - began_wall
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    figures = {"events": n, "teams": len(teams), "cpu_us_per_event": cpu / n * 1e6, "events_per_s": n / wall}
-    print(json.dumps(figures | {"peak_rss_mb": rss, "tokens": int(totals.sum())}))
-    consumer.close()
+    asked = options()
+    consumer = Consumer({"bootstrap.servers": asked.bootstrap, "group.id": "bare", "enable.auto.commit": False})
+    numbers = consumer.list_topics(asked.topic, timeout=20).topics[asked.topic].partitions
+    consumer.assign([TopicPartition(asked.topic, number, OFFSET_BEGINNING) for number in numbers])
+    meter, sums, read = Meter(asked.events, asked.warm), Sums(), READERS[asked.wire]
+    while True:
+        values = [message.value() for message in consumer.consume(BATCH, 1.0)]
+        rows = [read(value) for value in values if value]  # a tick has none
+        if rows:
+            meter.over += sums.add(rows, windows(rows, asked.wire))
+            meter.count(len(rows))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""What an event costs by the number of teams and by the age of their state: the whole pipeline, preloaded by rows.
+
+`python tests/bench/state/curves.py [--events 300000] [--only teams|age]`: for each point a deployment of its own on a
+real Kafka, its state put into the changelog (preload.py), a backlog, and one burn worker, measured as pipeline.py does.
+"""
+
+import argparse
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from events import Population, bench_policy
+from machine import Report, keep_off
+from pipeline import DEFAULTS, NO_REDIS, figures, fill, runner
+from preload import Past, aged, put
+
+from kafka.deployment import Deployment
+from servers.kafka import KafkaServer
+
+HOUR = 1 / 24
+CHUNK = {"SPENDBRAKE_BURN__CHUNK_MAX": "1000"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a curve."""
+
+    curve: str
+    name: str
+    teams: int
+    days: float
+
+
+POINTS = (
+    *(Point("teams", f"{teams:,} teams, 2 days", teams, 2.0) for teams in (10, 100, 1_000, 5_000, 10_000)),
+    *(
+        Point("age", f"2,000 teams, {name}", 2_000, days)
+        for name, days in (("1 hour", HOUR), ("1 day", 1.0), ("7 days", 7.0), ("31 days", 31.0))
+    ),
+)
+
+
+def measure(server: KafkaServer, point: Point, events: int, folder: Path) -> dict[str, Any]:
+    """Return the pipeline's figures with the state of a point before it."""
+    folder.mkdir()
+    policy = bench_policy()
+    deployment = Deployment(server, NO_REDIS, f"{folder.name}-", folder, policy, **DEFAULTS, **CHUNK)
+    engine, states = aged(Past(point.teams, point.days), policy)
+    put(deployment, engine, states)
+    population = Population(point.teams)
+    fill(deployment, population, events)
+    row = figures(runner("burn", deployment.environment, folder), events, population.doubled)
+    names = ("cpu_us_per_event", "events_per_s", "slowest_step_ms", "peak_rss_mb", "events")
+    return {"teams": point.teams, "days": point.days} | {name: row[name] for name in names}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=300_000)
+    parser.add_argument("--only", choices=("teams", "age"))
+    options = parser.parse_args()
+    keep_off()
+    report = Report("curves", "cost of an event by teams, and by age of state", {})
+    with ExitStack() as parts:
+        folder = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="spendbrake-bench-")))
+        server = KafkaServer(folder / "broker", heap="1g").start()
+        parts.callback(server.stop)
+        for number, point in enumerate(POINTS):
+            if options.only in (None, point.curve):
+                figures_of = measure(server, point, options.events, folder / f"point-{number}")
+                report.add(point.name, key=point.curve, **figures_of)
+    report.end()
+
+
+if __name__ == "__main__":
+    main()
