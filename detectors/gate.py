@@ -50,6 +50,8 @@ class Gate:
         self.params = params
         self.floor_usd_h = float(detection.floor_usd_h)
         self.rate = detection.false_alarms_per_team_week
+        self.least = int(self.floor_usd_h * NANO)
+        """No excess below this is ever heard, nano-USD, unless the fact itself is the offence."""
         self.lowest = params.release * self.threshold(60.0)
         """No score up to this is ever heard."""
 

@@ -1,6 +1,8 @@
 """What tiers are measured against: thresholds of limits, and the history that stands in for a limit. No state."""
 
 from collections.abc import Sequence
+from decimal import Decimal
+from functools import lru_cache
 
 from spendbrake.schemas.money import NanoUsd, to_nano
 from spendbrake.schemas.policy import Tier
@@ -23,8 +25,14 @@ def threshold_of(tier: Tier, base: NanoUsd | None) -> NanoUsd:
     """
     if base is None:
         return NEVER
-    numerator, denominator = tier.at.as_integer_ratio()
-    return max(-(-base * numerator // denominator), to_nano(tier.floor_usd), 1)
+    numerator, denominator, floor = _exact(tier.at, tier.floor_usd)
+    return max(-(-base * numerator // denominator), floor, 1)
+
+
+@lru_cache(1_024)
+def _exact(at: Decimal, floor_usd: Decimal) -> tuple[int, int, NanoUsd]:
+    """Return what a tier's fraction and floor are in integers: there are few, and every new node asks for them."""
+    return *at.as_integer_ratio(), to_nano(floor_usd)
 
 
 def daily_forecast(days: Sequence[NanoUsd]) -> NanoUsd | None:

@@ -5,7 +5,7 @@ reached only through the nodes that hang below them.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spendbrake.schemas.decision import OnUnavailable
 from spendbrake.schemas.money import NanoUsd, to_nano
@@ -68,11 +68,15 @@ class Tree:
     Attributes:
         root: Id of the root.
         listed: The views of all listed nodes and of `untagged`, by id.
+        limits_models: Whether any node has a list of approved models.
     """
 
     def __init__(self, file: PolicyFile) -> None:
         self._file = file
         self._depth = {level: depth for depth, level in enumerate(file.levels)}
+        self._unlisted: dict[tuple[str, str], NodeView] = {}
+        limits = (*file.nodes, *file.defaults.values(), file.untagged)
+        self.limits_models = any(each.approved_models is not None for each in limits)
         self._children: dict[str, list[str]] = {}
         for node in sorted(file.nodes, key=lambda node: self._depth[node.level]):
             self._children.setdefault(node.parent or "", []).append(node.id)
@@ -113,7 +117,7 @@ class Tree:
             return self.listed[known]
         default = self._file.defaults.get(self._file.home) or Limits()
         node = f"{self._file.home}:{name}" if name in self.listed else name
-        return self._view(default, node, name, self._file.home, self._default_parent, listed=False)
+        return self._by_default(default, node, name, self._file.home, self._default_parent)
 
     def resolve_project(self, team: NodeView, name: str | None) -> NodeView | None:
         """Return the project of a home node; None where it has no budget to watch: unlisted and without a default."""
@@ -126,14 +130,14 @@ class Tree:
         return self._inside(KEY, team, key, key)
 
     def chain(
-        self, team: str | None, project: str | None, key: str, owner_node: str | None = None
+        self, team: NodeView | str | None, project: str | None, key: str, owner_node: str | None = None
     ) -> tuple[NodeView, ...]:
         """Return the nodes an event counts to, from the home down: one a level at most.
 
         Who owns the key decides first (`owner_node`, then the key's own place in the tree), then the project that
         the event names. Nodes of another home are passed over.
         """
-        home = self.resolve_team(team)
+        home = team if isinstance(team, NodeView) else self.resolve_team(team)
         own = self.listed.get(owner_node) if owner_node else None
         found: dict[int, NodeView] = {home.depth: home}
         for each in (own, self.resolve_key(home, key), self.resolve_project(home, project)):
@@ -159,7 +163,17 @@ class Tree:
             return None
         if node in self.listed:
             node = f"{level}:{team.id}/{name}"
-        return self._view(default, node, name, level, team, listed=False)
+        return self._by_default(default, node, name, level, team)
+
+    def _by_default(self, default: Limits, node: str, name: str, level: str, above: NodeView) -> NodeView:
+        """Return an unlisted node. Those of a level below one parent, or below unlisted ones, differ by name alone."""
+        alike = level, above.id if above.listed else ""
+        known = self._unlisted.get(alike)
+        if known is None:
+            known = self._unlisted[alike] = self._view(default, node, name, level, above, listed=False)
+        home = node if level == self._file.home else above.home
+        ancestors = (above.id, *above.ancestors)
+        return replace(known, id=node, name=name, home=home, parent=above.id, ancestors=ancestors)
 
     def _view(self, own: Limits, node: str, name: str, level: str, above: NodeView | None, *, listed: bool) -> NodeView:
         depth, home_depth = self._depth[level], self._depth[self._file.home]

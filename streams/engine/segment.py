@@ -161,7 +161,7 @@ class Segment:
             self.emit.count("late", n=len(late.rows))
         place = rows.place[entries.row] - self.first
         self.ledger.fill(mine, entries, team, place, self.first)
-        return Watch(self.judge, rows, entries, place, late, self.offsets, self.first)
+        return Watch(self.judge, rows, entries, place, late, self.offsets, self.first, self.clock[0])
 
     def _team_days(self, rows: Rows, entries: Entries) -> I64:
         """Return the local day of each row, by the calendar of its team; any for rows without entries."""

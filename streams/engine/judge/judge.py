@@ -96,6 +96,11 @@ class Judge:
             values = {name: held[name] + amount for name, amount in more.items()}
             self._read(team, self._bucket(team, bucket, values, moment), moment)
 
+    def refused(self, row: int) -> bool:
+        """Tell whether a series is a model that its team may not use: told whatever it costs."""
+        name = self.state.series.names[row]
+        return approved(self.rules, self.state.teams.names[name.team], name.kind, name.name) is False
+
     def new(self, row: int, total: int, moment: Moment) -> bool:
         """Show a series to the detectors that has passed the next amount while it is new; tell whether it was."""
         table = self.state.series

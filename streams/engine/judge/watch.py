@@ -1,14 +1,14 @@
 """What the records of a segment put up for judgement: amounts passed, tiers crossed, dear sessions, late money."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spendbrake.streams.engine.apply import Entries, Rows
 from spendbrake.streams.engine.judge.courses import Course, ended_course
-from spendbrake.streams.engine.judge.judge import Judge
+from spendbrake.streams.engine.judge.judge import DAY_S, Judge
 from spendbrake.streams.engine.judge.late import Late
 from spendbrake.streams.engine.judge.moment import Moment
 from spendbrake.streams.engine.state.series import UNLIMITED
@@ -20,14 +20,14 @@ CLOSE, CLOCK, LATE, STEP, SESSION, CROSS, ENDED = range(7)
 """What may be up for judgement at one record, in the order in which it is judged: what the clock brings comes first."""
 
 
-@dataclass(order=True, slots=True)
-class Point:
-    """Something to judge at the record `place` of the segment.
+class Point(NamedTuple):
+    """Something to judge at the record `place` of the segment; points are judged in the order of their fields.
 
     Attributes:
         order: Among points of a kind at one record: a bucket, or the column of a series in its route.
         row: A team's or a series'.
         detail: Which of the entries of a series, or which late bucket.
+        passed: Of a session; no two points differ in it alone.
     """
 
     place: int
@@ -35,7 +35,7 @@ class Point:
     order: int
     row: int
     detail: int = 0
-    passed: Passed | None = field(default=None, compare=False)
+    passed: Passed | None = None
 
 
 class Watch:
@@ -44,15 +44,23 @@ class Watch:
     Args:
         place: Place in the segment of each entry.
         offsets: Of the segment's records.
-        first: Place of its first record in the batch.
+        first: Place of its first record in the batch; `begins_at` the clock at it.
     """
 
     def __init__(
-        self, judge: Judge, rows: Rows, entries: Entries, place: I64, late: Late, offsets: I64, first: int
+        self,
+        judge: Judge,
+        rows: Rows,
+        entries: Entries,
+        place: I64,
+        late: Late,
+        offsets: I64,
+        first: int,
+        begins_at: float,
     ) -> None:
         self.judge, self.state = judge, judge.state
         self.rows, self.entries, self.place, self.late = rows, entries, place, late
-        self.offsets, self.first = offsets, first
+        self.offsets, self.first, self.begins_at = offsets, first, begins_at
         self._courses: dict[int, Course] = {}
         self._ended: dict[int, tuple[str, I64, I64, I64]] = {}
 
@@ -114,9 +122,14 @@ class Watch:
 
     def _stepped(self, passed: NDArray[np.bool_]) -> list[int]:
         """Return the series that detectors may have to be shown; the others have passed their amounts at once."""
+        table, rules = self.state.series, self.judge.rules
         rows = np.array(_distinct(self.entries.series, passed), np.int64)
-        shown = self.state.series.shown[rows] & self.judge.rules.panel.enabled
-        self.state.series.pass_steps(rows[~shown])
+        shown = table.shown[rows] & rules.panel.enabled & (self.begins_at - table.first_at[rows] <= DAY_S)
+        cheap = shown & (table.total[rows] < rules.panel.gate.least)
+        shown &= ~cheap
+        for k in np.flatnonzero(cheap).tolist() if rules.tree.limits_models else ():
+            shown[k] = self.judge.refused(int(rows[k]))
+        table.pass_steps(rows[~shown])
         return rows[shown].tolist()  # type: ignore[no-any-return]
 
     # --- series ----------------------------------------------------------------------------------

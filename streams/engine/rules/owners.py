@@ -46,11 +46,15 @@ class Owners:
         """Return the number of the map in force at each event time; -1 before the first."""
         return np.searchsorted(self._begins, at, side="right").astype(np.int64) - 1
 
+    def number(self, at: float) -> int:
+        """Return the number of the map in force at one event time; -1 before the first."""
+        return bisect_right(self._begins, at) - 1
+
     def owner(self, key: str, number: int) -> Owner | None:
         """Return the owner of a key in map `number`."""
         return self._maps[number].get(key) if number >= 0 else None
 
     def at(self, at: float) -> dict[str, Owner]:
         """Return the whole map in force at an event time."""
-        number = bisect_right(self._begins, at) - 1
+        number = self.number(at)
         return self._maps[number] if number >= 0 else {}

@@ -154,7 +154,7 @@ class Routes:
         self, team: NodeView, names: Mapping[str, str], owned: str | None, number: int, now: float
     ) -> tuple[int, ...]:
         """Return the series of a combination of names, the team first; they are made where they are missing."""
-        chain = self.rules.tree.chain(team.id, names["project"] or None, names["key"], owned)
+        chain = self.rules.tree.chain(team, names["project"] or None, names["key"], owned)
         row = self.state.team(team.id, self.rules.calendar(team))
         own = int(self.state.teams.series[row])
         self._is_node(own, team)
@@ -186,12 +186,12 @@ class Routes:
 
         Only what is in force by the log's clock is told: a late event of an earlier owner changes nothing.
         """
-        if number != int(self.book.owners.number_at(np.array([now]))[0]):
+        if number != self.book.owners.number(now):
             return
         head, key, name = self.state.heads[team], names["key"], names["project"]
         owner = self.book.owners.owner(key, number)
         registered, environment = (owner.project, owner.environment) if owner is not None else (None, None)
-        chain = self.rules.tree.chain(view.id, registered, key, owner.node if owner is not None else None)
+        chain = self.rules.tree.chain(view, registered, key, owner.node if owner is not None else None)
         nodes = tuple(node.id for node in reversed(chain))
         if key not in nodes:
             nodes = (key, *nodes)
