@@ -67,6 +67,7 @@ class Segment:
         self.judge = Judge(state, rules, emit, routes)
         self.ledger = Ledger(state)
         self.points: list[Point] = []
+        self.closed: list[dict[str, int]] = []
 
     def run(self, rows: Rows, order: Order | None = None) -> None:
         """Apply the command that the run begins with, if any, and its usage rows."""
@@ -109,24 +110,19 @@ class Segment:
         """Find buckets and dues of teams that the clock has passed by `until`."""
         teams = self.state.teams
         n = len(teams)
-        closing = np.flatnonzero(teams.close_at[:n] <= self.until)
-        if len(closing) and not self.rules.panel.enabled:
-            teams.pass_over(closing, self.until)
-        elif len(closing):
-            for team in closing.tolist():
-                self._push_close(team)
+        team, bucket, at = teams.close_due(self.until)
+        if len(team) and self.rules.panel.enabled:
+            self.closed = teams.fine.buckets(team, bucket)
+            place = np.searchsorted(self.clock, at)
+            columns = (place.tolist(), bucket.tolist(), team.tolist())
+            for number, (where, order, row) in enumerate(zip(*columns, strict=True)):
+                heapq.heappush(self.points, Point(where, CLOSE, order, row, number))
         for team in np.flatnonzero(teams.due[:n] <= self.until).tolist():
             self._push_clock(team)
 
     def _place(self, at: float) -> int:
         """Return the first record of the run whose clock has reached `at`."""
         return bisect_left(self.clock, at)
-
-    def _push_close(self, team: int) -> None:
-        closes = float(self.state.teams.close_at[team])
-        if closes <= self.until:
-            bucket = int(self.state.teams.open[team])
-            heapq.heappush(self.points, Point(self._place(closes), CLOSE, bucket, team))
 
     def _push_clock(self, team: int) -> None:
         due = float(self.state.teams.due[team])
@@ -190,9 +186,7 @@ class Segment:
     def _judge_clock(self, point: Point, moment: Moment) -> None:
         team = point.row
         if point.kind == CLOSE:
-            self.judge.close(team, point.order, moment)
-            self.state.teams.close(team, point.order)
-            self._push_close(team)
+            self.judge.close(team, point.order, self.closed[point.detail], moment)
             self._push_clock(team)
         elif self.state.teams.due[team] <= moment.now and self.judge.tick(team, moment):
             self._push_clock(team)

@@ -80,13 +80,9 @@ class Judge:
 
     # --- readings --------------------------------------------------------------------------------
 
-    def close(self, team: int, bucket: int, moment: Moment) -> None:
+    def close(self, team: int, bucket: int, values: dict[str, int], moment: Moment) -> None:
         """Show a closed 10 s bucket to the detectors."""
-        teams = self.state.teams
-        if not self.judges(team, moment.offset):
-            return
-        values = teams.fine.bucket(team, bucket)
-        if values["calls"]:
+        if values["calls"] and self.judges(team, moment.offset):
             self._read(team, self._bucket(team, bucket, values, moment), moment)
 
     def late(self, team: int, bucket: int, more: dict[str, int], moment: Moment) -> None:
@@ -196,6 +192,8 @@ class Judge:
         self._changed(team, moment.now)
 
     def _findings(self, team: int, findings: list[Finding], moment: Moment) -> None:
+        if not findings:
+            return
         standing = self._standing_by_id(team, moment)
         for finding in findings:
             self._finding(team, finding, standing(finding.node), moment)

@@ -75,6 +75,11 @@ class Rings:
         cell, held = bucket % self.cells, 0 <= self.head[row] - bucket < self.cells
         return {name: int(field[row, cell]) if held else 0 for name, field in self.fields.items()}
 
+    def buckets(self, rows: I64, buckets: I64) -> list[dict[str, int]]:
+        """Return all fields of one bucket of each of `rows`, zeros where the row does not span it."""
+        columns = [self.at(name, rows, buckets).tolist() for name in self.fields]
+        return [dict(zip(self.fields, values, strict=True)) for values in zip(*columns, strict=True)]
+
     def at(self, name: str, rows: I64, buckets: I64) -> I64:
         """Return one bucket of each of `rows`, zero where the row does not span it."""
         head = self.head[rows]

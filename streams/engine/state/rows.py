@@ -281,5 +281,5 @@ def _complete(state: PartitionState, hours: Mapping[int, int]) -> None:
     state.hour = int(state.now // HOUR_S) if state.now else -1
     behind = [team for team, hour in hours.items() if hour < state.hour]
     state.settle_teams(np.array(behind, np.int64), state.hour)
-    for team in range(len(teams)):
-        teams.close(team, int(teams.floor[team]))
+    every = np.arange(len(teams))
+    teams.move_on(every, teams.floor[every])

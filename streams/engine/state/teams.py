@@ -8,6 +8,8 @@ from spendbrake.streams.engine.state.rings import Rings
 from spendbrake.streams.engine.state.series import DAYS, HOURS
 
 I64 = NDArray[np.int64]
+Closed = tuple[I64, I64, NDArray[np.float64]]
+"""Team, bucket and moment of buckets that have closed."""
 
 FINE_S = 10
 FINE = 128
@@ -113,25 +115,30 @@ class TeamTable:
         np.minimum.at(self.open, team, bucket)
         self.close_at[team] = (self.open[team] + 1.0) * FINE_S + self.grace[team]
 
-    def close(self, team: int, bucket: int) -> None:
-        """Move on to the oldest bucket with calls after `bucket`."""
-        after = self._next_open(team, bucket)
-        self.open[team] = after
-        self.close_at[team] = (after + 1) * FINE_S + self.grace[team] if after != NO_BUCKET else np.inf
+    def close_due(self, until: float) -> Closed:
+        """Close every bucket with calls that the clock has passed by `until`; return them, each team's in order."""
+        found: list[Closed] = []
+        closing = np.flatnonzero(self.close_at[: len(self)] <= until)
+        while len(closing):
+            found.append((closing, self.open[closing], self.close_at[closing]))
+            self.move_on(closing, self.open[closing])
+            closing = closing[self.close_at[closing] <= until]
+        if not found:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+        team, bucket, at = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return team, bucket, at
 
-    def pass_over(self, team: I64, now: float) -> None:
-        """Close buckets that nobody looks at."""
-        for each in team.tolist():
-            self.close(each, int(self.closable(now, each)))
-
-    def _next_open(self, team: int, after: int) -> int:
-        head = int(self.fine.head[team])
-        n = min(head - after, FINE)
-        if n <= 0:
-            return NO_BUCKET
-        first, calls = (head - n + 1) % FINE, self.fine.fields["calls"][team]
-        found = calls[first : first + n].nonzero()[0]
-        if len(found):
-            return head - n + 1 + int(found[0])
-        found = calls[: max(first + n - FINE, 0)].nonzero()[0]
-        return head - n + 1 + FINE - first + int(found[0]) if len(found) else NO_BUCKET
+    def move_on(self, team: I64, after: I64) -> None:
+        """Move on to the oldest bucket with calls behind `after`; `team` names each team once."""
+        calls, head = self.fine.fields["calls"], self.fine.head[team]
+        after = np.maximum(after, head - FINE)
+        self.open[team], self.close_at[team] = NO_BUCKET, np.inf
+        while len(team):  # as often as the longest run of empty buckets is long
+            after += 1
+            held = after <= head
+            team, after, head = team[held], after[held], head[held]
+            used = calls[team, after % FINE] != 0
+            here = team[used]
+            self.open[here] = after[used]
+            self.close_at[here] = (after[used] + 1.0) * FINE_S + self.grace[here]
+            team, after, head = team[~used], after[~used], head[~used]
