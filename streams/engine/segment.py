@@ -110,11 +110,11 @@ class Segment:
         """Find buckets and dues of teams that the clock has passed by `until`."""
         teams = self.state.teams
         n = len(teams)
-        team, bucket, at = teams.close_due(self.until)
-        if len(team) and self.rules.panel.enabled:
-            self.closed = teams.fine.buckets(team, bucket)
+        closing, bucket, at = teams.close_due(self.until)
+        if len(closing) and self.rules.panel.enabled:
+            self.closed = teams.fine.buckets(closing, bucket)
             place = np.searchsorted(self.clock, at)
-            columns = (place.tolist(), bucket.tolist(), team.tolist())
+            columns = (place.tolist(), bucket.tolist(), closing.tolist())
             for number, (where, order, row) in enumerate(zip(*columns, strict=True)):
                 heapq.heappush(self.points, Point(where, CLOSE, order, row, number))
         for team in np.flatnonzero(teams.due[:n] <= self.until).tolist():
