@@ -41,6 +41,9 @@ kafka-test: $(READY) ## Tests against a real Apache Kafka (Java 17 and Maven; no
 chaos: $(READY) ## Kills, freezes, restarts and failing receivers on real servers; then a recount (ARGS="--long").
 	PYTHONPATH=tests $(BIN)/python -m chaos.run $(ARGS)
 
+effects-test: $(READY) ## Tests against a real Alertmanager (Debian: prometheus-alertmanager).
+	$(BIN)/pytest -q -m alertmanager
+
 wheel-test: $(READY) ## sdist -> wheel -> a clean environment.
 	$(BIN)/pytest -q -m wheel
 
@@ -100,4 +103,4 @@ fmt: $(READY) ## Rewrite in the house format.
 ci: ## What continuous integration runs.
 	.ci/run
 
-.PHONY: help venv lock demo test kafka-test chaos wheel-test peers bench $(BENCHES:%=bench-%) bench-report lint type fmt ci
+.PHONY: help venv lock demo test kafka-test chaos effects-test wheel-test peers bench $(BENCHES:%=bench-%) bench-report lint type fmt ci

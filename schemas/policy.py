@@ -9,22 +9,18 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from spendbrake.schemas.decision import OnUnavailable, Verdict
 from spendbrake.schemas.finding import Severity
+from spendbrake.schemas.parts.destinations import Destination
+from spendbrake.schemas.parts.part import Name as Name
+from spendbrake.schemas.parts.part import Part as Part
 
 Basis = Literal["daily_forecast", "monthly_budget", "monthly_allocation", "month_over_month"]
-Name = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\s\x00-\x1f|@]+$")]
 Usd = Annotated[Decimal, Field(ge=0, le=Decimal(10) ** 9, allow_inf_nan=False)]
 UsdPerMtok = Annotated[Decimal, Field(ge=0, le=3_000, allow_inf_nan=False)]
 """At most `money.MAX_RATE`. A price per token or per thousand given by mistake is refused with it."""
-
-
-class Part(BaseModel):
-    """Every part of the file refuses names it does not know: a misspelt cap is no cap."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Calendar(Part):
@@ -176,22 +172,6 @@ class Policy(Part):
     )
     rungs: Annotated[tuple[Rung, ...], Field(min_length=1)]
     hold_s: float = Field(900, gt=0, le=7 * 86_400, description="Quiet time after which an incident's limits lift.")
-
-
-class SlackDestination(Part):
-    type: Literal["slack"]
-    channel: str
-    token_env: str = Field("SLACK_BOT_TOKEN", description="Environment variable that holds the bot token.")
-    base_url: str = "https://slack.com/api/"
-
-
-class WebhookDestination(Part):
-    type: Literal["webhook"]
-    url: str
-    secret_env: str = Field("SPENDBRAKE_WEBHOOK_SECRET", description="Environment variable with the `whsec_` secret.")
-
-
-Destination = Annotated[SlackDestination | WebhookDestination, Field(discriminator="type")]
 
 
 class PriceOverride(Part):

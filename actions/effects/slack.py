@@ -17,7 +17,8 @@ from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from spendbrake.actions.effects.base import Effect, GiveUp, Retry
-from spendbrake.actions.effects.blocks import MAX_TEXT, blocks_of, mrkdwn, title_of
+from spendbrake.actions.effects.messages.account import title_of
+from spendbrake.actions.effects.messages.blocks import MAX_TEXT, blocks_of, mrkdwn
 from spendbrake.schemas.action import Action
 
 EVENT_TYPE = "spendbrake_action"

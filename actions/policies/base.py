@@ -13,8 +13,11 @@ LIMITS = "limits"
 """Name of the effect that puts decisions before the gateways."""
 LIFT = "lift"
 """Rung in the id of an action that ends a limit."""
+RESOLVED = "resolved"
+"""Rung in the id of a notification that an alert is over, where no lift tells it."""
 NOTICE = "notice"
 """Rung in the id of a notification of a finding that came too late for a limit."""
+RESERVED = (LIFT, RESOLVED, NOTICE)
 ANY = "*"
 
 CODES: dict[Verdict, str] = {
@@ -104,7 +107,7 @@ def problems(file: PolicyFile) -> list[str]:
         place = f"policies[{policy.name}]"
         rungs = [rung.name for rung in policy.rungs]
         found += [f"{place}.rungs: name {name!r} is used more than once" for name in _repeated(rungs)]
-        found += [f"{place}.rungs: name {name!r} is reserved" for name in rungs if name in (LIFT, NOTICE)]
+        found += [f"{place}.rungs: name {name!r} is reserved" for name in rungs if name in RESERVED]
         found += [f"{place}.when.tiers: no tier {name!r}" for name in policy.when.tiers or () if name not in tiers]
         found += [f"{place}.when.levels: no level {x!r}" for x in policy.when.levels or () if x not in file.levels]
         for rung in policy.rungs:

@@ -22,14 +22,16 @@ class Climb:
     """A group in the hands of its policy; `actions` collects what follows.
 
     Args:
+        name: The policy's.
         policy: None when the file has it no longer.
         now: The log's clock; `stamp` the place of the record at hand.
     """
 
     def __init__(
-        self, policy: Policy | None, target: str, group: Group, clerk: Clerk, now: float, stamp: Stamp
+        self, name: str, policy: Policy | None, target: str, group: Group, clerk: Clerk, now: float, stamp: Stamp
     ) -> None:
         self.actions: list[Action] = []
+        self._name = name
         self._policy = policy
         self._target = target
         self._group = group
@@ -92,8 +94,18 @@ class Climb:
                 self._enforce(key, want, slot)
             elif slot is not None:
                 self._release(key, slot, why)
+        self._tell_ends(why)
         self._group.due = self._due()
         return self.actions
+
+    def _tell_ends(self, why: str) -> None:
+        """Tell of the alerts that are over to those who have heard of them, where no lift has said so."""
+        mode = self._policy.mode if self._policy is not None else "enforce"
+        for key, track in sorted(self._ended.items()):
+            if track.told and key not in self._lift_told:
+                self.actions += self._clerk.end_notices(
+                    self._name, mode, self._target, track, why, self._now, self._stamp
+                )
 
     def _end(self, key: str) -> None:
         self._ended[key] = self._group.tracks.pop(key)
@@ -171,7 +183,7 @@ class Climb:
         track = self._ended.get(slot.leader) or self._group.tracks.get(slot.leader)
         if track is not None and slot.leader not in self._lift_told:
             self._lift_told.add(slot.leader)
-            self.actions += self._clerk.lift_notices(slot.action, track)
+            self.actions += self._clerk.lift_notices(slot.action, track, over=slot.leader in self._ended)
 
     def _is_too_early(self, slot: Slot | None) -> bool:
         """Say whether a change must wait: a reader takes only later stamps."""

@@ -57,7 +57,9 @@ class Ladder:
         for policy in self._policies.values():
             for target in _targets(state, policy, finding, standing):
                 evidence = evidence or self._clerk.evidence(finding, standing)
-                climb = Climb(policy, target, state.group(policy.name, target), self._clerk, standing.now, stamp)
+                climb = Climb(
+                    policy.name, policy, target, state.group(policy.name, target), self._clerk, standing.now, stamp
+                )
                 climb.see(trigger_of(finding), finding, standing, evidence)
                 actions += climb.settle("No longer asked for")
         return actions
@@ -76,7 +78,7 @@ class Ladder:
             if not changed and (group.due is None or group.due > now):
                 continue
             policy = self._policies.get(name)
-            climb = Climb(policy, target, group, self._clerk, now, stamp)
+            climb = Climb(name, policy, target, group, self._clerk, now, stamp)
             climb.advance(standing_of)
             actions += climb.settle("The policy has been withdrawn" if policy is None else "Its time is over")
             state.drop_if_empty(name, target)
@@ -88,7 +90,7 @@ class Ladder:
         for name, target, group in list(state):
             if all(track.node != node for track in group.tracks.values()):
                 continue
-            climb = Climb(self._policies.get(name), target, group, self._clerk, now, stamp)
+            climb = Climb(name, self._policies.get(name), target, group, self._clerk, now, stamp)
             climb.end_node(node)
             actions += climb.settle(f"{node} has been removed")
             state.drop_if_empty(name, target)
@@ -108,7 +110,7 @@ class Ladder:
         Raises:
             KeyError: there is no such policy.
         """
-        climb = Climb(self._policies[policy], target, state.group(policy, target), self._clerk, now, stamp)
+        climb = Climb(policy, self._policies[policy], target, state.group(policy, target), self._clerk, now, stamp)
         climb.exempt(until)
         actions = climb.settle(why)
         state.drop_if_empty(policy, target)
@@ -128,7 +130,7 @@ class Ladder:
         trigger = trigger_of(finding)
         for policy in self._policies.values():
             for target in _holders(state, policy, trigger, finding.node):
-                climb = Climb(policy, target, state.group(policy.name, target), self._clerk, now, stamp)
+                climb = Climb(policy.name, policy, target, state.group(policy.name, target), self._clerk, now, stamp)
                 climb.resolve(trigger)
                 actions += climb.settle(finding.reason)
                 state.drop_if_empty(policy.name, target)

@@ -4,13 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from spendbrake.actions.policies.base import LIFT, LIMITS, action_id, code_of
+from spendbrake.actions.policies.base import LIFT, LIMITS, RESOLVED, action_id, code_of
 from spendbrake.actions.policies.state import Slot, Track
 from spendbrake.actions.policies.target import scope_label, scope_of
-from spendbrake.schemas.action import Action
+from spendbrake.schemas.action import Action, Mode
 from spendbrake.schemas.decision import Scope, Stamp
 from spendbrake.schemas.finding import Finding
-from spendbrake.schemas.policy import Limit, Policy, PolicyFile, SlackDestination
+from spendbrake.schemas.parts.destinations import SlackDestination
+from spendbrake.schemas.policy import Limit, Policy, PolicyFile
 from spendbrake.schemas.standing import Standing
 
 NOTICE_LIFE_S = 86_400.0
@@ -65,6 +66,7 @@ class Clerk:
         return {
             "node_name": standing.name,
             "level": standing.level,
+            "ancestors": list(standing.ancestors),
             "budget_period": standing.period,
             "month_to_date_nano": standing.month_to_date,
             "budget_nano": standing.budget,
@@ -107,42 +109,38 @@ class Clerk:
             params={},
         )
 
-    def lift_notices(self, lift: Action, track: Track) -> list[Action]:
-        """Return the news of a lift for everyone who has heard of the limit."""
+    def lift_notices(self, lift: Action, track: Track, *, over: bool) -> list[Action]:
+        """Return the news of a lift for everyone who has heard of the limit; `over` = its alert has ended with it."""
+        scope = scope_label(lift.scope, self._non_production)
+        base = replace(lift, params={"scope": scope, "ends_at": lift.time, "resolved": over}, evidence=track.evidence)
+        return self._addressed(base, track.told, lift.time)
+
+    def end_notices(
+        self, policy: str, mode: Mode, target: str, track: Track, why: str, now: float, stamp: Stamp
+    ) -> list[Action]:
+        """Return the news that an alert is over for everyone who has heard of it, where no lift tells it."""
         base = replace(
-            lift,
-            params={"scope": scope_label(lift.scope, self._non_production), "ends_at": lift.time},
+            _unlimited(policy, mode, target, track, now, stamp),
+            rung=RESOLVED,
+            severity="info",
+            reason=why,
+            reset_at=None,
+            params={"scope": "all", "ends_at": now, "resolved": True},
             evidence=track.evidence,
         )
-        return self._addressed(base, track.told, lift.time)
+        return self._addressed(base, track.told, now)
 
     def _action(self, want: Want, now: float, stamp: Stamp) -> Action:
         track, limit = want.track, want.limit
         verdict = limit.verdict if limit is not None else "allow"
-        action = Action(
-            id="",
-            time=now,
-            team=track.team,
-            node=want.target,
-            effect=LIMITS,
-            policy=want.policy.name,
+        action = replace(
+            _unlimited(want.policy.name, want.policy.mode, want.target, track, now, stamp),
             rung=want.rung,
-            severity=track.severity,
             verdict=verdict,
-            reason=track.reason,
-            finding=track.finding,
-            stamp=stamp,
-            partition=track.partition,
             expires_at=want.ends_at,
             scope=want.scope,
             params=_limit_params(limit) if limit is not None else {},
             code=code_of(verdict, track.tier),
-            incident=track.incident,
-            tier=track.tier,
-            period=track.period,
-            turn=track.turn,
-            reset_at=track.ends_at,
-            mode=want.policy.mode,
         )
         return replace(action, id=_id(action, want.rung, ""))
 
@@ -165,6 +163,33 @@ class Clerk:
             )
             for name, place in known
         ]
+
+
+def _unlimited(policy: str, mode: Mode, target: str, track: Track, now: float, stamp: Stamp) -> Action:
+    """Return what all actions of a track have in common; it orders nothing yet, and has no id."""
+    return Action(
+        id="",
+        time=now,
+        team=track.team,
+        node=target,
+        effect=LIMITS,
+        policy=policy,
+        rung="",
+        severity=track.severity,
+        verdict="allow",
+        reason=track.reason,
+        finding=track.finding,
+        stamp=stamp,
+        partition=track.partition,
+        expires_at=now,
+        code=code_of("allow", None),
+        incident=track.incident,
+        tier=track.tier,
+        period=track.period,
+        turn=track.turn,
+        reset_at=track.ends_at,
+        mode=mode,
+    )
 
 
 def _limit_params(limit: Limit) -> dict[str, Any]:

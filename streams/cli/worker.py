@@ -29,7 +29,9 @@ class Name(StrEnum):
 
 def worker(
     name: Annotated[Name, typer.Argument(help="Which worker.")],
-    group: Annotated[str, typer.Option("--class", help="For act: limits, slack or webhook.")] = "limits",
+    group: Annotated[
+        str, typer.Option("--class", help="For act: limits, slack, webhook, pagerduty, email, ticket or alertmanager.")
+    ] = "limits",
 ) -> None:
     """Run one worker until it is told to stop."""
     run(_worker(name, group))

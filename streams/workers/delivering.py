@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
+from spendbrake.actions.delivery.retry import Backoff
 from spendbrake.actions.effects.limits import Limits
 from spendbrake.actions.gateway.lease import LeaseWatch
 from spendbrake.actions.gateway.store import AsyncStore
@@ -22,7 +23,8 @@ from spendbrake.streams.transport.producer import Outbox, Sender
 from spendbrake.streams.transport.store import RowLog, declare_table
 from spendbrake.streams.workers.act import Acknowledge, ActLimits, Bury, LeaseMetrics
 from spendbrake.streams.workers.deployment import GROUPS, LEDGER, Broker, Place, admitted
-from spendbrake.streams.workers.notify.destinations import Destinations, Secrets
+from spendbrake.streams.workers.notify.building import Secrets, Tools
+from spendbrake.streams.workers.notify.destinations import Destinations
 from spendbrake.streams.workers.notify.ledger import Ledgers
 from spendbrake.streams.workers.notify.pulse import Pulse
 from spendbrake.streams.workers.notify.worker import Notify, Publish
@@ -59,7 +61,7 @@ async def notify_service(
     wall: Callable[[], float],
     secrets: Secrets,
 ) -> Service:
-    """Build the worker that brings notifications to one class of destinations, `slack` or `webhook`.
+    """Build the worker that brings notifications to one class of destinations, such as `slack`.
 
     Args:
         wall: Epoch seconds UTC. Notifications expire by it; in a simulation by the trace's time.
@@ -77,15 +79,14 @@ async def notify_service(
     topic = place.topic(ACTIONS.name)
     app = new_app(name, broker, place, settings, topic)
     app.delivery.limits = Reading(offsets=settings.burn.max_pending_offsets, age_s=NOTICE_LIFE_S)
-    clock = None if place.simulation else wall
-    destinations = _destinations(class_name, versions, secrets, metrics, wall, clock)
+    clock, tools = None if place.simulation else wall, Tools(secrets, wall, settings.webhook.allowed)
+    destinations = _destinations(class_name, versions, tools, metrics, clock)
     writer, ledgers = uuid.uuid4().hex, Ledgers()
-    table = declare_table(app, LEDGER, partitions=place.partitions, rows=ledgers)
     pulse = Pulse(time.monotonic, settings.group.session_timeout_s / 2)
     notify = Notify(
         destinations,
         ledgers,
-        RowLog(table, cast(Sender, app.producer), writer),
+        _ledger_log(app, place, ledgers, writer),
         _publish(app, place, writer),
         _bury(app, place),
         _acknowledge(app),
@@ -93,6 +94,7 @@ async def notify_service(
         metrics,
         clock=clock,
         pulse=pulse,
+        backoff=_backoff(class_name, settings),
         grace_s=0.4 * settings.group.session_timeout_s,
     )
     # In a simulation nothing expires: its logs keep everything.
@@ -102,20 +104,31 @@ async def notify_service(
     return Service(name, app, notify, topic)
 
 
+def _backoff(class_name: str, settings: Settings) -> Backoff | None:
+    """Return how often and when actions of a class are tried again; None = as all are."""
+    if class_name != "webhook":
+        return None
+    given = settings.webhook
+    return Backoff(attempts=1 + given.retries, first_s=given.first_retry_s, longest_s=given.longest_retry_s)
+
+
+def _ledger_log(app: ChunkApp, place: Place, ledgers: Ledgers, writer: str) -> RowLog:
+    table = declare_table(app, LEDGER, partitions=place.partitions, rows=ledgers)
+    return RowLog(table, cast(Sender, app.producer), writer)
+
+
 def _destinations(
     class_name: str,
     versions: Versions,
-    secrets: Secrets,
+    tools: Tools,
     metrics: Metrics,
-    wall: Callable[[], float],
     clock: Callable[[], float] | None,
 ) -> Destinations:
     return Destinations(
         class_name,
         lambda now: versions.book.at(now).file.destinations,
-        secrets,
+        tools,
         metrics,
-        wall=wall,
         clock=clock or (lambda: float("-inf")),
         timer=time.perf_counter,
     )

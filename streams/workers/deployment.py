@@ -16,7 +16,9 @@ from spendbrake.streams.workers.versions import Versions, control_record
 
 STATE = "state"
 LEDGER = "ledger"
-GROUPS: dict[str, str] = {"burn": STATE, "parents": STATE, "act-slack": LEDGER, "act-webhook": LEDGER}
+CLASSES = ("slack", "webhook", "pagerduty", "email", "ticket", "alertmanager")
+"""Classes of notifications: one app each, so that a receiver that is down delays no other."""
+GROUPS: dict[str, str] = {"burn": STATE, "parents": STATE, **{f"act-{name}": LEDGER for name in CLASSES}}
 """Consumer groups with a table: group without the deployment's prefix -> name of the table."""
 
 

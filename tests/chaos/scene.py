@@ -82,6 +82,8 @@ class Scene(Deployment):
             directory,
             company.policy(slack.base_url, webhook.url),
             HOOK_SECRET=HOOK_SECRET,
+            SPENDBRAKE_WEBHOOK__ALLOWED='["127.0.0.0/8"]',
+            SPENDBRAKE_WEBHOOK__FIRST_RETRY_S="1",
             BOT_TOKEN=BOT_TOKEN,
             SPENDBRAKE_METRICS__PORT="0",
         )

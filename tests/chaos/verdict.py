@@ -8,7 +8,7 @@ from chaos.company import HOOK, MODELS, OPS, TIERS, Company
 from chaos.recount import Expected, Series, Turn, limit_of
 from chaos.scene import Scene
 from spendbrake.actions.delivery.chain import verify
-from spendbrake.actions.policies.base import LIFT
+from spendbrake.actions.policies.base import LIFT, RESOLVED
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.result import Result
@@ -170,6 +170,8 @@ def _alternate(verdict: Verdict, turns: set[Turn], expected: Expected, company: 
 
 def notices(turns: Iterable[Turn]) -> Iterator[Notice]:
     """Yield the notifications that tiers must cause, by the company's policies."""
+    turns = list(turns)
+    told = {(turn.node, turn.tier, turn.number) for turn in turns if turn.told}
     for turn in turns:
         opens = turn.number % 2 == 1
         for destination in (OPS, HOOK):
@@ -178,6 +180,8 @@ def notices(turns: Iterable[Turn]) -> Iterator[Notice]:
                 yield "cap", turn.node, turn.tier, number, rung, destination
             elif opens and turn.told:
                 yield "tell", turn.node, turn.tier, turn.number, "say", destination
+            elif not opens and (turn.node, turn.tier, turn.number - 1) in told:
+                yield "tell", turn.node, turn.tier, turn.number - 1, RESOLVED, destination
 
 
 def _effects(verdict: Verdict, scene: Scene, turns: set[Turn]) -> None:

@@ -49,6 +49,8 @@ class Deployment:
             "SPENDBRAKE_DATA_DIR": str(directory / "data"),
             "SPENDBRAKE_GROUP__SESSION_TIMEOUT_S": "6",
             "SPENDBRAKE_GROUP__HEARTBEAT_INTERVAL_S": "1",
+            "SPENDBRAKE_WEBHOOK__ALLOWED": '["127.0.0.0/8"]',
+            "SPENDBRAKE_WEBHOOK__FIRST_RETRY_S": "1",
             "HOOK_SECRET": SECRET,
             "BOT_TOKEN": slack.token,
         }

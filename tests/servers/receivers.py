@@ -7,6 +7,7 @@ connection), `refuse` (breaks the connection before it takes anything in).
 
 import asyncio
 import json
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ class Served(AbstractContextManager["Served"]):
         self.faults: list[Fault] = []
         self.played: Counter[Fault] = Counter()
         self.retry_after = "0"
+        self.tls: ssl.SSLContext | None = None
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -63,7 +65,7 @@ class Served(AbstractContextManager["Served"]):
         app.add_routes(self.routes())
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", self.port)
+        site = web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=self.tls)
         await site.start()
         self.port = runner.addresses[0][1]
         self._ready.set()
@@ -228,6 +230,7 @@ class WebhookServer(Served):
         self.seen: Counter[str] = Counter()
         self.events: list[dict[str, Any]] = []
         self.sizes: list[int] = []
+        self.raw: list[tuple[Mapping[str, str], bytes]] = []
 
     @property
     def url(self) -> str:
@@ -244,6 +247,7 @@ class WebhookServer(Served):
         if fault in ("500", "429"):
             return web.Response(status=int(fault), headers={"Retry-After": self.retry_after})
         body = await request.read()
+        self.raw.append((dict(request.headers), body))
         try:
             event = Webhook(self.secret).verify(body, dict(request.headers))
         except WebhookVerificationError:

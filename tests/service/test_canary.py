@@ -12,7 +12,11 @@ import pytest
 import structlog
 
 from servers.valkey import Valkey
+from spendbrake.actions.effects.alertmanager import Server
+from spendbrake.actions.effects.email import Post
+from spendbrake.actions.effects.pagerduty import Integration
 from spendbrake.actions.effects.slack import Workspace
+from spendbrake.actions.effects.ticket import Tracker
 from spendbrake.actions.effects.webhook import Endpoint
 from spendbrake.actions.gateway.addresses import AddressBook
 from spendbrake.actions.gateway.guard import Guard
@@ -146,7 +150,11 @@ def test_a_redis_that_refuses_our_password_is_told_without_it() -> None:
 
 
 def test_what_effects_are_given_shows_no_secret() -> None:
-    silent(repr(Workspace(token=CANARY)) + repr(Endpoint(url="https://example.com", secret=CANARY)))
+    post = Post(host="mail", port=25, tls="none", sender="a@example.com", password=CANARY)
+    tracker = Tracker(system="github", url="https://example.com", project="a/b", token=CANARY)
+    server = Server(url="https://example.com", token=CANARY)
+    silent(repr(post) + repr(tracker) + repr(server) + repr(Integration(routing_key=CANARY)))
+    silent(repr(Workspace(token=CANARY)) + repr(Endpoint(url="https://example.com", secrets=(CANARY,))))
 
 
 @pytest.mark.parametrize(

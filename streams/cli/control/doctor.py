@@ -68,9 +68,18 @@ async def _versions(broker: Any, place: Any) -> AsyncIterator[Check]:
     yield "ok", "policy", f"version {rules.version} in force, {len(versions.owners)} versions of owners"
     file: PolicyFile = rules.file
     for name, destination in file.destinations.items():
-        variable = getattr(destination, "token_env", None) or getattr(destination, "secret_env", "")
-        if variable and named_secret(variable) is None:
+        for variable in sorted(_variables(destination)):
+            if named_secret(variable) is not None:
+                continue
             yield "warn", "destinations", f"{name}: {variable} is not set in this environment"
+
+
+def _variables(destination: Any) -> set[str]:
+    """Return the variables a destination reads; a mail server without a username asks for no password."""
+    named = {name: getattr(destination, name) for name in type(destination).model_fields if name.endswith("_env")}
+    if destination.type == "email" and destination.username is None:
+        del named["password_env"]
+    return {variable for variable in named.values() if variable is not None}
 
 
 async def _horizon(config: Any, place: Any, broker: Any) -> AsyncIterator[Check]:

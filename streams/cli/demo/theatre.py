@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, cast
 
@@ -70,6 +71,8 @@ class Demo:
         given = {"data_dir": Path(folder), "broker": self.broker or "embedded://", "redis": self.redis or "embedded://"}
         given |= {"prefix": f"{PREFIX}{secrets.token_hex(4)}-", "partitions": PARTITIONS, "republish_s": 1.0}
         given["burn"] = config.burn.model_copy(update={"snapshot_interval_s": 1.0, "dedupe_blocks": 16})
+        # The on-call of the demo is a receiver on loopback.
+        given["webhook"] = config.webhook.model_copy(update={"allowed": (ip_network("127.0.0.0/8"),)})
         return config.model_copy(update=given)
 
 

@@ -6,21 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from pydantic import SecretStr
 
 from spendbrake.actions.effects.base import Effect, GiveUp, effect_class
 from spendbrake.schemas.action import Action
-from spendbrake.schemas.policy import Destination, SlackDestination, WebhookDestination
+from spendbrake.schemas.parts.destinations import Destination
 from spendbrake.streams.metrics import Metrics
+from spendbrake.streams.workers.notify.building import Tools, Unusable, effect_of
 
 LOG = structlog.get_logger("spendbrake.notify")
-Secrets = Callable[[str], SecretStr | None]
 InForce = Callable[[float], Mapping[str, Destination]]
 """All destinations of the policy in force at a time, epoch seconds UTC; the same object for the same policy."""
-
-
-class Unusable(ValueError):
-    """A destination cannot be served as it is configured."""
 
 
 @dataclass(slots=True)
@@ -41,8 +36,7 @@ class Destinations(Effect):
 
     Args:
         kind: The effect's name.
-        secrets: Values of the variables the policy file names.
-        wall: Epoch seconds UTC, for signatures.
+        tools: What its effects are made with.
         clock: Epoch seconds UTC by which policies come into force; actions' own times may be ahead of it.
         timer: Seconds, for measuring.
     """
@@ -51,17 +45,16 @@ class Destinations(Effect):
         self,
         kind: str,
         in_force: InForce,
-        secrets: Secrets,
+        tools: Tools,
         metrics: Metrics,
         *,
-        wall: Callable[[], float],
         clock: Callable[[], float],
         timer: Callable[[], float],
     ) -> None:
         self.name = kind
         self.takes_ids = bool(effect_class(kind).takes_ids)
-        self._in_force, self._secrets, self._metrics = in_force, secrets, metrics
-        self._wall, self._clock, self._timer = wall, clock, timer
+        self._in_force, self._tools, self._metrics = in_force, tools, metrics
+        self._clock, self._timer = clock, timer
         self._now = float("-inf")
         self._places: Mapping[str, Destination] | None = None
         self._receivers: dict[str, _Receiver] = {}
@@ -119,7 +112,7 @@ class Destinations(Effect):
 
     def _made(self, name: str, place: Destination) -> _Receiver:
         try:
-            return _Receiver(place, effect_of(name, place, self._secrets, self._wall))
+            return _Receiver(place, effect_of(name, place, self._tools))
         except Unusable as error:
             LOG.error("a destination cannot be used", destination=name, reason=str(error))
             return _Receiver(place, None, str(error))
@@ -131,38 +124,3 @@ class Destinations(Effect):
             close = getattr(receiver.effect, "aclose", None)
             if close is not None:
                 await close()
-
-
-def effect_of(name: str, place: Destination, secrets: Secrets, wall: Callable[[], float]) -> Effect:
-    """Return the effect that serves one destination; only the client it needs is loaded.
-
-    Raises:
-        Unusable: its secret is missing or is none.
-    """
-    if isinstance(place, SlackDestination):
-        return _slack(name, place, secrets)
-    return _webhook(name, place, secrets, wall)
-
-
-def _slack(name: str, place: SlackDestination, secrets: Secrets) -> Effect:
-    from spendbrake.actions.effects.slack import Slack, Workspace
-
-    return Slack({name: Workspace(token=_secret(name, place.token_env, secrets), base_url=place.base_url)})
-
-
-def _webhook(name: str, place: WebhookDestination, secrets: Secrets, wall: Callable[[], float]) -> Effect:
-    from spendbrake.actions.effects.webhook import Endpoint, Webhook
-
-    secret = _secret(name, place.secret_env, secrets)
-    try:
-        return Webhook({name: Endpoint(url=place.url, secret=secret)}, clock=wall)
-    except Exception as error:  # its text may quote the secret
-        what = f"{place.secret_env} holds no webhook secret (whsec_ and base64): {type(error).__name__}"
-        raise Unusable(f"destination {name!r}: {what}") from None
-
-
-def _secret(name: str, variable: str, secrets: Secrets) -> str:
-    value = secrets(variable)
-    if value is None:
-        raise Unusable(f"destination {name!r}: the environment variable {variable} is not set")
-    return value.get_secret_value()

@@ -1,11 +1,13 @@
 """Notifications as the ladder makes them."""
 
 from dataclasses import replace
+from ipaddress import ip_network
 from typing import Any
 
 from spendbrake.schemas.action import Action
 from unit.policies.cases import CAP, Team, anomaly, budget, decisions, notices, policy_file
 
+LOOPBACK = (ip_network("127.0.0.0/8"),)
 SECRET = "whsec_c3BlbmRicmFrZS10ZXN0LXNlY3JldC0wMTIzNA=="
 CRITICAL = {
     "name": "critical",
@@ -14,7 +16,7 @@ CRITICAL = {
         {
             "name": "slow-dev",
             "limit": {"verdict": "throttle", "max_rps": 10, "scope": {"environment": ["non-prod"]}},
-            "notify": ["automation", "ops"],
+            "notify": ["automation", "ops", "pager", "finance", "backlog", "prometheus"],
         }
     ],
 }
@@ -30,12 +32,30 @@ NODES = {
 }
 
 
-def alert(effect: str, **evidence: Any) -> Action:
-    """The tier at 90 % of the budget is reached: 451,200 of 500,000; dev calls are held to ten a second."""
-    team = Team(policy_file(CRITICAL, **NODES))
-    place = {"node": "org-1234-bg-payments", "ancestors": ("org-1234",)}
+DESTINATIONS: dict[str, dict[str, Any]] = {
+    "ops": {"type": "slack", "channel": "#payments-ops"},
+    "automation": {"type": "webhook", "url": "http://127.0.0.1:1/hook"},
+    "pager": {"type": "pagerduty"},
+    "finance": {"type": "email", "host": "127.0.0.1", "sender": "brake@example.com", "to": ["cfo@example.com"]},
+    "backlog": {"type": "ticket", "system": "github", "project": "acme/spend"},
+    "prometheus": {"type": "alertmanager", "url": "http://127.0.0.1:1"},
+}
+PLACE = {"node": "org-1234-bg-payments", "ancestors": ("org-1234",)}
+
+
+def story(effect: str, **evidence: Any) -> tuple[Action, Action]:
+    """The tier at 90 % of the budget is reached, 451,200 of 500,000, dev calls are held to ten a second; a top-up."""
+    team = Team(policy_file(CRITICAL, **NODES, destinations=DESTINATIONS))
     finding = budget("critical", node="org-1234-bg-payments", evidence={"top": TOP, **evidence})
-    return next(action for action in team.sees(finding, 1_000.0, **place) if action.effect == effect)
+    begins = team.sees(finding, 1_000.0, **PLACE)
+    ends = team.sees(replace(finding, state="resolve", turn=2, reason="topped up"), 2_000.0, **PLACE)
+    first, last = (next(each for each in actions if each.effect == effect) for actions in (begins, ends))
+    return first, last
+
+
+def alert(effect: str, **evidence: Any) -> Action:
+    """The first news of the story."""
+    return story(effect, **evidence)[0]
 
 
 def incident(effect: str, **changes: Any) -> Action:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from servers.receivers import SlackServer
 from spendbrake.actions.effects.base import GiveUp, Retry
-from spendbrake.actions.effects.blocks import blocks_of, mrkdwn
+from spendbrake.actions.effects.messages.blocks import blocks_of, mrkdwn
 from spendbrake.actions.effects.slack import Slack, Workspace
 from unit.effects.cases import TOP, alert, incident, lift
 

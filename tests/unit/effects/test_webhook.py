@@ -1,17 +1,23 @@
 """The webhook against an endpoint that verifies signatures."""
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from time import time as wall_clock
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from servers.receivers import WebhookServer
 from spendbrake.actions.effects.base import GiveUp, Retry
-from spendbrake.actions.effects.webhook import MAX_BYTES, Endpoint, Webhook, body_of, data_of
-from unit.effects.cases import SECRET, TOP, alert, incident, lift
+from spendbrake.actions.effects.messages.payload import MAX_BYTES, body_of, data_of
+from spendbrake.actions.effects.webhook import Endpoint, Webhook
+from unit.effects.cases import LOOPBACK, SECRET, TOP, alert, incident, lift
+
+OTHER = "whsec_" + "QUJD" * 8
 
 
 @pytest.fixture
@@ -21,8 +27,12 @@ def endpoint() -> Iterator[WebhookServer]:
 
 
 @asynccontextmanager
-async def webhook(url: str, secret: str = SECRET, clock: Callable[[], float] = wall_clock, timeout_s: float = 5.0):
-    effect = Webhook({"automation": Endpoint(url=url, secret=secret)}, clock=clock, timeout_s=timeout_s)
+async def webhook(
+    url: str, *secrets: str, clock: Callable[[], float] = wall_clock, timeout_s: float = 5.0, **options: Any
+):
+    place = Endpoint(url=url, secrets=secrets or (SECRET,))
+    options = {"allowed": LOOPBACK} | options
+    effect = Webhook({"automation": place}, clock=clock, timeout_s=timeout_s, **options)
     try:
         yield effect
     finally:
@@ -78,11 +88,19 @@ def test_a_body_is_cut_to_size_but_never_its_core() -> None:
     body = body_of(big)
     data = json.loads(body)["data"]
     assert len(body) <= MAX_BYTES
-    assert data["truncated"] is True
-    assert data["monthly_allocation"] == 500_000
-    small = body_of(replace(big, node="n" * 30_000))
-    assert json.loads(small)["data"]["current_usage"] == 451_200
+    assert data["truncated"] == ["contributors", "reason"]
+    assert (data["monthly_allocation"], data["contributors"]) == (500_000, [])
+    small = body_of(replace(big, node="n" * 30_000, params={**big.params, "notify": ["a@example.com"] * 3_000}))
+    core = json.loads(small)["data"]
+    assert core["current_usage"] == 451_200
+    assert {"allocation_id", "notify", "reason", "node"} <= set(core["truncated"])
     assert len(small) <= MAX_BYTES
+    assert "truncated" not in json.loads(body_of(alert("webhook")))["data"]
+
+
+def test_a_long_reason_is_said_to_be_cut() -> None:
+    data = json.loads(body_of(replace(alert("webhook"), reason="why " * 1_000)))["data"]
+    assert (len(data["reason"]), data["truncated"], len(data["contributors"])) == (2_000, ["reason"], 2)
 
 
 async def test_a_post_is_signed_and_carries_the_actions_id(endpoint: WebhookServer) -> None:
@@ -96,7 +114,7 @@ async def test_a_post_is_signed_and_carries_the_actions_id(endpoint: WebhookServ
 
 
 async def test_a_wrong_secret_is_given_up(endpoint: WebhookServer) -> None:
-    async with webhook(endpoint.url, secret="whsec_" + "QUJD" * 8) as effect:
+    async with webhook(endpoint.url, OTHER) as effect:
         with pytest.raises(GiveUp, match="401"):
             await effect.carry_out(alert("webhook"))
     assert endpoint.refused == 1
@@ -167,3 +185,31 @@ async def test_a_destination_that_is_not_configured_is_given_up(endpoint: Webhoo
     async with webhook(endpoint.url) as effect:
         with pytest.raises(GiveUp, match="elsewhere"):
             await effect.carry_out(replace(alert("webhook"), destination="elsewhere"))
+
+
+async def test_several_secrets_sign_so_that_a_receiver_may_go_over(endpoint: WebhookServer) -> None:
+    async with webhook(endpoint.url, OTHER, SECRET) as effect:
+        await effect.carry_out(alert("webhook"))
+        endpoint.secret = OTHER
+        await effect.carry_out(replace(alert("webhook"), id="2" * 32))
+    assert (endpoint.seen.total(), endpoint.refused) == (2, 0)
+
+
+async def test_an_ed25519_key_signs_what_its_public_key_verifies(endpoint: WebhookServer) -> None:
+    key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    secret = "whsk_" + b64encode(bytes(range(32))).decode()
+    action = alert("webhook")
+    async with webhook(endpoint.url, secret, SECRET) as effect:
+        await effect.carry_out(action)
+    headers, body = endpoint.raw[-1]
+    first, second = headers["webhook-signature"].split(" ")
+    assert (first.partition(",")[0], second.partition(",")[0]) == ("v1a", "v1")
+    signed = f"{action.id}.{headers['webhook-timestamp']}.".encode() + body
+    key.public_key().verify(b64decode(first.partition(",")[2]), signed)
+
+
+@pytest.mark.parametrize("secret", ["whsk_", "whsk_AAAA", "whsec_", "whsec_a"])
+def test_a_secret_that_is_none_is_refused(secret: str) -> None:
+    with pytest.raises(ValueError):
+        Webhook({"automation": Endpoint(url="https://example.com", secrets=(secret,))}, clock=wall_clock)
+    assert secret not in repr(Endpoint(url="https://example.com", secrets=(secret + "x",)))

@@ -9,11 +9,12 @@ from pydantic import SecretStr
 
 from servers.receivers import WebhookServer
 from spendbrake.actions.delivery.port import GiveUp
-from spendbrake.schemas.policy import Destination, SlackDestination, WebhookDestination
+from spendbrake.schemas.parts.destinations import Destination, SlackDestination, WebhookDestination
 from spendbrake.streams.metrics import Metrics
-from spendbrake.streams.workers.notify.destinations import Destinations, Unusable, effect_of
+from spendbrake.streams.workers.notify.building import Tools, Unusable, effect_of
+from spendbrake.streams.workers.notify.destinations import Destinations
 from unit.delivery.test_runner import ACTION
-from unit.effects.cases import SECRET, alert
+from unit.effects.cases import LOOPBACK, SECRET, alert
 
 EVENT = replace(alert("webhook"), time=1_000.0)
 
@@ -35,7 +36,7 @@ class Policies:
 def destinations(policies: Policies, clock: Any = lambda: 0.0, **secrets: str) -> Destinations:
     values = {name: SecretStr(value) for name, value in {"HOOK_SECRET": SECRET, **secrets}.items()}
     return Destinations(
-        "webhook", policies, values.get, Metrics(), wall=lambda: 1_000.0, clock=clock, timer=lambda: 0.0
+        "webhook", policies, Tools(values.get, lambda: 1_000.0, LOOPBACK), Metrics(), clock=clock, timer=lambda: 0.0
     )
 
 
@@ -59,8 +60,8 @@ async def test_a_missing_secret_ends_its_own_actions_with_the_name_of_the_variab
 @pytest.mark.parametrize("value", ["whsec_", "whsec_a", "whsec_abcde"])
 def test_a_secret_that_is_none_is_not_shown(value: str) -> None:
     with pytest.raises(Unusable, match="HOOK_SECRET holds no webhook secret") as caught:
-        effect_of("automation", hook("http://127.0.0.1:1"), lambda _: SecretStr(value), lambda: 0.0)
-    assert value not in str(caught.value).replace("(whsec_ and base64)", "")
+        effect_of("automation", hook("http://127.0.0.1:1"), Tools(lambda _: SecretStr(value), lambda: 0.0))
+    assert value not in str(caught.value).replace("(whsec_ or whsk_, and base64)", "")
 
 
 async def test_a_name_that_the_policy_does_not_have_ends_the_action() -> None:
@@ -99,7 +100,7 @@ async def test_a_call_under_way_ends_with_the_connections_it_began_with(servers:
     now = [0.0]
     policies = Policies((0.0, {"automation": hook(one.url)}), (2_000.0, {"automation": hook(two.url)}))
     effect = destinations(policies, lambda: now[0])
-    effect._wall = lambda: 0.0
+    effect._tools = Tools(effect._tools.secrets, lambda: 0.0, LOOPBACK)
     under_way = asyncio.create_task(effect.carry_out(EVENT))
     while not one.refused:
         await asyncio.sleep(0.001)
@@ -115,15 +116,15 @@ async def test_a_call_under_way_ends_with_the_connections_it_began_with(servers:
 def test_a_slack_destination_needs_its_token() -> None:
     place = SlackDestination(type="slack", channel="#ops")
     with pytest.raises(Unusable, match="SLACK_BOT_TOKEN is not set"):
-        effect_of("ops", place, lambda _: None, lambda: 0.0)
-    assert effect_of("ops", place, lambda _: SecretStr("xoxb-1"), lambda: 0.0).name == "slack"
+        effect_of("ops", place, Tools(lambda _: None, lambda: 0.0))
+    assert effect_of("ops", place, Tools(lambda _: SecretStr("xoxb-1"), lambda: 0.0)).name == "slack"
 
 
 def test_what_a_class_promises_is_what_its_effect_promises() -> None:
     nothing = Policies((0.0, {}))
     for kind, takes_ids in (("slack", False), ("webhook", True)):
         made = Destinations(
-            kind, nothing, lambda _: None, Metrics(), wall=lambda: 0.0, clock=lambda: 0.0, timer=lambda: 0.0
+            kind, nothing, Tools(lambda _: None, lambda: 0.0), Metrics(), clock=lambda: 0.0, timer=lambda: 0.0
         )
         assert (made.name, made.takes_ids) == (kind, takes_ids)
     assert ACTION.effect not in ("slack", "webhook")

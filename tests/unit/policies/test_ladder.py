@@ -204,9 +204,10 @@ def test_two_changes_at_one_stamp_reach_a_reader_that_takes_only_later_stamps() 
     team = Team(policy_file(CAP))
     ladder, stamp = Ladder(team.file), Stamp(epoch=1, offset=7)
     ladder.answer(team.state, budget(), standing(5.0), stamp)
-    assert ladder.answer(team.state, budget(state="resolve", turn=2), standing(5.0), stamp) == []
+    told = ladder.answer(team.state, budget(state="resolve", turn=2), standing(5.0), stamp)
+    assert [(action.effect, action.rung) for action in told] == [("slack", "resolved"), ("webhook", "resolved")]
     assert team.state.next_due() == 5.0
-    (lift, *_) = ladder.tick(team.state, 6.0, replace(stamp, offset=8), lambda node: standing(6.0))
+    (lift,) = ladder.tick(team.state, 6.0, replace(stamp, offset=8), lambda node: standing(6.0))
     assert lift.verdict == "allow"
 
 

@@ -7,11 +7,9 @@ from datetime import UTC, datetime
 from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
+from spendbrake.actions.delivery.alert import LIFT, RESOLVED, is_over
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.money import NanoUsd, to_usd
-
-LIFT = "lift"
-"""Rung of an action that tells of the end of a limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +87,8 @@ def limit_text(action: Action) -> str:
     """Return what is done about it, in plain words."""
     if action.rung == LIFT:
         return "The limit has been lifted."
+    if action.rung == RESOLVED:
+        return "Nothing more: it is over."
     scope = action.params.get("scope", "all")
     calls = "all calls" if scope == "all" else f"{scope} calls"
     match action.verdict:
@@ -104,6 +104,18 @@ def limit_text(action: Action) -> str:
             return f"Blocked {calls} of {action.node}."
         case _:
             return "No limit has been put in place."
+
+
+def title_of(action: Action) -> str:
+    """Return the headline: severity and node; of news that something has ended, that it has."""
+    return f"{status_of(action)}: {account_of(action).name}"
+
+
+def status_of(action: Action) -> str:
+    """Return where an alert stands, in a word: its severity while it goes on."""
+    if action.rung == LIFT:
+        return "Lifted"
+    return "Resolved" if is_over(action) else action.severity.capitalize()
 
 
 def ends_at(action: Action) -> float | None:

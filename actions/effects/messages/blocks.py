@@ -11,7 +11,8 @@ from slack_sdk.models.blocks import (
     SectionBlock,
 )
 
-from spendbrake.actions.effects.account import LIFT, Account, account_of, ends_at, limit_text, time_text
+from spendbrake.actions.delivery.alert import LIFT, is_over
+from spendbrake.actions.effects.messages.account import Account, account_of, ends_at, limit_text, time_text, title_of
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.money import NanoUsd, usd_text
 
@@ -38,7 +39,7 @@ def blocks_of(action: Action) -> list[Block]:
         blocks.append(SectionBlock(text=MarkdownTextObject(text=_contributors(money))))
     blocks.append(SectionBlock(text=MarkdownTextObject(text=_done(action))))
     blocks.append(ContextBlock(elements=[MarkdownTextObject(text=_small_print(action, money))]))
-    if action.rung != LIFT:
+    if action.rung != LIFT and not is_over(action):
         blocks.append(
             ActionsBlock(
                 block_id=action.id,
@@ -49,15 +50,6 @@ def blocks_of(action: Action) -> list[Block]:
             )
         )
     return blocks
-
-
-def title_of(action: Action) -> str:
-    """Return the headline: severity and node.
-
-    A lift says so instead of a severity.
-    """
-    word = "Lifted" if action.rung == LIFT else action.severity.capitalize()
-    return f"{word}: {account_of(action).name}"
 
 
 def mrkdwn(text: str, limit: int) -> str:

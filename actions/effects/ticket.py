@@ -1,0 +1,148 @@
+"""Effect `ticket`: one ticket an alert, in Jira or on GitHub; later news are comments. It looks before it writes.
+
+Each ticket and comment carries a mark made of the alert's or the action's id, which is searched for first: sent twice
+is written once. Both systems index what is new after a moment; a try follows a failed one seconds later.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from string import Template
+from typing import Any, Literal, Protocol
+
+from spendbrake.actions.delivery.alert import alert_key, is_over
+from spendbrake.actions.effects.base import Effect, GiveUp
+from spendbrake.actions.effects.messages.account import account_of, limit_text, status_of
+from spendbrake.actions.effects.messages.mail import text_of
+from spendbrake.schemas.action import Action
+
+MAX_TITLE = 250
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracker:
+    """Where tickets are kept, and how they read (`string.Template` over the names in `fields_of`)."""
+
+    system: Literal["jira", "github"]
+    url: str
+    project: str
+    token: str = field(repr=False)
+    username: str = ""
+    issue_type: str = "Task"
+    labels: tuple[str, ...] = ()
+    title: str = "$status: $name: $reason"
+    body: str = "$reason"
+    close: bool = False
+
+
+class Tickets(Protocol):
+    """A system of tickets. A mark is a word that stands in what was written with it."""
+
+    async def find(self, mark: str) -> str | None:
+        """Return the ticket that carries the mark, None if there is none."""
+
+    async def create(self, mark: str, title: str, body: str) -> str:
+        """Write a ticket; return its name."""
+
+    async def comments(self, ticket: str) -> list[str]:
+        """Return the text of all comments."""
+
+    async def comment(self, ticket: str, text: str) -> None:
+        """Add a comment."""
+
+    async def close(self, ticket: str) -> None:
+        """Close a ticket; one that is closed stays so."""
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+
+
+class Ticket(Effect):
+    """Writes actions into the trackers of the policy file's ticket destinations.
+
+    Args:
+        trackers: By destination name.
+        clock: Wall clock, epoch seconds UTC.
+    """
+
+    name = "ticket"
+    takes_ids = True
+
+    def __init__(self, trackers: Mapping[str, Tracker], *, clock: Callable[[], float], timeout_s: float = 20.0) -> None:
+        self._places = {name: (place, _opened(place, clock, timeout_s)) for name, place in trackers.items()}
+
+    async def carry_out(self, action: Action) -> Mapping[str, Any]:
+        """Write the alert's ticket, or a comment on it; return its name.
+
+        The end of an alert that has no ticket is no reason for one.
+
+        Raises:
+            Retry: no answer, a rate limit, or the system's own trouble.
+            GiveUp: the system refuses, or the destination is not configured.
+        """
+        try:
+            place, tickets = self._places[action.destination]
+        except KeyError:
+            raise GiveUp(f"no ticket destination is named {action.destination!r}") from None
+        mark, words = f"spendbrake-{alert_key(action)}", fields_of(action)
+        ticket = await tickets.find(mark)
+        if ticket is None:
+            if is_over(action):
+                return {"ticket": None}
+            title = " ".join(Template(place.title).substitute(words).split())[:MAX_TITLE]
+            body = f"{Template(place.body).substitute(words)}\n\n{text_of(action)}"
+            return {"ticket": await tickets.create(mark, title, _marked(body, action)), "created": True}
+        await self._add(tickets, ticket, action)
+        if place.close and is_over(action):
+            await tickets.close(ticket)
+        return {"ticket": ticket, "created": False}
+
+    async def find(self, action: Action) -> bool | None:
+        """Return None: writing again looks first."""
+        return None
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        for _, tickets in self._places.values():
+            await tickets.aclose()
+
+    async def _add(self, tickets: Tickets, ticket: str, action: Action) -> None:
+        told = await tickets.comments(ticket)
+        if not any(action.id in text for text in told):
+            await tickets.comment(ticket, _marked(text_of(action), action))
+
+
+def fields_of(action: Action) -> dict[str, str]:
+    """Return what a template may name; the same names as `TICKET_FIELDS` of the policy file."""
+    return {
+        "status": status_of(action),
+        "severity": action.severity,
+        "node": action.node,
+        "name": account_of(action).name,
+        "team": action.team,
+        "policy": action.policy,
+        "tier": action.tier or "",
+        "period": action.period or "",
+        "reason": action.reason,
+        "action": limit_text(action),
+    }
+
+
+def _marked(text: str, action: Action) -> str:
+    return text if action.id in text else f"{text}\n\n{action.id}"
+
+
+def _opened(place: Tracker, clock: Callable[[], float], timeout_s: float) -> Tickets:
+    from spendbrake.actions.effects.trackers import github, jira
+
+    if place.system == "github":
+        return github.GitHub(place.url, place.project, place.token, place.labels, clock=clock, timeout_s=timeout_s)
+    return jira.Jira(
+        place.url,
+        place.project,
+        place.token,
+        place.username,
+        place.issue_type,
+        place.labels,
+        clock=clock,
+        timeout_s=timeout_s,
+    )

@@ -1,0 +1,1 @@
+"""Systems of tickets: one file each, over their REST API."""

@@ -1,0 +1,83 @@
+"""Issues of a GitHub repository. API: https://docs.github.com/rest/issues.
+
+The search index lags, the list of a label's issues does not: a ticket is found by our label and the mark in its body.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from spendbrake.actions.effects.base import GiveUp
+from spendbrake.actions.effects.calls import Caller
+
+LABEL = "spendbrake"
+PAGE, PAGES = 100, 20
+"""Issues a page, and pages, that are searched for a mark from the newest back."""
+
+
+class GitHub:
+    """A repository, `owner/name`. The token needs to read and write issues."""
+
+    def __init__(
+        self,
+        url: str,
+        project: str,
+        token: str,
+        labels: tuple[str, ...],
+        *,
+        clock: Callable[[], float],
+        timeout_s: float,
+    ) -> None:
+        self._issues = f"{url.rstrip('/')}/repos/{project}/issues"
+        self._labels = [LABEL, *labels]
+        headers = {
+            "authorization": f"Bearer {token}",
+            "accept": "application/vnd.github+json",
+            "x-github-api-version": "2022-11-28",
+        }
+        self._caller = Caller(clock, timeout_s=timeout_s, headers=headers)
+
+    async def find(self, mark: str) -> str | None:
+        """Return the number of the issue whose body carries the mark, None if there is none.
+
+        Raises:
+            GiveUp: there are too many issues to tell.
+        """
+        params = {"labels": LABEL, "state": "all", "sort": "created", "direction": "desc"}
+        async for issue in self._pages(self._issues, params):
+            if "pull_request" not in issue and mark in (issue.get("body") or ""):
+                return str(issue["number"])
+        return None
+
+    async def create(self, mark: str, title: str, body: str) -> str:
+        """Write an issue; return its number."""
+        issue = {"title": title, "body": f"{body}\n<!-- {mark} -->", "labels": self._labels}
+        answer = await self._caller.call("POST", self._issues, told=True, json=issue)
+        return str(answer.json()["number"])
+
+    async def comments(self, ticket: str) -> list[str]:
+        """Return the text of all comments."""
+        url = f"{self._issues}/{ticket}/comments"
+        return [str(comment.get("body") or "") async for comment in self._pages(url, {})]
+
+    async def comment(self, ticket: str, text: str) -> None:
+        """Add a comment."""
+        await self._caller.call("POST", f"{self._issues}/{ticket}/comments", told=True, json={"body": text})
+
+    async def close(self, ticket: str) -> None:
+        """Close an issue."""
+        change = {"state": "closed", "state_reason": "completed"}
+        await self._caller.call("PATCH", f"{self._issues}/{ticket}", told=True, json=change)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._caller.aclose()
+
+    async def _pages(self, url: str, params: dict[str, str]) -> AsyncIterator[dict[str, Any]]:
+        for number in range(1, PAGES + 1):
+            asked = {**params, "per_page": str(PAGE), "page": str(number)}
+            found = (await self._caller.call("GET", url, told=True, params=asked)).json()
+            for each in found:
+                yield each
+            if len(found) < PAGE:
+                return
+        raise GiveUp(f"more than {PAGE * PAGES} issues carry the label {LABEL}: close or unlabel old ones")

@@ -1,0 +1,101 @@
+"""Issues of a Jira project (Cloud). API: https://developer.atlassian.com/cloud/jira/platform/rest.
+
+Issues are written by version 2, which takes plain text; the search is version 3's, the only one that is left.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from spendbrake.actions.effects.base import GiveUp
+from spendbrake.actions.effects.calls import Caller
+
+LABEL = "spendbrake"
+PAGE = 100
+
+
+class Jira:
+    """A project by its key. `username` is the address of the token's owner; without one it is a bearer's."""
+
+    def __init__(
+        self,
+        url: str,
+        project: str,
+        token: str,
+        username: str,
+        issue_type: str,
+        labels: tuple[str, ...],
+        *,
+        clock: Callable[[], float],
+        timeout_s: float,
+    ) -> None:
+        self._api = f"{url.rstrip('/')}/rest/api"
+        self._project, self._issue_type, self._labels = project, issue_type, [LABEL, *labels]
+        headers = {"accept": "application/json"}
+        if not username:
+            headers["authorization"] = f"Bearer {token}"
+        auth = (username, token) if username else None
+        self._caller = Caller(clock, timeout_s=timeout_s, headers=headers, auth=auth)
+
+    async def find(self, mark: str) -> str | None:
+        """Return the key of the issue that has the mark as a label, None if there is none."""
+        jql = f'project = "{_quoted(self._project)}" AND labels = "{_quoted(mark)}" ORDER BY created ASC'
+        params = {"jql": jql, "fields": "labels", "maxResults": "1"}
+        answer = await self._caller.call("GET", f"{self._api}/3/search/jql", told=True, params=params)
+        issues = answer.json().get("issues", [])
+        return str(issues[0]["key"]) if issues else None
+
+    async def create(self, mark: str, title: str, body: str) -> str:
+        """Write an issue; return its key."""
+        fields = {
+            "project": {"key": self._project},
+            "issuetype": {"name": self._issue_type},
+            "summary": title,
+            "description": body,
+            "labels": [*self._labels, mark],
+        }
+        answer = await self._caller.call("POST", f"{self._api}/2/issue", told=True, json={"fields": fields})
+        return str(answer.json()["key"])
+
+    async def comments(self, ticket: str) -> list[str]:
+        """Return the text of all comments."""
+        found: list[str] = []
+        while True:
+            params = {"startAt": str(len(found)), "maxResults": str(PAGE)}
+            url = f"{self._api}/2/issue/{ticket}/comment"
+            page = (await self._caller.call("GET", url, told=True, params=params)).json()
+            texts = [str(each.get("body") or "") for each in page.get("comments", [])]
+            found += texts
+            if not texts or len(found) >= int(page.get("total", 0)):
+                return found
+
+    async def comment(self, ticket: str, text: str) -> None:
+        """Add a comment."""
+        await self._caller.call("POST", f"{self._api}/2/issue/{ticket}/comment", told=True, json={"body": text})
+
+    async def close(self, ticket: str) -> None:
+        """Take the first transition to a status of the category `done`.
+
+        Raises:
+            GiveUp: the issue's workflow has none from where it stands.
+        """
+        issue = await self._caller.call("GET", f"{self._api}/2/issue/{ticket}", told=True, params={"fields": "status"})
+        if _is_done(issue.json()["fields"]["status"]):
+            return
+        url = f"{self._api}/2/issue/{ticket}/transitions"
+        offered = (await self._caller.call("GET", url, told=True)).json().get("transitions", [])
+        done = [each["id"] for each in offered if _is_done(each["to"])]
+        if not done:
+            raise GiveUp(f"{ticket} has no transition to a status of the category done")
+        await self._caller.call("POST", url, told=True, json={"transition": {"id": done[0]}})
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._caller.aclose()
+
+
+def _is_done(status: dict[str, Any]) -> bool:
+    return bool(status.get("statusCategory", {}).get("key") == "done")
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')

@@ -1,0 +1,141 @@
+"""Tickets against the parts of GitHub's and Jira's APIs that are used."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from time import time as wall_clock
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from servers.trackers import GitHubServer, Issue, JiraServer, TrackerServer
+from spendbrake.actions.effects.base import GiveUp, Retry
+from spendbrake.actions.effects.ticket import Ticket, Tracker, fields_of
+from spendbrake.schemas.parts.destinations import TICKET_FIELDS, Destination
+from unit.effects.cases import alert, story
+
+PLACES: dict[str, dict[str, Any]] = {
+    "github": {"system": "github", "project": "acme/spend"},
+    "jira": {"system": "jira", "project": "OPS", "username": "me@example.com"},
+}
+
+
+@pytest.fixture(params=["github", "jira"])
+def server(request: pytest.FixtureRequest) -> Iterator[TrackerServer]:
+    with GitHubServer() if request.param == "github" else JiraServer() as server:
+        yield server
+
+
+def ticket(server: TrackerServer, **changes: Any) -> Ticket:
+    place = PLACES["github" if isinstance(server, GitHubServer) else "jira"]
+    return Ticket({"backlog": Tracker(url=server.url, **{"token": "token-1"} | place | changes)}, clock=wall_clock)
+
+
+async def test_an_alert_has_one_ticket_and_later_news_are_comments(server: TrackerServer) -> None:
+    first, last = story("ticket")
+    effect = ticket(server, labels=("finops",), close=True)
+    told = await effect.carry_out(first)
+    (issue,) = server.issues
+    assert told["created"]
+    assert issue.title == "Critical: Payments: critical crossed"
+    assert "90.24% of $500,000.00" in issue.body
+    assert {"spendbrake", "finops"} <= set(issue.labels)
+    worse = replace(first, rung="stop", id="2" * 32, reason="and worse")
+    for _ in range(2):
+        assert await effect.carry_out(worse) == {"ticket": told["ticket"], "created": False}
+    assert [text.startswith("and worse") for text in issue.comments] == [True], "the comment is not written twice"
+    assert issue.open
+    await effect.carry_out(last)
+    assert (len(server.issues), len(issue.comments), issue.open) == (1, 2, False)
+    await effect.carry_out(last)
+    assert (len(issue.comments), issue.open) == (2, False)
+    await effect.aclose()
+
+
+async def test_templates_say_how_a_ticket_reads(server: TrackerServer) -> None:
+    effect = ticket(server, title="$severity $node ${tier}: $$", body="See $action")
+    await effect.carry_out(alert("ticket"))
+    (issue,) = server.issues
+    assert issue.title == "critical org-1234-bg-payments critical: $"
+    assert issue.body.startswith("See Held non-prod calls of org-1234-bg-payments to 10 a second.")
+    await effect.aclose()
+
+
+async def test_the_end_of_an_alert_without_a_ticket_makes_none(server: TrackerServer) -> None:
+    effect = ticket(server)
+    assert await effect.carry_out(story("ticket")[1]) == {"ticket": None}
+    assert server.issues == []
+    await effect.aclose()
+
+
+async def test_a_ticket_stays_open_unless_it_is_to_be_closed(server: TrackerServer) -> None:
+    effect = ticket(server)
+    for action in story("ticket"):
+        await effect.carry_out(action)
+    assert server.issues[0].open
+    await effect.aclose()
+
+
+async def test_a_long_reason_fits_the_title_and_is_whole_in_the_body(server: TrackerServer) -> None:
+    effect, reason = ticket(server), "why\n" * 300
+    await effect.carry_out(replace(alert("ticket"), reason=reason))
+    assert len(server.issues[0].title) == 250
+    assert reason in server.issues[0].body
+    await effect.aclose()
+
+
+async def test_a_wrong_token_is_given_up_and_trouble_is_retried(server: TrackerServer) -> None:
+    wrong = ticket(server, token="wr0ng")
+    with pytest.raises(GiveUp, match="HTTP 401") as failed:
+        await wrong.carry_out(alert("ticket"))
+    assert "wr0ng" not in str(failed.value)
+    server.faults = ["500"]
+    effect = ticket(server)
+    with pytest.raises(Retry, match="HTTP 500"):
+        await effect.carry_out(alert("ticket"))
+    with pytest.raises(GiveUp, match="elsewhere"):
+        await effect.carry_out(replace(alert("ticket"), destination="elsewhere"))
+    await wrong.aclose()
+    await effect.aclose()
+
+
+async def test_a_workflow_without_an_end_is_given_up() -> None:
+    with JiraServer() as server:
+        server.closing = ()
+        effect = ticket(server, close=True)
+        first, last = story("ticket")
+        await effect.carry_out(first)
+        with pytest.raises(GiveUp, match="OPS-1 has no transition"):
+            await effect.carry_out(last)
+        await effect.aclose()
+
+
+async def test_an_issue_is_found_on_a_later_page_and_too_many_are_said() -> None:
+    with GitHubServer() as server:
+        effect, action = ticket(server), alert("ticket")
+        await effect.carry_out(action)
+        server.issues += [Issue("other", "", ["spendbrake"])] * 250
+        assert (await effect.carry_out(action))["ticket"] == "1"
+        server.issues += [Issue("other", "", ["spendbrake"])] * 2_000
+        with pytest.raises(GiveUp, match="more than 2000 issues"):
+            await effect.carry_out(action)
+        await effect.aclose()
+
+
+def test_a_template_may_name_what_there_is() -> None:
+    assert set(fields_of(alert("ticket"))) == TICKET_FIELDS
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"title": "$nmae"}, r"no field \$nmae"),
+        ({"body": "100 $ of it"}, "stands before a name"),
+        ({"project": "spend"}, "owner/repository"),
+        ({"system": "jira", "project": "OPS"}, "url of its site"),
+    ],
+)
+def test_a_destination_that_cannot_work_is_refused_with_the_file(changes: dict[str, str], said: str) -> None:
+    place = {"type": "ticket", **PLACES["github"], **changes}
+    with pytest.raises(ValidationError, match=said):
+        TypeAdapter(Destination).validate_python(place)
