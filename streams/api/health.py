@@ -28,16 +28,19 @@ class Place:
         committed: Offset last committed by this process, None before its first.
         expected: Offset that is delivered next, None before the first delivery.
         end: End of the log as last seen.
+        pending: Oldest offset that is delivered and not acknowledged, None while there is none.
     """
 
     committed: int | None
     expected: int | None
     end: int | None
+    pending: int | None = None
 
     @property
     def lag(self) -> int:
         """Return how many offsets are not acknowledged, as far as is known."""
-        done = self.committed if self.committed is not None else self.expected
+        known = (done for done in (self.committed, self.pending, self.expected) if done is not None)
+        done = next(known, None)
         return 0 if done is None or self.end is None else max(0, self.end - done)
 
     @property
@@ -260,7 +263,7 @@ def sight_of(service: Any) -> Sight:
     running = app.started and not app.should_stop
     settled = running and not app.rebalancing and app.settled_generation is not None
     places = {
-        (tp.topic, tp.partition): Place(progress.committed, progress.expected, progress.end)
+        (tp.topic, tp.partition): Place(progress.committed, progress.expected, progress.end, progress.pending)
         for tp, progress in (app.consumer.progress() if settled else {}).items()
     }
     held = {number for name, number in places if name == topic}

@@ -90,6 +90,12 @@ class InFlight:
             partition.end = span.last + 1
         return partition.end
 
+    def oldest(self, tp: TP) -> int | None:
+        """Return the first offset in flight; None when all are acknowledged."""
+        partition = self._partitions.get(tp)
+        waiting = (span.first for span in partition.spans if not span.acked) if partition else ()
+        return next(iter(waiting), None)
+
     def partitions(self) -> list[TP]:
         """Return the partitions that had chunks in this generation."""
         return list(self._partitions)

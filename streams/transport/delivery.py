@@ -40,11 +40,13 @@ class Progress:
         committed: Offset last committed by this process; None before its first.
         expected: Offset to be delivered next; None before the first run of this generation.
         end: End of the log as last seen; None before the first fetch.
+        pending: Oldest offset that was delivered and is not acknowledged; None while there is none.
     """
 
     committed: int | None
     expected: int | None
     end: int | None
+    pending: int | None = None
 
 
 class ChunkDelivery(Consumer):
@@ -63,6 +65,7 @@ class ChunkDelivery(Consumer):
         self.joined = JoinedDelivery(cast(Log, self))
         self.in_flight = InFlight(self._delivery.limits)
         self._dropped: set[TP] = set()
+        self._ends: dict[TP, int] = {}
 
     def acknowledge(self, tp: TP, first: int, last: int, generation: int) -> bool:
         """Acknowledge the chunks within `first` to `last`; False, and nothing done, if that generation is over."""
@@ -71,10 +74,20 @@ class ChunkDelivery(Consumer):
     def progress(self) -> dict[TP, Progress]:
         """Return how far each assigned partition of the chunk topics is."""
         return {
-            tp: Progress(self._committed_offset[tp], self.joined.expected(tp), self.highwater(tp))
+            tp: Progress(self._committed_offset[tp], self.joined.expected(tp), self._end(tp), self.in_flight.oldest(tp))
             for tp in self.assignment()
             if tp.topic in self._delivery.topics
         }
+
+    async def look_ahead(self) -> None:
+        """Ask the broker where the logs end: of a partition that is not read no fetch tells."""
+        mine = [tp for tp in self.assignment() if tp.topic in self._delivery.topics]
+        if mine:
+            self._ends.update(await self.highwaters(*mine))
+
+    def _end(self, tp: TP) -> int | None:
+        ends = [end for end in (self.highwater(tp), self._ends.get(tp)) if end is not None]
+        return max(ends, default=None)
 
     async def give_up(self, tps: Iterable[TP]) -> None:
         """Let the worker snapshot and acknowledge, then commit; called before partitions are given up.

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Awaitable, Sequence
 from typing import Any, cast
 
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -86,6 +86,11 @@ class KafkaConsumer(ChunkDelivery, driver.Consumer):
     async def log_start(self, tp: Place) -> int:
         """Return the lowest readable offset."""
         return await self._thread.log_start(tp)
+
+    async def look_ahead(self) -> None:
+        """Ask the broker where the logs end; one that does not answer is asked again the next time."""
+        with contextlib.suppress(KafkaError, TimeoutError):
+            await super().look_ahead()
 
     async def _seek(self, partition: TP, offset: int) -> None:
         # Faust calls aiokafka from the wrong thread here, where it may pull records away under a read.

@@ -40,6 +40,8 @@ COMMIT_S = 1.0
 PLAYED_SNAPSHOT_S, PLAYED_COMMIT_S = 1.0, 0.1
 """Of a simulation: its clock runs as far ahead as commits let it."""
 POLICY_WAIT_S = 1.0
+LOOK_S = 5.0
+"""A worker that reads nothing still hears so often how far behind it is."""
 
 
 @dataclass(slots=True)
@@ -197,7 +199,7 @@ def new_app(name: str, broker: Broker, place: Place, settings: Settings, topic: 
     data_dir = Path(settings.data_dir)
     data_dir.mkdir(parents=True, exist_ok=True)
     burn = settings.burn
-    return create_app(
+    app = create_app(
         place.group(name),
         broker=broker.url,
         delivery=Delivery(
@@ -211,6 +213,8 @@ def new_app(name: str, broker: Broker, place: Place, settings: Settings, topic: 
         heartbeat_s=settings.group.heartbeat_interval_s,
         commit_interval_s=PLAYED_COMMIT_S if place.simulation else COMMIT_S,
     )
+    _every(app, LOOK_S, lambda: cast(Any, app.consumer).look_ahead())
+    return app
 
 
 def _every(app: ChunkApp, interval_s: float, work: Callable[[], Awaitable[None]]) -> None:

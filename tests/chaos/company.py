@@ -114,7 +114,11 @@ def company(seed: int, spend: int, today: date) -> Company:
     for team, weight in made.weights.items():
         for node in (team, *made.above(team)):
             expected[node] += spend * weight / sum(made.weights.values())
-    made.budgets.update({node: cents(amount * chance.uniform(0.5, 2.0)) for node, amount in expected.items()})
+    # The higher, the more room: a company that is blocked as a whole shows nothing of its teams.
+    for node, amount in expected.items():
+        room = len(made.above(node)) < 3
+        made.budgets[node] = cents(amount * (chance.uniform(0.9, 2.0) if room else chance.uniform(0.5, 2.0)))
+    made.budgets[ROOT] = cents(expected[ROOT] * 1.08)
     return made
 
 

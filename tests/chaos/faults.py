@@ -2,10 +2,11 @@
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from chaos.scene import MOST, SESSION_S, Scene
+from kafka.deployment import Process
 from servers.receivers import Fault as Answer
 
 WITH_STATE = ("burn", "burn", "burn", "parents")
@@ -24,8 +25,8 @@ class Fault(ABC):
         """Its name in the report."""
 
     @abstractmethod
-    def strike(self, scene: Scene, chance: random.Random) -> bool:
-        """Let it happen; False where there is nothing to strike, or nothing has felt it."""
+    def strike(self, scene: Scene, chance: random.Random) -> str:
+        """Let it happen, and return what it has struck; empty where there was nothing, or nothing has felt it."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class Kill(Fault):
 
     kind = "kill -9"
 
-    def strike(self, scene: Scene, chance: random.Random) -> bool:
+    def strike(self, scene: Scene, chance: random.Random) -> str:
         kind = chance.choice(ALL)
-        victims = scene.awake(kind)
-        if victims:
-            scene.kill(kind, chance.choice(victims))
-        return bool(victims)
+        victim = _one(scene.awake(kind), chance)
+        if victim is not None:
+            scene.kill(kind, victim)
+        return _name(victim)
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,11 @@ class Freeze(Fault):
 
     kind = "freeze"
 
-    def strike(self, scene: Scene, chance: random.Random) -> bool:
-        victims = scene.awake(chance.choice(ALL))
-        if victims:
-            scene.freeze(chance.choice(victims), chance.uniform(0.5, SESSION_S * 0.7))
-        return bool(victims)
+    def strike(self, scene: Scene, chance: random.Random) -> str:
+        victim = _one(scene.awake(chance.choice(ALL)), chance)
+        if victim is not None:
+            scene.freeze(victim, chance.uniform(0.5, SESSION_S * 0.7))
+        return _name(victim)
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ class Evict(Fault):
 
     kind = "freeze past the session"
 
-    def strike(self, scene: Scene, chance: random.Random) -> bool:
-        victims = scene.awake(chance.choice(ALL))
-        if victims:
-            scene.freeze(chance.choice(victims), SESSION_S + chance.uniform(2, 8))
-        return bool(victims)
+    def strike(self, scene: Scene, chance: random.Random) -> str:
+        victim = _one(scene.awake(chance.choice(ALL)), chance)
+        if victim is not None:
+            scene.freeze(victim, SESSION_S + chance.uniform(2, 8))
+        return _name(victim)
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,9 @@ class Join(Fault):
 
     kind = "join"
 
-    def strike(self, scene: Scene, chance: random.Random) -> bool:
+    def strike(self, scene: Scene, chance: random.Random) -> str:
         kind = chance.choice(ALL)
-        if len(scene.crew[kind]) >= MOST[kind]:
-            return False
-        scene.add(kind)
-        return True
+        return scene.add(kind).name if len(scene.crew[kind]) < MOST[kind] else ""
 
 
 @dataclass(frozen=True)
@@ -88,13 +86,20 @@ class Leave(Fault):
 
     kind = "leave"
 
-    def strike(self, scene: Scene, chance: random.Random) -> bool:
+    def strike(self, scene: Scene, chance: random.Random) -> str:
         kind = chance.choice(ALL)
-        victims = scene.awake(kind)
-        if len(victims) < 2:
-            return False
-        scene.dismiss(kind, chance.choice(victims))
-        return True
+        victim = _one(scene.awake(kind), chance) if len(scene.awake(kind)) > 1 else None
+        if victim is not None:
+            scene.dismiss(kind, victim)
+        return _name(victim)
+
+
+def _one(workers: Sequence[Process], chance: random.Random) -> Process | None:
+    return chance.choice(workers) if workers else None
+
+
+def _name(worker: Process | None) -> str:
+    return "" if worker is None else worker.name
 
 
 @dataclass(frozen=True)
@@ -103,12 +108,13 @@ class RestartBroker(Fault):
 
     kind = "broker restart"
 
-    def strike(self, scene: Scene, chance: random.Random) -> bool:
+    def strike(self, scene: Scene, chance: random.Random) -> str:
         kafka = scene.servers.kafka
-        (kafka.kill if chance.random() < 0.5 else kafka.stop)()
+        how = chance.choice(("killed", "stopped"))
+        (kafka.kill if how == "killed" else kafka.stop)()
         scene.turn(chance.uniform(0, 4))
         kafka.start()
-        return True
+        return how
 
 
 @dataclass(frozen=True)
@@ -117,12 +123,12 @@ class TakeValkey(Fault):
 
     kind = "valkey away"
 
-    def strike(self, scene: Scene, chance: random.Random) -> bool:
+    def strike(self, scene: Scene, chance: random.Random) -> str:
         valkey = scene.servers.valkey
         valkey.kill()
-        scene.turn(chance.uniform(1, 6))
+        scene.turn(away_s := chance.uniform(1, 6))
         valkey.start()
-        return True
+        return f"for {away_s:.0f} s"
 
 
 @dataclass(frozen=True)
@@ -131,9 +137,9 @@ class EmptyValkey(Fault):
 
     kind = "valkey emptied"
 
-    def strike(self, scene: Scene, chance: random.Random) -> bool:
+    def strike(self, scene: Scene, chance: random.Random) -> str:
         scene.servers.valkey.empty()
-        return True
+        return "all keys"
 
 
 @dataclass(frozen=True)
@@ -152,17 +158,17 @@ class Receiver(Fault):
     def kind(self) -> str:
         return f"{self.name} {self.answer}"
 
-    def strike(self, scene: Scene, chance: random.Random) -> bool:
+    def strike(self, scene: Scene, chance: random.Random) -> str:
         server = scene.slack if self.name == "slack" else scene.webhook
-        before = server.played[self.answer]
-        server.faults += [self.answer] * chance.randint(1, 3)
+        before, times = server.played[self.answer], chance.randint(1, 3)
+        server.faults += [self.answer] * times
         scene.turn(0.0)
         for _ in range(int(PLAYED_WITHIN_S / 0.5)):
             if server.played[self.answer] > before:
-                return True
+                return f"{times} times"
             scene.turn(0.5)
         server.faults.clear()
-        return False
+        return ""
 
 
 RECEIVERS: Sequence[Fault] = [
@@ -172,10 +178,10 @@ PROCESSES: Sequence[Fault] = [Kill(), Freeze(), Evict(), Join(), Leave()]
 SERVERS: Sequence[Fault] = [RestartBroker(), TakeValkey(), EmptyValkey()]
 
 
-def storm(chance: random.Random, count: int) -> list[Fault]:
-    """Return so many faults in some order: one of each kind of process and server first, then what chance brings."""
+def storm(chance: random.Random) -> Iterator[Fault]:
+    """Yield faults for ever: each kind of process and server once, two of receivers, then what chance brings."""
     deck = [*PROCESSES, *SERVERS, chance.choice(RECEIVERS), chance.choice(RECEIVERS)]
     chance.shuffle(deck)
-    while len(deck) < count:
-        deck.append(chance.choice(chance.choices((PROCESSES, SERVERS, RECEIVERS), (0.6, 0.15, 0.25))[0]))
-    return deck[:count]
+    yield from deck
+    while True:
+        yield chance.choice(chance.choices((PROCESSES, SERVERS, RECEIVERS), (0.6, 0.15, 0.25))[0])

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chaos.company import company
-from chaos.faults import Fault, storm
+from chaos.faults import storm
 from chaos.recount import Expected, recount
 from chaos.scene import BOT_TOKEN, HOOK_SECRET, PARTITIONS, Scene, Servers
 from chaos.traffic import Traffic
@@ -37,21 +37,22 @@ RESTORED = "partition restored"
 
 @dataclass(frozen=True)
 class Form:
-    """How long and how hard.
+    """How much, how fast and how hard.
 
     Attributes:
-        rate: Calls a second.
-        every_s: From one fault to the next, about.
+        calls: A seed; copies, corrections and poison come on top.
+        rate: Calls a second, where the machine keeps up.
+        faults: A seed, spread over the calls.
     """
 
     seeds: tuple[int, ...]
+    calls: int
     rate: float
     faults: int
-    every_s: float
 
 
-SHORT = Form((1,), 300.0, 12, 7.0)
-LONG = Form((1, 2, 3), 5_000.0, 55, 6.5)
+SHORT = Form((1,), 30_000, 300.0, 12)
+LONG = Form(tuple(range(1, 10)), 530_000, 5_000.0, 17)
 
 
 @dataclass
@@ -75,15 +76,19 @@ class Report:
     verdict: Verdict
 
 
-def weather(
-    scene: Scene, faults: Sequence[Fault], every_s: float, chance: random.Random, say: Callable[[str], None]
-) -> None:
-    """Let fault after fault strike, at uneven times; one that finds nothing to strike is passed over."""
-    for fault in faults:
-        scene.turn(chance.uniform(0.3, 1.7) * every_s)
-        struck = fault.strike(scene, chance)
-        scene.struck[fault.kind] += struck
-        say(f"{fault.kind}{'' if struck else ': nothing to strike'}")
+def weather(scene: Scene, traffic: Traffic, form: Form, chance: random.Random, say: Callable[[str], None]) -> None:
+    """Let fault after fault strike, at uneven places of the stream; one that finds nothing to strike is passed over."""
+    faults = storm(chance)
+    for number in range(form.faults):
+        at = (number + chance.uniform(0.1, 0.9)) / form.faults * form.calls
+        while traffic.is_alive() and traffic.sent.kinds["calls"] < at:
+            scene.turn(0.2)
+        while not (victim := (fault := next(faults)).strike(scene, chance)):
+            scene.turn(0.2)
+        scene.struck[fault.kind] += 1
+        say(f"{traffic.sent.kinds['calls']:,} calls: {fault.kind}: {victim}")
+    while traffic.is_alive() and traffic.sent.kinds["calls"] < form.calls:
+        scene.turn(0.2)
 
 
 def wait(scene: Scene, holds: Callable[[], bool], within_s: float, what: str) -> None:
@@ -95,22 +100,17 @@ def wait(scene: Scene, holds: Callable[[], bool], within_s: float, what: str) ->
 
 def run(seed: int, form: Form, servers: Servers, directory: Path, say: Callable[[str], None]) -> Report:
     """Run one seed from an empty deployment to its verdict."""
-    chance = random.Random(f"storm {seed}")
-    faults = storm(chance, form.faults)
-    spend = int(form.rate * form.every_s * len(faults) * COST_OF_A_CALL)
-    made = company(seed, spend, datetime.now(UTC).date())
+    made = company(seed, form.calls * COST_OF_A_CALL, datetime.now(UTC).date())
     with SlackServer(token=BOT_TOKEN, page=200, now=time.time()) as slack, WebhookServer(HOOK_SECRET) as webhook:
         slack.retry_after = webhook.retry_after = "1"
         scene = Scene(servers, slack, webhook, made, directory)
         try:
-            return _run(scene, form, faults, chance, say)
+            return _run(scene, form, say)
         finally:
             scene.close()
 
 
-def _run(
-    scene: Scene, form: Form, faults: Sequence[Fault], chance: random.Random, say: Callable[[str], None]
-) -> Report:
+def _run(scene: Scene, form: Form, say: Callable[[str], None]) -> Report:
     scene.muster()
     wait(
         scene, lambda: all(RESTORED in worker.text() for worker in scene.crew["burn"]), READY_S, "the crew to be ready"
@@ -118,7 +118,7 @@ def _run(
     traffic = Traffic(scene.company, form.rate, PARTITIONS, scene.put)
     traffic.start()
     say("traffic")
-    weather(scene, faults, form.every_s, chance, say)
+    weather(scene, traffic, form, random.Random(f"storm {scene.company.seed}"), say)
     scene.calm()
     traffic.end()
     sent = traffic.sent
@@ -161,22 +161,26 @@ def _gateways(scene: Scene, expected: Expected, verdict: Verdict, say: Callable[
 
 # --- reporting -------------------------------------------------------------------------------------
 
+Row = Mapping[str, Any]
+"""A `Report` as JSON has it."""
 
-def figures(reports: Sequence[Report]) -> dict[str, Any]:
+
+def figures(rows: Sequence[Row]) -> dict[str, Any]:
     """Return the figures for machines."""
+    kinds: Counter[str] = Counter()
+    for row in rows:
+        kinds.update(row["faults"])
     return {
-        "faults": sum(sum(report.faults.values()) for report in reports),
-        "fault_kinds": dict(sum((Counter(report.faults) for report in reports), Counter())),
-        "events": sum(report.events for report in reports),
-        "lost": sum(report.verdict.lost for report in reports),
-        "double": sum(report.verdict.double for report in reports),
-        "duplicate_effects": sum(report.verdict.duplicate_effects for report in reports),
-        "problems": sum(len(report.verdict.problems) for report in reports),
-        "seeds": [asdict(report) for report in reports],
+        "faults": kinds.total(),
+        "fault_kinds": dict(kinds.most_common()),
+        "events": sum(row["events"] for row in rows),
+        **{name: sum(row["verdict"][name] for row in rows) for name in ("lost", "double", "duplicate_effects")},
+        "problems": sum(len(row["verdict"]["problems"]) for row in rows),
+        "seeds": list(rows),
     }
 
 
-def table(reports: Sequence[Report]) -> Table:
+def table(rows: Sequence[Row]) -> Table:
     """Return the figures for people."""
     shown = Table(title="chaos")
     names = (
@@ -194,12 +198,12 @@ def table(reports: Sequence[Report]) -> Table:
     )
     for name in (*names, "duplicate effects", "other differences"):
         shown.add_column(name, justify="right")
-    for report in reports:
-        verdict = report.verdict
+    for row in rows:
+        verdict, faults = row["verdict"], row["faults"]
         values = (
-            report.seed, f"{report.events:,}", f"{report.events / report.seconds:,.0f}", sum(report.faults.values()),
-            len(report.faults), verdict.n_findings, verdict.n_effects, len(verdict.unknown), report.holes, verdict.lost,
-            verdict.double, verdict.duplicate_effects, len(verdict.problems),
+            row["seed"], f"{row['events']:,}", f"{row['events'] / row['seconds']:,.0f}", sum(faults.values()),
+            len(faults), verdict["n_findings"], verdict["n_effects"], len(verdict["unknown"]), row["holes"],
+            verdict["lost"], verdict["double"], verdict["duplicate_effects"], len(verdict["problems"]),
         )  # fmt: skip
         shown.add_row(*map(str, values))
     return shown
@@ -209,11 +213,11 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--long", action="store_true", help="the long form")
     parser.add_argument("--seeds", help="by comma")
+    parser.add_argument("--calls", type=int, help="a seed")
     parser.add_argument("--rate", type=float, help="calls a second")
     parser.add_argument("--faults", type=int, help="a seed")
-    parser.add_argument("--every", type=float, help="seconds from one fault to the next, about")
     parser.add_argument("--json", type=Path, default=Path("build/chaos.json"), help="where figures go")
-    parser.add_argument("--keep", action="store_true", help="keep the logs of a run that went well, too")
+    parser.add_argument("--add", action="store_true", help="keep the other seeds that the file has: a run in pieces")
     return parser.parse_args()
 
 
@@ -222,29 +226,30 @@ def main() -> int:
     given, console = options(), Console(width=160)
     base = LONG if given.long else SHORT
     seeds = tuple(int(seed) for seed in given.seeds.split(",")) if given.seeds else base.seeds
-    form = Form(seeds, given.rate or base.rate, given.faults or base.faults, given.every or base.every_s)
+    form = Form(seeds, given.calls or base.calls, given.rate or base.rate, given.faults or base.faults)
+    rows: list[Row] = []
+    if given.add and given.json.exists():
+        rows += [row for row in json.loads(given.json.read_text())["seeds"] if row["seed"] not in seeds]
     directory = Path(tempfile.mkdtemp(prefix="spendbrake-chaos-"))
-    reports: list[Report] = []
-    began = time.monotonic()
+    began, failed = time.monotonic(), False
     with Servers(directory) as servers:
         for seed in form.seeds:
 
             def say(words: str, seed: int = seed) -> None:
-                console.print(f"{time.monotonic() - began:7.1f} s  seed {seed}: {words}", highlight=False)
+                console.print(f"{time.monotonic() - began:7.1f} s  seed {seed}: {words}", highlight=False, markup=False)
 
-            reports.append(run(seed, form, servers, directory / f"seed-{seed}", say))
-            for problem in reports[-1].verdict.problems:
-                say(problem)
-            for line in reports[-1].ended:
-                say(f"ended by itself: {line}")
+            report = run(seed, form, servers, directory / f"seed-{seed}", say)
+            failed = failed or bool(report.verdict.problems)
+            for line in (*report.ended, *report.verdict.problems):
+                say(line)
+            rows.append(asdict(report))
             given.json.parent.mkdir(parents=True, exist_ok=True)
-            given.json.write_text(json.dumps(figures(reports), indent=1))
-    console.print(table(reports))
-    if any(report.verdict.problems for report in reports):
+            given.json.write_text(json.dumps(figures(rows), indent=1))
+    console.print(table(rows))
+    if failed:
         console.print(f"logs: {directory}")
         return 1
-    if not given.keep:
-        shutil.rmtree(directory, ignore_errors=True)
+    shutil.rmtree(directory, ignore_errors=True)
     return 0
 
 

@@ -11,8 +11,8 @@ from typing import Self
 from confluent_kafka import Consumer, TopicPartition
 
 from chaos.company import Company
-from chaos.gauges import Gauges
 from kafka.deployment import PARTITIONS, SESSION_S, Deployment, Kept, Process
+from kafka.whole.gauges import Gauges
 from servers.kafka import KafkaServer
 from servers.receivers import SlackServer, WebhookServer
 from servers.valkey import Valkey
@@ -189,10 +189,10 @@ class Scene(Deployment):
 
     def retire(self) -> dict[str, int]:
         """Let all workers leave in good order; return those that did not end well, with their codes."""
-        for worker in self.workers:
-            if worker.alive:
-                worker.popen.terminate()
-        return {worker.name: code for workers in self.crew.values() for worker in workers if (code := worker.stop())}
+        crew = [worker for workers in self.crew.values() for worker in workers]
+        for worker in crew:
+            worker.popen.terminate()
+        return {worker.name: code for worker in crew if (code := worker.popen.wait(60))}
 
     def stream(self, name: str, partition: int) -> Iterator[Kept]:
         """Yield the records of one partition of a topic in order, without holding them all."""

@@ -247,6 +247,7 @@ class Deployment:
 
     def _rows(self, group: str, topic: str) -> tuple[list[dict[str, bytes]], list[int | None]]:
         """Return the newest rows of a group's state and its commits, by partition."""
+        commits = self.committed(group, topic)  # before the rows: these remember the clocks of commits behind them
         newest: list[dict[str, bytes]] = [{} for _ in range(PARTITIONS)]
         for record in self.read(changelog_name(self.group(group), "state")):
             row, _ = split_key(record.key or b"")
@@ -254,7 +255,6 @@ class Deployment:
                 rows = newest[record.partition]
                 if row not in rows or stamp_of(record.value).offset >= stamp_of(rows[row]).offset:
                     rows[row] = record.value
-        commits = self.committed(group, topic)
         return newest, [commits[number] if commits[number] >= 0 else None for number in range(PARTITIONS)]
 
     def totals(self) -> Totals:

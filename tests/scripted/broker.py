@@ -92,6 +92,7 @@ class ScriptedConsumer(ChunkDelivery):
         self.before_return: Any = None
         self.refuses = False
         self.commits: list[dict[TP, int]] = []
+        self.ends: dict[TP, int] = {}
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Fetched:
         reads = {tp: self.log_of[tp].read(self.most) for tp in sorted(active_partitions or ())}
@@ -99,6 +100,7 @@ class ScriptedConsumer(ChunkDelivery):
             hook, self.before_return = self.before_return, None
             await hook()
         records = {tp: found for tp, (_, found) in reads.items() if found}
+        self.ends |= {tp: len(self.log_of[tp].entries) for tp in reads}
         return Fetched(records, {tp: reads[tp][0] for tp in records})
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
@@ -112,8 +114,12 @@ class ScriptedConsumer(ChunkDelivery):
     def assignment(self) -> set[TP]:
         return set(self.assigned)
 
-    def highwater(self, tp: TP) -> int:
-        return len(self.log_of[tp].entries)
+    def highwater(self, tp: TP) -> int | None:
+        """As aiokafka does it: what the last fetch has told."""
+        return self.ends.get(tp)
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        return {tp: len(self.log_of[tp].entries) for tp in partitions}
 
     async def committed(self, tp: TP) -> int | None:
         return await self.log_of.committed(tp)
@@ -145,7 +151,7 @@ class ScriptedConsumer(ChunkDelivery):
         raise NotImplementedError
 
     create_topic = subscribe = seek_wait = seek_to_beginning = position = _unused
-    highwaters = earliest_offsets = topic_partitions = key_partition = _unused
+    earliest_offsets = topic_partitions = key_partition = _unused
 
 
 class Group:

@@ -293,6 +293,18 @@ async def test_reading_pauses_until_chunks_are_acknowledged(log: Log, tmp_path: 
     assert group.offsets() == list(range(11))
 
 
+async def test_a_paused_partition_tells_how_far_it_is_behind(log: Log, tmp_path: Path) -> None:
+    group = Group(log, tmp_path, limits=Limits(offsets=10))
+    await group.drain()
+    log[USAGE].append(500)
+    await group.drain(2)
+    await group.consumer.look_ahead()
+    progress = group.consumer.progress()[USAGE]
+    assert (progress.committed, progress.pending, progress.expected, progress.end) == (None, 0, 10, 510)
+    group.ack(*group.delivered)
+    assert group.consumer.progress()[USAGE].pending is None
+
+
 async def test_other_topics_come_record_by_record(tmp_path: Path) -> None:
     log = Log(USAGE, CHANGELOG)
     log[CHANGELOG].append(3)

@@ -51,6 +51,12 @@ def test_a_lag_at_an_offset_that_does_not_move_is_bad_after_30_s(health: Health,
     assert report.reasons == ["burn: usage.v1/0 stands at 10 of 30 for 30 s"]
 
 
+def test_what_is_delivered_and_not_acknowledged_is_lag_before_the_first_commit(health: Health) -> None:
+    sight = replace(WELL, places={TP: Place(committed=None, expected=50, end=1_000, pending=10)})
+    (partition,) = health.judge([sight]).services[0].partitions
+    assert partition.lag == 990
+
+
 def test_a_lag_that_is_worked_off_is_no_illness(health: Health, clock: Clock) -> None:
     for step in range(10):
         assert health.judge([at(10 + step, 1_000_000)]).reasons == []

@@ -7,6 +7,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -33,20 +34,22 @@ class Gauges:
     def look(self, workers: Iterable[Process]) -> None:
         """Ask all workers that serve anything; silence is no news."""
         for worker in workers:
-            text = self._get(worker, "/metrics")[1]
-            if not text:
-                continue
             counts: Counter[str] = Counter()
-            for family in text_string_to_metric_families(text):
-                for sample in family.samples:
-                    if sample.name in TOLD:
-                        counts[sample.name] += int(sample.value)
-                    elif sample.name == "spendbrake_lag_records":
-                        self.most_lag = max(self.most_lag, int(sample.value))
-            self.counts[worker.name] = counts
+            for sample in self._samples(worker):
+                if sample.name in TOLD:
+                    counts[sample.name] += int(sample.value)
+                elif sample.name == "spendbrake_lag_records":
+                    self.most_lag = max(self.most_lag, int(sample.value))
+            if counts:
+                self.counts[worker.name] = counts
 
     def total(self, name: str) -> int:
         return sum(counts[name] for counts in self.counts.values())
+
+    def lag(self, workers: Iterable[Process]) -> int:
+        """Return the records that workers now say they have not acknowledged, of all partitions."""
+        samples = [sample for worker in workers for sample in self._samples(worker)]
+        return sum(int(sample.value) for sample in samples if sample.name == "spendbrake_lag_records")
 
     def ill(self, workers: Iterable[Process]) -> dict[str, list[str]]:
         """Return the workers that do not call themselves well, with their reasons."""
@@ -56,6 +59,10 @@ class Gauges:
             if status != 200:
                 found[worker.name] = json.loads(text)["reasons"] if text else ["no answer"]
         return found
+
+    def _samples(self, worker: Process) -> list[Any]:
+        text = self._get(worker, "/metrics")[1]
+        return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
     def _get(self, worker: Process, path: str) -> tuple[int, str]:
         url = self._urls.get(worker.name)
