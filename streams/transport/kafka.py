@@ -5,7 +5,14 @@ import contextlib
 from collections.abc import Awaitable, Sequence
 from typing import Any, cast
 
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    IllegalStateError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+    for_code,
+)
+from aiokafka.protocol.commit import OffsetFetchRequest
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -13,6 +20,8 @@ from spendbrake.streams.transport.app import ChunkApp
 from spendbrake.streams.transport.delivery import ChunkDelivery, Fetched
 from spendbrake.streams.transport.port import TP as Place
 from spendbrake.streams.transport.port import Outgoing
+
+NO_COMMIT = -1
 
 
 class ChunkThread(driver.AIOKafkaConsumerThread):
@@ -61,14 +70,40 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
 
     async def committed(self, tp: Place) -> int | None:
         """Return the group's commit as the broker has it."""
-        consumer = self._ensure_consumer()
-        offset: int | None = await self.call_thread(consumer.committed, driver.ensure_aiokafka_TP(TP(*tp)))
+        offset: int | None = await self.call_thread(committed, self._ensure_consumer()._coordinator, tp)
         return offset
 
     async def log_start(self, tp: Place) -> int:
         """Return the lowest readable offset as the broker has it."""
         place = driver.ensure_aiokafka_TP(TP(*tp))
         return int((await self.earliest_offsets(place))[place])
+
+
+async def committed(coordinator: Any, tp: Place, pause_s: float = 0.1) -> int | None:
+    """Return the commit of a coordinator's group; None only when the broker says that there is none.
+
+    aiokafka looks at the errors of partitions alone. The group's own says that its coordinator is still loading, as
+    after a restart of the broker: aiokafka takes that for a group without a commit, and would read from the beginning.
+
+    Raises:
+        KafkaError: asking again will not help.
+    """
+    request = OffsetFetchRequest(coordinator.group_id, [(tp[0], [tp[1]])])
+    while True:
+        await coordinator.ensure_coordinator_known()
+        try:
+            response = await coordinator._send_req(request)
+            ((_, ((_, offset, _, code),)),) = response.topics or [(tp[0], [(tp[1], NO_COMMIT, "", 0)])]
+            for each in (getattr(response, "error_code", 0), code):
+                if each:
+                    raise for_code(each)(f"commit of {coordinator.group_id} on {tp[0]}/{tp[1]}")
+            return int(offset) if offset != NO_COMMIT else None
+        except NotCoordinatorForGroupError:
+            coordinator.coordinator_dead()
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+        await asyncio.sleep(pause_s)
 
 
 class KafkaConsumer(ChunkDelivery, driver.Consumer):

@@ -151,9 +151,9 @@ def _gateways(scene: Scene, expected: Expected, verdict: Verdict, say: Callable[
     due = refused(scene, expected)
     for moment in ("", " after an emptied Valkey"):
         try:
-            wait(scene, lambda: heard(scene) == due, HEAL_S, f"the Guard's decisions{moment}")
+            wait(scene, lambda: heard(scene, due) == due, HEAL_S, f"the Guard's decisions{moment}")
         except AssertionError:
-            verdict.sets(f"Guard{moment}", heard(scene).items(), due.items())
+            verdict.sets(f"Guard{moment}", heard(scene, due).items(), due.items())
         if not moment:
             scene.servers.valkey.empty()
     say(f"Guard: {dict(Counter(due.values()))}")

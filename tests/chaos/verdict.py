@@ -222,10 +222,10 @@ def notice_of(action: Action) -> Notice:
 
 
 def refused(scene: Scene, expected: Expected) -> dict[str, str]:
-    """Return what a gateway must hear of each key: `block`, `throttle` or `allow`."""
+    """Return what a gateway must hear of each key that an event has named: `block`, `throttle` or `allow`."""
     company, found = scene.company, {}
     for team in company.teams:
-        for key in company.keys(team):
+        for key in [key for key in company.keys(team) if (team, "key", key) in expected.calls]:
             tiers = {
                 tier
                 for node in (key, team, *company.above(team))
@@ -236,13 +236,12 @@ def refused(scene: Scene, expected: Expected) -> dict[str, str]:
     return found
 
 
-def heard(scene: Scene) -> dict[str, str]:
+def heard(scene: Scene, keys: Iterable[str]) -> dict[str, str]:
     """Return what a gateway hears of each key now; `stale` where its limits are not vouched for."""
     found = {}
     with scene.guard() as guard:
-        for team in scene.company.teams:
-            for key in scene.company.keys(team):
-                told = guard.check(key, MODELS[0][1])
-                verdict = "throttle" if told.policy == "brake" else told.verdict
-                found[key] = verdict if told.marks == "fresh" else "stale"
+        for key in keys:
+            told = guard.check(key, MODELS[0][1])
+            verdict = "throttle" if told.policy == "brake" else told.verdict
+            found[key] = verdict if told.marks == "fresh" else "stale"
     return found

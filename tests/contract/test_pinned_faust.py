@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiokafka.consumer import fetcher as kafka_fetcher
 from aiokafka.consumer.consumer import AIOKafkaConsumer
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator
 from aiokafka.producer.producer import AIOKafkaProducer
 from faust.app.base import App
@@ -99,7 +100,9 @@ RELIED_ON: dict[Callable[..., Any], str] = {
     kafka_fetcher.FetchResult.check_assignment: "b5340df67e3f",
     kafka_fetcher.FetchResult.getall: "3e717e30de50",
     kafka_fetcher.PartitionRecords._unpack_records: "b803e6d46480",
-    AIOKafkaConsumer.committed: "d8706147ab15",
+    GroupCoordinator._do_fetch_commit_offsets: "b0f359813271",
+    GroupCoordinator.ensure_coordinator_known: "4dfb9ccd877a",
+    GroupCoordinator._send_req: "fa4b12e914ce",
     AIOKafkaConsumer.seek_to_committed: "f6cd85c8b70a",
     AIOKafkaProducer.send_batch: "bf42b0f0c5c0",
     MessageAccumulator.add_batch: "5ed1c5b1367a",
@@ -133,7 +136,7 @@ def test_the_source_is_the_one_that_was_read(function: Callable[..., Any], pinne
                 "_commit_offsets", "on_partitions_revoked",
             },
         ),
-        (KafkaConsumer, {"_new_consumer_thread", "_seek"}),
+        (KafkaConsumer, {"_new_consumer_thread", "_seek", "look_ahead"}),
         (ChunkThread, {"_create_worker_consumer", "_fetch_records"}),
         (KafkaProducer, set()),
         (ChunkApp, {"on_rebalance_end", "on_stop"}),
