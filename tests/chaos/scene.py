@@ -11,8 +11,8 @@ from typing import Self
 from confluent_kafka import Consumer, TopicPartition
 
 from chaos.company import Company
+from chaos.gauges import Gauges
 from kafka.deployment import PARTITIONS, SESSION_S, Deployment, Kept, Process
-from kafka.whole.gauges import Gauges
 from servers.kafka import KafkaServer
 from servers.receivers import SlackServer, WebhookServer
 from servers.valkey import Valkey

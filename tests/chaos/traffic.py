@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from chaos.company import MODELS, PROJECTS, Company
-from kafka.whole.poisons import poisons
+from chaos.poisons import poisons
 from spendbrake.schemas.usage import UsageEvent
 from spendbrake.schemas.wire.avro import encode
 from spendbrake.schemas.wire.json import encode_usage_json

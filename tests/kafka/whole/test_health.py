@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from chaos.gauges import Gauges
+from chaos.poisons import call
 from kafka.deployment import Deployment
 from kafka.sums import eventually
-from kafka.whole.gauges import Gauges
-from kafka.whole.poisons import call
 from spendbrake.schemas.topics import USAGE
 from spendbrake.schemas.wire.avro import encode
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import pytest
 
+from chaos.poisons import Sent, call, poisons
 from kafka.bill import Totals, bill
 from kafka.deployment import PARTITIONS, Deployment
-from kafka.whole.poisons import Sent, call, poisons
 from spendbrake.schemas.topics import USAGE
 from spendbrake.schemas.usage import UNTAGGED, UsageEvent
 from spendbrake.schemas.wire.avro import encode
