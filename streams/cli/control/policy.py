@@ -42,6 +42,37 @@ def apply(
     run(_apply(file, at))
 
 
+@app.command("diff")
+def diff_(
+    file: File,
+    other: Annotated[
+        Path | None, typer.Argument(help="Compare with this file; with what is in force when absent.", exists=True)
+    ] = None,
+) -> None:
+    """Tell what a policy file would change; exit 1 if anything."""
+    from spendbrake.schemas.policy import PolicyFile
+    from spendbrake.streams.budgets.diff import diff
+
+    before = run(_in_force()) if other is None else _load(other)
+    changes = diff(PolicyFile.model_validate(before), PolicyFile.model_validate(_load(file)))
+    for change in changes:
+        console.print(str(change), markup=False, highlight=False)
+    console.print(f"{len(changes)} changes")
+    if changes:
+        raise typer.Exit(1)
+
+
+async def _in_force() -> dict[str, object]:
+    from spendbrake.streams.workers.deployment import read_versions
+
+    config = settings()
+    async with broker_of(config) as broker:
+        versions = await read_versions(broker, place_of(config))
+        if not versions.policies:
+            fail("no policy is in force: name another file to compare with")
+        return versions.policies[versions.book.at(time.time()).version].document
+
+
 def _load(file: Path) -> dict[str, object]:
     from spendbrake.streams.budgets.load import load
 

@@ -1,0 +1,69 @@
+"""What two policy files differ in, place by place. Lists of named parts are compared by name, not by their order."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from spendbrake.schemas.policy import PolicyFile
+
+Flat: TypeAlias = Mapping[str, Any]
+NAMES = ("id", "name")
+ORDERED = ("rungs", "tiers", "policies", "levels")
+"""Lists whose order means something: a part that has moved in one is a change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One place where two files differ.
+
+    Attributes:
+        place: As `nodes[search].monthly_budget_usd`.
+        before: None where the place is new; `after` where it is gone.
+    """
+
+    kind: Literal["added", "removed", "changed"]
+    place: str
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        """Return it for people.
+
+        Examples:
+            >>> str(Change("changed", "nodes[search].monthly_budget_usd", "500", "800"))
+            '~ nodes[search].monthly_budget_usd: 500 -> 800'
+        """
+        if self.kind == "changed":
+            return f"~ {self.place}: {self.before} -> {self.after}"
+        return f"+ {self.place}: {self.after}" if self.kind == "added" else f"- {self.place}: {self.before}"
+
+
+def diff(before: PolicyFile, after: PolicyFile) -> list[Change]:
+    """Return every place where the files differ, defaults filled in, in the order of the later file."""
+    old, new = (dict(_flat("", file.model_dump(mode="json"))) for file in (before, after))
+    changes = [
+        Change("changed" if place in old else "added", place, old.get(place), value)
+        for place, value in new.items()
+        if place not in old or old[place] != value
+    ]
+    return changes + [Change("removed", place, value, None) for place, value in old.items() if place not in new]
+
+
+def _flat(place: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if inner is not None:
+                yield from _flat(f"{place}.{name}" if place else name, inner)
+    elif isinstance(value, list) and value and all(_name(part) for part in value):
+        if place.rpartition(".")[2] in ORDERED:
+            yield f"{place} in order", ", ".join(_name(part) for part in value)
+        for part in value:
+            yield from _flat(f"{place}[{_name(part)}]", part)
+    else:
+        yield place, ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _name(part: Any) -> str:
+    if not isinstance(part, Mapping):
+        return ""
+    return next((str(part[name]) for name in NAMES if part.get(name)), "")
