@@ -136,6 +136,8 @@ class TeamLine(Against):
     month_to_date: Money
     today: Money
     rate_per_hour: Money
+    daily_mean: Money
+    period_ends_at: float
     limits: int
 
 
@@ -192,18 +194,22 @@ class Burn:
         Amounts are exact, and as of a place in the log (`as_of`): what came later is not in them. 503 while the
         partition of the team is between two owners; try again after Retry-After.
         """
+        return await self.answer(request, "burn", lambda partition, node: _burn(self._local.team(partition, node)))
+
+    async def answer(self, request: Request, view: str, tell: Callable[[int, str], BaseModel | None]) -> Response:
+        """Return what the owner of a team tells by one of its views; `tell` is asked where that is this process."""
         name = str(request.path_params["team"])
         try:
             node = self._home(name)
             partition = partition_of(node.encode(), self._partitions)
             if partition not in self._local.partitions():
-                return await self._elsewhere(request, partition, node)
-            found = self._local.team(partition, node)
+                return await self._elsewhere(request, partition, node, view)
+            found = tell(partition, node)
         except LookupError as error:
             return problem(503, "no_owner", str(error), retry_after_s=RETRY_AFTER_S)
         if found is None:
             return problem(404, "unknown_team", f"no event of team {name!r} has been counted")
-        return _answer(TeamBurn.model_validate(found))
+        return _answer(found)
 
     async def list_teams(self, request: Request) -> Response:
         """List teams with what they have spent."""
@@ -211,7 +217,7 @@ class Burn:
         limit = asked.get("limit", str(LINES))
         if not limit.isascii() or not limit.isdigit() or not 0 < int(limit) <= MOST_LINES:
             return problem(400, "bad_parameter", f"limit: 1 to {MOST_LINES}, got {limit[:20]!r}")
-        lines, told, cut = await self._lines(request, limit, asked.get("after", ""))
+        lines, told, cut = await self.lines(request, limit, asked.get("after", ""))
         page = lines[: int(limit)]
         shown = {
             "teams": page,
@@ -221,7 +227,7 @@ class Burn:
         }
         return _answer(Teams.model_validate(shown))
 
-    async def _lines(self, request: Request, limit: str, after: str) -> tuple[list[dict[str, Any]], set[int], bool]:
+    async def lines(self, request: Request, limit: str, after: str) -> tuple[list[dict[str, Any]], set[int], bool]:
         """Return the lines behind `after` by id, the partitions they are of, and whether an owner had more to tell."""
         here = self._local.partitions()
         lines = [line for partition in here for line in self._local.teams(partition) if line["team"] > after]
@@ -237,14 +243,18 @@ class Burn:
         latest = {line["team"]: line for line in lines}
         return [latest[team] for team in sorted(latest)], told, cut
 
-    async def _elsewhere(self, request: Request, partition: int, node: str) -> Response:
+    async def _elsewhere(self, request: Request, partition: int, node: str, view: str) -> Response:
         """Pass a question on to the owner of the partition."""
         if HOP in request.headers:
             return problem(421, "not_owner", f"partition {partition} is not in this process")
         if self._remote is None:
             raise Unserved(f"partition {partition} is not in this process yet")
-        answer = await self._remote.team(partition, node)
+        answer = await self._remote.team(partition, node, view)
         return Response(answer.content, answer.status_code, media_type="application/json")
+
+
+def _burn(found: dict[str, Any] | None) -> TeamBurn | None:
+    return None if found is None else TeamBurn.model_validate(found)
 
 
 def _answer(model: BaseModel) -> Response:

@@ -13,7 +13,7 @@ from spendbrake.streams.api.access.hop import HOP, sign
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.workers.partitions.journal import Journal
-from spendbrake.streams.workers.view import team_view, teams_view
+from spendbrake.streams.workers.view import days_of, team_view, teams_view
 
 LOG = structlog.get_logger("spendbrake.owners")
 ANNOUNCE_EVERY_S, ADDRESS_LIFE_S = 5.0, 20.0
@@ -52,6 +52,12 @@ class Local:
         row = state.teams.index.get(node)
         return None if row is None else team_view(state, rules, row)
 
+    def days(self, partition: int, node: str) -> tuple[list[int], int, int] | None:
+        """Return the whole local days of a team, the days left of its month, and its month to date, nano-USD."""
+        state, _ = self._state(partition)
+        row = state.teams.index.get(node)
+        return None if row is None else (*days_of(state, row), int(state.series.month[state.teams.series[row]]))
+
     def teams(self, partition: int) -> list[dict[str, Any]]:
         """Return a line for each team of one of `partitions()`."""
         return teams_view(*self._state(partition))
@@ -88,8 +94,8 @@ class Remote:
         """Close the connections."""
         await self._client.aclose()
 
-    async def team(self, partition: int, node: str) -> httpx.Response:
-        """Return the owner's answer about a team.
+    async def team(self, partition: int, node: str, view: str = "burn") -> httpx.Response:
+        """Return the owner's answer about a team, by one of its views.
 
         Raises:
             Unserved: nobody has the partition, or its owner does not answer.
@@ -97,7 +103,7 @@ class Remote:
         url = (await self._find([partition])).get(partition)
         if url is None:
             raise Unserved(f"no process says that it serves partition {partition}")
-        return await self._get(f"{url}/v1/teams/{quote(node, safe='')}/burn", {})
+        return await self._get(f"{url}/v1/teams/{quote(node, safe='')}/{view}", {})
 
     async def teams(self, partitions: Iterable[int], params: Mapping[str, str]) -> list[Any]:
         """Return the answers of all owners of these partitions that can be found and do answer, parsed."""

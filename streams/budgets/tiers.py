@@ -11,7 +11,7 @@ from dataclasses import replace
 from spendbrake.schemas.finding import SEVERITIES
 from spendbrake.schemas.money import NanoUsd
 from spendbrake.schemas.policy import Basis, Tier
-from spendbrake.streams.budgets.allowance import Allowance, Grant, carried_over
+from spendbrake.streams.budgets.allocation.allowance import Allowance, Grant, carried_over
 from spendbrake.streams.budgets.bases import NEVER, threshold_of
 from spendbrake.streams.budgets.line import Crossing, Line, State
 

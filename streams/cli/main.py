@@ -2,7 +2,7 @@
 
 import typer
 
-from spendbrake.streams.cli import replay, up, worker
+from spendbrake.streams.cli import outlook, replay, up, worker
 from spendbrake.streams.cli.control import budget, doctor, explain, keys, policy, token, topics
 from spendbrake.streams.cli.demo import command as demo
 from spendbrake.streams.cli.send import command as send
@@ -26,6 +26,8 @@ app.command("send")(send.send)
 app.command("replay")(replay.replay)
 app.command("explain")(explain.explain)
 app.command("doctor")(doctor.doctor)
+app.command("forecast")(outlook.forecast)
+app.command("surge")(outlook.surge)
 
 
 def main() -> None:

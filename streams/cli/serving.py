@@ -24,6 +24,7 @@ from spendbrake.streams.api.burn import Burn
 from spendbrake.streams.api.check import Check
 from spendbrake.streams.api.health import Health, Sight, Watch, Watched, sight_of
 from spendbrake.streams.api.ingest import Ingest, Send
+from spendbrake.streams.api.outlook import Outlooks
 from spendbrake.streams.api.owners import Local, Remote, announce
 from spendbrake.streams.api.pages import Operation
 from spendbrake.streams.api.requests import Requests
@@ -74,7 +75,7 @@ async def whole_api(
             *_ingest(config, place, broker, metrics).operations(),
             *_changes(place, broker, burn.versions, clock),
             *Check(guard, metrics, time.perf_counter).operations(),
-            *Burn(Local(burn.worker.journal), _home(burn.versions, clock), place.partitions).operations(),
+            *_burn(Local(burn.worker.journal), burn.versions, place, clock),
             *watch.operations(),
         ]
         await parts.enter_async_context(_metrics_port(config, watch, place, burn.versions, metrics))
@@ -98,7 +99,7 @@ async def api_worker(config: Settings, place: Place, broker: Broker) -> AsyncIte
             *_ingest(config, place, broker, metrics).operations(),
             *_changes(place, broker, versions, time.time),
             *Check(guard, metrics, time.perf_counter).operations(),
-            *Burn(Local(), _home(versions, time.time), place.partitions, remote).operations(),
+            *_burn(Local(), versions, place, time.time, remote),
             *watch.operations(),
         ]
         await parts.enter_async_context(_metrics_port(config, watch, place, versions, metrics))
@@ -120,7 +121,7 @@ async def beside(
         local = None
         if service.name == "burn" and service.versions is not None:
             local = Local(service.worker.journal)
-            operations += Burn(local, _home(service.versions, time.time), place.partitions).operations()
+            operations += _burn(local, service.versions, place, time.time)
         running = await parts.enter_async_context(served(operations, gate, config.metrics.host, config.metrics.port))
         if local is not None:
             book = AddressBook.from_url(needed_redis(config, "worker burn"), USAGE.name, prefix=redis_prefix(config))
@@ -213,8 +214,16 @@ def _guard(config: Settings, url: str, clock: Callable[[], float]) -> AsyncGuard
     return AsyncGuard(url, prefix=redis_prefix(config), clock=clock, timeout_s=CHECK_S)
 
 
-def _home(versions: Versions, clock: Callable[[], float]) -> Callable[[str], str]:
-    return lambda name: versions.book.at(clock()).team(name).id
+def _burn(
+    local: Local, versions: Versions, place: Place, clock: Callable[[], float], remote: Remote | None = None
+) -> list[Operation]:
+    """Return what tells of teams: what they have spent, and what is to come."""
+
+    def rules() -> Rules:
+        return versions.book.at(clock())
+
+    burn = Burn(local, lambda name: rules().team(name).id, place.partitions, remote)
+    return [*Outlooks(burn, local, rules, place.partitions, clock).operations(), *burn.operations()]
 
 
 @asynccontextmanager

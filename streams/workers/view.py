@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spendbrake.schemas.money import NanoUsd, to_usd
 from spendbrake.schemas.standing import Standing
-from spendbrake.streams.budgets.bases import NEVER
+from spendbrake.streams.budgets.bases import FORECAST_DAYS, NEVER
 from spendbrake.streams.budgets.tiers import NodeTiers
 from spendbrake.streams.engine.judge.evidence import RATE_MINUTES, standing_of
 from spendbrake.streams.engine.judge.moment import Ledger, Moment
@@ -18,7 +19,7 @@ from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
 
 KINDS = ("project", "key", "model", "environment")
-MINUTE_S = 60
+MINUTE_S, DAY_S = 60, 86_400
 
 
 def money(nano: NanoUsd) -> dict[str, Any]:
@@ -66,11 +67,14 @@ def teams_view(state: PartitionState, rules: Rules) -> list[dict[str, Any]]:
     n = len(teams)
     own = teams.series[:n]
     today = table.today(own, state.periods.today(table.calendar[own]))
+    usual = _daily_means(state, own)
     minute = int(state.now // MINUTE_S)
     rate = teams.minutes.sums("cost", np.arange(n), minute - RATE_MINUTES + 1, minute) * (60 // RATE_MINUTES)
     lines = []
     for team, (name, row) in enumerate(zip(teams.names, own.tolist(), strict=True)):
         view, month = rules.team(name), int(table.month[row])
+        tiers = state.heads[team].tiers.get(view.id)
+        limits = (view.budget, view.allocation) if tiers is None else (tiers.budget, tiers.allocation)
         lines.append(
             {
                 "team": view.id,
@@ -79,11 +83,34 @@ def teams_view(state: PartitionState, rules: Rules) -> list[dict[str, Any]]:
                 "month_to_date": money(month),
                 "today": money(int(today[team])),
                 "rate_per_hour": money(int(rate[team])),
-                **_against(month, view.budget, view.allocation),
+                "daily_mean": money(int(usual[team])),
+                "period_ends_at": state.periods.current[int(table.calendar[row])].ends_at,
+                **_against(month, *limits),
                 "limits": sum(1 for _ in _limits(state, team)),
             }
         )
     return sorted(lines, key=lambda line: line["team"])
+
+
+def days_of(state: PartitionState, team: int) -> tuple[list[NanoUsd], int]:
+    """Return what a team has spent on each whole local day that the ring holds, oldest first, and the days left.
+
+    The days left of its month begin with today.
+    """
+    table, own = state.series, int(state.teams.series[team])
+    period = state.periods.current[int(table.calendar[own])]
+    days = table.days.span("cost", own, period.today - table.days.cells + 1, period.today - 1)
+    return [int(spent) for spent in days], period.end - period.today
+
+
+def _daily_means(state: PartitionState, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the mean of the last 14 whole local days of series; of fewer where they are younger."""
+    table = state.series
+    today = state.periods.today(table.calendar[rows])
+    born = np.floor(np.where(np.isfinite(table.first_at[rows]), table.first_at[rows], state.now) / DAY_S)
+    whole = np.clip(today - born.astype(np.int64), 1, FORECAST_DAYS)
+    spent: NDArray[np.int64] = table.days.sums("cost", rows, today - FORECAST_DAYS, today - 1)
+    return spent // whole
 
 
 def as_of(state: PartitionState) -> dict[str, Any]:

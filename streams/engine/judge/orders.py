@@ -8,7 +8,7 @@ from spendbrake.schemas.finding import COMMAND, Finding, FindingState
 from spendbrake.schemas.money import usd_text
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.schemas.wire.murmur import partition_of
-from spendbrake.streams.budgets.allowance import Grant
+from spendbrake.streams.budgets.allocation.allowance import Grant
 from spendbrake.streams.budgets.tree import NodeView
 from spendbrake.streams.engine.judge.judge import Judge
 from spendbrake.streams.engine.judge.moment import Moment

@@ -10,8 +10,8 @@ from spendbrake.schemas.wire.avro import encode
 from spendbrake.schemas.wire.envelope import seal
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.schemas.wire.murmur import partition_of
-from spendbrake.streams.budgets.allowance import Grant
-from spendbrake.streams.budgets.approvals import Desk
+from spendbrake.streams.budgets.allocation.allowance import Grant
+from spendbrake.streams.budgets.allocation.approvals import Desk
 from spendbrake.streams.budgets.tree import NodeView
 from spendbrake.streams.engine.judge.orders import KEPT_S, exception_text, finding_of, grant_text, moment_text
 from spendbrake.streams.engine.outcome import OutRecord

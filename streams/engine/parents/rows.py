@@ -12,7 +12,7 @@ import numpy as np
 
 from spendbrake.actions.policies.state import LadderState
 from spendbrake.schemas.decision import Stamp
-from spendbrake.streams.budgets.approvals import Desk
+from spendbrake.streams.budgets.allocation.approvals import Desk
 from spendbrake.streams.budgets.tiers import NodeTiers
 from spendbrake.streams.engine.outcome import Row, Unit
 from spendbrake.streams.engine.parents.cells import Cells

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from spendbrake.actions.policies.state import LadderState
-from spendbrake.streams.budgets.approvals import Desk
+from spendbrake.streams.budgets.allocation.approvals import Desk
 from spendbrake.streams.budgets.tiers import NodeTiers
 from spendbrake.streams.engine.parents.cells import DAYS, HOURS, MINUTES, MONTHS, Cells
 from spendbrake.streams.engine.rules.periods import Periods

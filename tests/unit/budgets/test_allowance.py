@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spendbrake.streams.budgets.allowance import Grant, carried_over
+from spendbrake.streams.budgets.allocation.allowance import Grant, carried_over
 from spendbrake.streams.budgets.tiers import NodeTiers
 from unit.budgets.test_tiers import brief, node
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from spendbrake.schemas.command import Approval, Command
 from spendbrake.schemas.money import to_nano
 from spendbrake.schemas.wire.errors import BadRecord
-from spendbrake.streams.budgets.approvals import KEPT_S, OPEN_S, Desk
+from spendbrake.streams.budgets.allocation.approvals import KEPT_S, OPEN_S, Desk
 
 NOV, RESERVE, NOW = "2026-11", to_nano(1_000), 1_795_000_000.0
 ASKED = Command(

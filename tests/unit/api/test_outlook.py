@@ -1,0 +1,78 @@
+"""What is to come over HTTP: forecasts by who owns the team, surges over all of them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from enginelog import START, Log, engine, event, policy
+from spendbrake.schemas.wire.murmur import partition_of
+from spendbrake.streams.api.app import api
+from spendbrake.streams.api.burn import Burn
+from spendbrake.streams.api.outlook import Outlooks
+from spendbrake.streams.api.owners import Local
+from spendbrake.streams.workers.partitions.journal import Journal, Owned
+
+N, DAY, USD = 2, 86_400.0, 10**9
+TREE = policy(
+    nodes=[{"id": "acme", "level": "organization", "monthly_budget_usd": 130}],
+    defaults={"team": {"monthly_budget_usd": 100}},
+)
+
+
+def journal(partitions: range) -> Journal:
+    """What a worker holds of a log in which `a` has spent $10 and `b` $1 on each of 26 days."""
+    of = engine(TREE, partitions=N)
+    held = Journal(lambda number, rows, committed: of.new_state(number, 1), lambda: None)
+    for number in partitions:
+        log = Log()
+        for day in range(26):
+            for team, usd in (("a", 10), ("b", 1)):
+                if partition_of(team.encode(), N) == number:
+                    log.add(event(day, START + day * DAY, team=team, cost=usd * USD))
+        log.tick(START + 26 * DAY)
+        state = of.new_state(number, 1)
+        for cut in log.cuts():
+            cut.partition = number
+            of.step(state, cut)
+        held.owned[number] = Owned(number, 1, state, None, first=0, last=0)
+    return held
+
+
+@asynccontextmanager
+async def client(partitions: range = range(N)) -> AsyncIterator[httpx.AsyncClient]:
+    rules = engine(TREE, partitions=N).book.at(START)
+    local = Local(journal(partitions))
+    burn = Burn(local, lambda name: rules.team(name).id, N)
+    app = api(Outlooks(burn, local, lambda: rules, N, lambda: START + 26 * DAY).operations())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://spendbrake") as http:
+        yield http
+
+
+async def test_a_forecast_tells_each_method_and_how_far_it_was_off() -> None:
+    async with client() as http:
+        told: dict[str, Any] = (await http.get("/v1/teams/a/forecast")).json()
+        ahead = told["methods"][0]["month"]["nano_usd"] - told["month_to_date"]["nano_usd"]
+        assert ahead == told["days_left"] * 10 * USD
+        errors = {each["method"]: each["error"] for each in told["methods"]}
+        assert errors == {"mean_14d": 0.0, "weekday_season": None}, "a season takes three weeks, its error four"
+        assert (await http.get("/v1/teams/nobody/forecast")).status_code == 404
+
+
+async def test_a_surge_breaks_the_organization_first_and_names_what_it_does_not_know() -> None:
+    async with client() as http:
+        told = (await http.get("/v1/surge", params={"factor": 5, "hours": 240})).json()
+    broken = [each["node"] for each in told["broken"]]
+    assert set(broken) == {"acme", "a"}
+    assert (told["nodes"], told["missing_partitions"]) == (3, [])
+    async with client(range(1)) as http:
+        assert (await http.get("/v1/surge")).json()["missing_partitions"] == [1]
+
+
+@pytest.mark.parametrize("query", ["factor=0", "factor=x", "hours=-1", "hours=nan", "factor=1e9"])
+async def test_a_surge_that_cannot_be_is_refused(query: str) -> None:
+    async with client() as http:
+        answer = await http.get(f"/v1/surge?{query}")
+    assert (answer.status_code, answer.json()["error"]) == (400, "bad_parameter")
