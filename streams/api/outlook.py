@@ -12,7 +12,7 @@ from spendbrake.schemas.money import NanoUsd
 from spendbrake.streams.api.burn import MOST_LINES, Burn, Money
 from spendbrake.streams.api.owners import Local
 from spendbrake.streams.api.pages import Operation, Parameter, Problem, problem
-from spendbrake.streams.budgets.surge import Exposed, breaks
+from spendbrake.streams.budgets.allocation.surge import Exposed, breaks
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.workers.view import money
 

@@ -1,1 +1,1 @@
-"""What is granted beyond the policy file: rollover, top-ups, and who may approve them. Pure."""
+"""Allocations: what is granted beyond the policy file and by whom, and which would break in a surge. Pure."""

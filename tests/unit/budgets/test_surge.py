@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spendbrake.streams.budgets.surge import Break, Exposed, breaks
+from spendbrake.streams.budgets.allocation.surge import Break, Exposed, breaks
 
 HOUR = 3_600.0
 
