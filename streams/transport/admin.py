@@ -16,6 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from spendbrake.schemas.topics import TOPICS, Topic
+from spendbrake.streams.transport.port import CLIENT_LOG
 
 ROW_LIMIT = 256 * 1024
 """Largest changelog row, in bytes; far below what a broker takes by default (1 MiB)."""
@@ -107,7 +108,7 @@ class Admin:
         timeout_s: float = 30.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._client = AdminClient({"bootstrap.servers": bootstrap, **(options or {})})
+        self._client = AdminClient({"bootstrap.servers": bootstrap, **(options or {})}, logger=CLIENT_LOG)
         self._timeout_s = timeout_s
         self._sleep = sleep
 

@@ -1,9 +1,12 @@
 """What delivery needs of a log, one method a port. Kafka and the embedded broker fit; nothing here knows either."""
 
+import logging
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+CLIENT_LOG = logging.getLogger("librdkafka")
+"""Where the C client's own lines go: left to itself it writes to standard error, whatever is drawn there."""
 Headers: TypeAlias = Sequence[tuple[str, bytes]]
 TP: TypeAlias = tuple[str, int]
 """Topic and partition, equal to Faust's and aiokafka's named tuples of the same two fields."""

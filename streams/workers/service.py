@@ -37,8 +37,8 @@ LOG = structlog.get_logger("spendbrake.worker")
 TICK_EVERY_S = 0.25
 CAPS_EVERY_S = 1.0
 COMMIT_S = 1.0
-PLAYED_SNAPSHOT_S, PLAYED_COMMIT_S = 1.0, 0.1
-"""Of a simulation: its clock runs as far ahead as commits let it."""
+PLAYED_SNAPSHOT_S, PLAYED_COMMIT_S = 0.2, 0.1
+"""Of a simulation: its clock runs as far ahead as commits let it, so rows are written at once, not spread."""
 POLICY_WAIT_S = 1.0
 LOOK_S = 5.0
 """A worker that reads nothing still hears so often how far behind it is."""
@@ -164,7 +164,8 @@ def _stepping(
     else:
         _every(app, TICK_EVERY_S, partial(_tick, ticker, worker, outbox))
     interval_s = min(settings.burn.snapshot_interval_s, PLAYED_SNAPSHOT_S if place.simulation else math.inf)
-    _every(app, interval_s, partial(_store, snapshot, worker, 0.8 * interval_s))
+    over_s = 0.0 if place.simulation else 0.8 * interval_s
+    _every(app, interval_s, partial(_store, snapshot, worker, over_s))
     _every(app, settings.republish_s, worker.republish)
     _every(app, CAPS_EVERY_S, worker.tell_caps)
     app.task(_follow(versions, log, ticker))

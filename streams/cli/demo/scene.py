@@ -52,7 +52,8 @@ class Scene:
 
     Attributes:
         runaway: The truth about the agent that runs away; None where nobody knows it, as in a recorded trace.
-        culprit: Key whose calls a decision has named first; the runaway's own where it is known.
+        culprit: The runaway's key; where nobody knows it, the first that a decision names, or the heaviest of a
+            node that it does.
         neighbour: Another key, for comparison: nothing may happen to it. The first one seen unless given.
         team: The culprit's team.
         now: The trace's clock.
@@ -86,6 +87,7 @@ class Scene:
     team: str | None = None
     _call: tuple[str, str | None, str | None] | None = None
     _decided: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    _heaviest: dict[str, str] = field(default_factory=dict)
     _named: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -135,9 +137,8 @@ class Scene:
     def _note(self, key: str, at: float, result: CheckResult) -> None:
         """Note a verdict on a watched key."""
         before = self.watched.get(key)
-        verdict = "throttle" if result.code == "rate_limited" else result.verdict
-        if before is not None and before.verdict == "throttle" and verdict == "allow" and key in self.limited:
-            verdict = "throttle"  # one call of many may pass
+        # One call of many passes under a throttle: what counts is that it took from a bucket.
+        verdict = "throttle" if result.remaining is not None and result.allowed else result.verdict
         if before is None:
             before = self.watched[key] = Watched(result, verdict, [(at, verdict)])
         elif verdict != before.verdict:
@@ -170,6 +171,9 @@ class Scene:
             weighty = weighty and began and self.runaway.team in (finding.team, finding.node)
         if self.first is None and weighty:
             self.first = finding
+        key = next((part["name"] for part in finding.evidence.get("top", ()) if part["kind"] == "key"), None)
+        if key is not None:
+            self._heaviest[finding.node] = key
         if finding.state == "open":
             self.findings += 1
             self.feed.append(Line(finding.time, "finding", finding.severity, finding.reason))
@@ -188,8 +192,10 @@ class Scene:
             self.limited.discard(action.node)
         if action.verdict == before:
             return
-        if self.culprit is None and action.verdict != "allow" and action.node != action.team:
-            self.culprit, self.team = action.node, action.team
+        if self.culprit is None and action.verdict != "allow":
+            own = action.node not in (action.team, "") and bool(action.team)
+            self.culprit = action.node if own else self._heaviest.get(action.node)
+            self.team = action.team or None
         text = action.node if scope == SINGLE else f"{action.node} ({scope})"
         if rate := action.params.get("max_rps"):
             text += f": one call in {1 / rate:g} s" if rate < 1 else f": {rate:g} calls a second"

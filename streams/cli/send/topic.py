@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 OUTSTANDING = 5_000
 """Events on their way at once."""
 TOLD_EVERY = 500
+TICK_S = 10.0
+"""Between ticks, seconds of the trace: as long as the finest bucket."""
 POLL_S = 0.05
 """Seconds between looks at what the owners have committed."""
 
@@ -103,6 +105,7 @@ async def simulate(
         make=lambda partition, at: tick(partition, at, place.secrets[0]),
         progress=progress,
         partitions=partitions,
+        every_s=TICK_S,
         lag_s=LAG_FILE_S,
     )
 

@@ -6,6 +6,8 @@ from typing import Protocol, TypeAlias
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
+from spendbrake.streams.transport.port import CLIENT_LOG
+
 KeyValue: TypeAlias = tuple[bytes, bytes | None]
 ANSWER_S = 5.0
 """Longest wait for the broker to tell where a log ends."""
@@ -58,7 +60,8 @@ class KafkaControl:
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": 100,
-            }
+            },
+            logger=CLIENT_LOG,
         )
         self._consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(partitions)])
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from spendbrake.streams.transport.port import Headers
+from spendbrake.streams.transport.port import CLIENT_LOG, Headers
 from spendbrake.streams.transport.producer import SendError
 
 POLL_S = 0.1
@@ -36,7 +36,8 @@ class FutureProducer:
                 "linger.ms": 5,
                 "message.timeout.ms": DELIVERY_MS,
                 **(options or {}),
-            }
+            },
+            logger=CLIENT_LOG,
         )
         self._lock = Lock()
         self._done: dict[asyncio.AbstractEventLoop, deque[tuple[asyncio.Future[Message], Any]]] = {}

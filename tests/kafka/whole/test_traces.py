@@ -36,7 +36,7 @@ TRACES = Path(os.environ.get("SPENDBRAKE_TRACES", ROOT.parent / "shared" / "data
 AZURE = [str(path) for path in sorted((TRACES / "azure_llm_2023").glob("*.csv"))]
 OPTIONS = ("--adapter", "azure", "--team", "inference", "--model", "gpt-4o")
 CALLS = 28_185
-HOUR_S = 3_600
+HOUR_S, DAY_S = 3_600, 86_400
 
 
 def policy(**team: object) -> dict[str, object]:
@@ -86,6 +86,15 @@ def incidents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "events.jsonl"
 
 
+def around_the_first_incidents(path: Path, out: Path) -> Path:
+    """Write three days of a file, one of them before the first incident; return their path."""
+    truth = json.loads(path.with_name("labels.json").read_text())
+    begin = min(incident["start"] for incident in truth["incidents"]) - DAY_S
+    with path.open("rb") as lines, out.open("wb") as file:
+        file.writelines(line for line in lines if begin <= json.loads(line)["time"] < begin + 3 * DAY_S)
+    return out
+
+
 def busiest_hour(path: Path, out: Path) -> Path:
     """Write the hour of a file in which most calls were made; return its path."""
     with path.open("rb") as lines:
@@ -113,33 +122,43 @@ def test_an_hour_of_inference_by_its_own_clock(deploy: Deploy) -> None:
     assert deployment.dead() == []
 
 
-def test_a_week_of_incidents_by_its_own_clock(deploy: Deploy, incidents: Path) -> None:
-    events = events_of(incidents)
+def test_days_of_incidents_by_their_own_clock(deploy: Deploy, incidents: Path) -> None:
     deployment = deployed(deploy, policy(), simulation=True)
+    days = around_the_first_incidents(incidents, deployment.directory / "days.jsonl")
+    events = events_of(days)
+    end = max(event.time for event in events)
     with all_up(deployment) as http:
-        print(said := deployment.run("send", str(incidents), "--simulate", "0", timeout=560))
+        print(said := deployment.run("send", str(days), "--simulate", "0", timeout=560))
         assert f"{len(events):,} events sent" in said
         print(assert_told_as_recounted(http, events))
-        truth = json.loads(incidents.with_name("labels.json").read_text())
+        truth = json.loads(incidents.with_name("labels.json").read_text())["incidents"]
+        begun = [each for each in truth if each["start"] < end - HOUR_S]
         found = [finding for finding in deployment.findings() if finding.severity != "info"]
         caught = [
             each["id"]
-            for each in truth["incidents"]
+            for each in begun
             if any(f.team == each["team"] and each["start"] <= f.time <= each["end"] for f in found)
         ]
-        print(f"found {caught} of {len(truth['incidents'])}")
-        assert len(caught) >= len(truth["incidents"]) / 2
-        end = max(event.time for event in events)
-        lines = http.get("/v1/teams").json()["teams"]
-        limits = [each for line in lines for each in http.get(f"/v1/teams/{line['team']}/burn").json()["limits"]]
-        blocked = {limit["node"] for limit in limits if limit["verdict"] == "block" and limit["scope"] == "*"}
-        print(f"blocked at the end: {sorted(blocked)}")
-        keys = {event.api_key_id for event in events if blocked & {event.team, event.api_key_id}}
-        assert keys
-        with deployment.guard(clock=lambda: end) as guard:
-            allowed = lambda: {key for key in keys if guard.check(key, "gpt-4o").verdict != "block"}  # noqa: E731
-            eventually(lambda: not allowed(), "all keys under a block", lambda: f"{allowed()}{deployment.logs()}")
+        print(f"found {caught} of {[each['id'] for each in begun]}")
+        assert len(caught) >= len(begun) / 2
+        assert_refused(deployment, http, events, end)
     assert deployment.dead() == []
+
+
+def assert_refused(deployment: Deployment, http: httpx.Client, events: list[UsageEvent], end: float) -> None:
+    """Fail unless some node is blocked, and a gateway refuses every key below it."""
+    lines = http.get("/v1/teams").json()["teams"]
+    limits = [each for line in lines for each in http.get(f"/v1/teams/{line['team']}/burn").json()["limits"]]
+    blocked = {limit["node"] for limit in limits if limit["verdict"] == "block" and limit["scope"] == "*"}
+    print(f"blocked at the end: {sorted(blocked)}")
+    keys = {event.api_key_id for event in events if blocked & {event.team, event.api_key_id}}
+    assert keys
+    with deployment.guard(clock=lambda: end) as guard:
+
+        def allowed() -> set[str]:
+            return {key for key in keys if guard.check(key, "gpt-4o").verdict != "block"}
+
+        eventually(lambda: not allowed(), "all keys under a block", lambda: f"{allowed()}{deployment.logs()}")
 
 
 @pytest.mark.parametrize("way", ["topic", "http"])
