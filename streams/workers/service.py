@@ -164,8 +164,7 @@ def _stepping(
     else:
         _every(app, TICK_EVERY_S, partial(_tick, ticker, worker, outbox))
     interval_s = min(settings.burn.snapshot_interval_s, PLAYED_SNAPSHOT_S if place.simulation else math.inf)
-    over_s = 0.0 if place.simulation else 0.8 * interval_s
-    _every(app, interval_s, partial(_store, snapshot, worker, over_s))
+    _every(app, interval_s, partial(_store, snapshot, worker, 0.0 if place.simulation else 0.8 * interval_s))
     _every(app, settings.republish_s, worker.republish)
     _every(app, CAPS_EVERY_S, worker.tell_caps)
     app.task(_follow(versions, log, ticker))

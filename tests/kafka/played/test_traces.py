@@ -19,10 +19,10 @@ import httpx
 import pytest
 
 from kafka.deployment import Deployment
+from kafka.played.told import assert_told_as_recounted
 from kafka.sums import eventually
 from kafka.whole.test_api import url_of
 from kafka.whole.test_send import sent
-from kafka.whole.told import assert_told_as_recounted
 from spendbrake.schemas.usage import UsageEvent
 from spendbrake.streams.budgets.load import load
 from spendbrake.streams.budgets.starter import starter_text
