@@ -31,7 +31,7 @@ from spendbrake.schemas.topics import USAGE
 
 COST_OF_A_CALL = 9_000_000
 """About, nano-USD."""
-READY_S, DRAIN_S, HEAL_S = 120.0, 300.0, 60.0
+READY_S, DRAIN_S, HEAL_S = 180.0, 600.0, 60.0
 RESTORED = "partition restored"
 
 
