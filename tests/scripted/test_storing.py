@@ -1,0 +1,362 @@
+"""Storing a partition at the worst moments: every step waits for the one before, and who comes after finds all of it.
+
+The scripted cluster (cluster.py) acknowledges what a test lets it; names of rows end in their writer.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from enginelog import START, Log, Record, engine, event, policy
+from scripted.cluster import Cluster, Process, settle
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.rollup import Rollup
+from spendbrake.schemas.wire.avro import decode
+
+USD = 10**9
+N = 40
+TREE = policy(
+    nodes=[
+        {"id": "acme", "level": "organization"},
+        {"id": "a", "level": "team", "parent": "acme", "monthly_budget_usd": 100},
+    ]
+)
+"""Both teams have a cap of 100 USD; `a` tells a parent what it has spent."""
+
+
+def spending(n: int = N) -> Log:
+    """Five dollars a second, turn about by two teams: the last two records reach their caps."""
+    log = Log()
+    for i in range(n):
+        log.add(event(i, START + i, team="ab"[i % 2], api_key_id=f"k{i % 2}", cost=5 * USD))
+    return log
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    return Cluster(spending().records, lambda: engine(TREE), tmp_path)
+
+
+def spent(process: Process) -> dict[str, int]:
+    state = process.state
+    return {team: int(state.series.total[state.teams.series[row]]) for row, team in enumerate(state.teams.names)}
+
+
+def blocks(cluster: Cluster) -> list[Action]:
+    actions = [decode(Action, record.value) for record in cluster.sent if record.topic == "actions.v1" and record.value]
+    return [action for action in actions if action.effect == "limits"]
+
+
+WHOLE = {"a": N // 2 * 5 * USD, "b": N // 2 * 5 * USD}
+
+
+async def until(process: Process, there: Callable[[], bool]) -> None:
+    """Acknowledge what is under way, the oldest first, until `there`."""
+    for _ in range(50):
+        await settle()
+        if there():
+            return
+        process.answer(process.under_way[0])
+    raise AssertionError(f"never came: {process.under_way}")
+
+
+# --- the order -------------------------------------------------------------------------------------
+
+
+async def test_no_row_is_sent_before_the_broker_has_every_output(cluster: Cluster) -> None:
+    process = await cluster.start()
+    process.hold = True
+    await process.feed(N)
+    storing = asyncio.ensure_future(process.take())
+    await settle()
+    outputs = [sending for sending in process.under_way if not sending.is_rows]
+    assert {sending.topic for sending in outputs} >= {"actions.v1", "findings.v1", "rollups.v1"}
+    for sending in outputs:
+        assert process.rows_under_way() == []
+        process.answer(sending)
+        await settle()
+    assert process.rows_under_way() == [["head|a@w1", "head|b@w1"]]
+    process.hold = False
+    await until(process, storing.done)
+
+
+async def test_parents_have_been_told_of_all_that_is_stored(cluster: Cluster) -> None:
+    cluster.log = [Record(record.value, START) for record in cluster.log]
+    process = await cluster.start()
+    await process.feed(10)
+    await process.feed(10)  # a quarter of a second has not passed
+    process.hold = True
+    storing = asyncio.ensure_future(process.take())
+    await settle()
+    assert [sending.topic for sending in process.under_way] == ["rollups.v1"]
+    children = decode(Rollup, process.under_way[0].records[0].value or b"").children
+    assert {child.child: child.periods for child in children} == dict.fromkeys("ab", {"2026-01": 10 * 5 * USD})
+    process.hold = False
+    await until(process, storing.done)
+
+
+async def test_heads_are_safe_before_series_are_sent_and_all_of_it_before_the_commit(cluster: Cluster) -> None:
+    process = await cluster.start()
+    await process.feed(N)
+    process.hold = True
+    storing = asyncio.ensure_future(process.take())
+    seen = []
+    for _ in range(4):
+        await settle()
+        (rows,) = process.rows_under_way()
+        seen.append([name.split("|")[0].split("@")[0] for name in rows])
+        assert cluster.committed is None
+        process.answer(process.under_way[0])
+    await settle()
+    assert seen == [["head", "head"], ["series", "series"], ["block"], ["partition"]]
+    assert storing.done()
+    assert cluster.committed == N
+
+
+async def test_no_row_is_copied_between_a_step_and_the_sending_of_what_follows(cluster: Cluster) -> None:
+    process = await cluster.start()
+    await process.feed(10)
+    gate: asyncio.Event = asyncio.Event()
+    send = process.send_run
+
+    async def slow(topic, partition, records):  # type: ignore[no-untyped-def]
+        if topic != "findings.v1":
+            return await send(topic, partition, records)
+        await gate.wait()
+        return await send(topic, partition, records)
+
+    process.send_run = slow  # type: ignore[method-assign]
+    stepping = asyncio.ensure_future(process.feed(N))  # tiers are crossed: its findings are not handed over yet
+    await settle()
+    storing = asyncio.ensure_future(process.take())
+    await settle()
+    assert cluster.changelog == [], "a row of that step would say that its findings are out"
+    gate.set()
+    await asyncio.gather(stepping, storing)
+    assert cluster.committed == N
+
+
+async def test_a_refused_output_ends_the_worker_and_stores_nothing(cluster: Cluster) -> None:
+    process = await cluster.start()
+    process.hold = True
+    await process.feed(N)
+    process.under_way[0].answer.set_exception(OSError("refused"))
+    with pytest.raises(OSError, match="refused"):
+        await process.take()
+    assert (cluster.changelog, cluster.committed) == ([], None)
+
+
+async def test_a_refused_output_ends_the_next_step(cluster: Cluster) -> None:
+    process = await cluster.start()
+    process.hold = True
+    await process.feed(N - 10)
+    process.under_way[0].answer.set_exception(OSError("refused"))
+    await settle()
+    with pytest.raises(OSError, match="refused"):
+        await process.feed(10)
+
+
+async def test_a_refused_row_acknowledges_nothing(cluster: Cluster) -> None:
+    process = await cluster.start()
+    await process.feed(N)
+    process.hold = True
+    storing = asyncio.ensure_future(process.take())
+    await settle()
+    process.under_way[0].answer.set_exception(OSError("refused"))
+    with pytest.raises(OSError, match="refused"):
+        await storing
+    assert cluster.committed is None
+
+
+# --- who comes after -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("acknowledged", range(4))
+async def test_a_crash_between_any_two_rows_counts_once_and_orders_once(cluster: Cluster, acknowledged: int) -> None:
+    process = await cluster.start()
+    await process.feed(N - 4)
+    await process.take()
+    await process.feed(2)
+    process.hold = True
+    await process.feed(2)  # the cap
+    storing = asyncio.ensure_future(process.take())
+    await until(process, lambda: bool(process.rows_under_way()))
+    for _ in range(acknowledged):
+        process.answer(process.under_way[0])
+        await settle()
+    storing.cancel()
+    cluster.compact()
+
+    successor = await cluster.start()
+    await successor.finish()
+    assert spent(successor) == WHOLE
+    assert len({action.id for action in blocks(cluster)}) == 2, "one block a team, whoever orders it"
+    assert cluster.committed == N
+
+
+async def test_rows_the_broker_has_without_having_said_so_are_not_counted_again(cluster: Cluster) -> None:
+    process = await cluster.start()
+    process.hold = True
+    storing = None
+    await process.feed(N)
+    storing = asyncio.ensure_future(process.take())
+    for _ in range(8):
+        await settle()
+        for sending in [each for each in process.under_way if not each.stored]:
+            cluster.store(sending)  # and the answer is lost ...
+            if not sending.is_rows:
+                process.answer(sending)
+    assert [key.decode().split("|")[0] for key, _ in cluster.changelog] == ["head", "head"]
+    assert cluster.committed is None
+    storing.cancel()
+    told = len(blocks(cluster))
+
+    successor = await cluster.start()
+    await successor.finish()
+    assert spent(successor) == WHOLE
+    assert len(blocks(cluster)) == told == 2, "what heads have judged is not judged again"
+
+
+async def test_a_crash_after_outputs_and_before_heads_repeats_them_under_the_same_ids(cluster: Cluster) -> None:
+    process = await cluster.start()
+    await process.feed(N)
+    before = [(record.topic, record.value) for record in cluster.sent if record.topic != "rollups.v1"]
+
+    successor = await cluster.start()
+    await successor.finish(7)
+    after = [(record.topic, record.value) for record in cluster.sent if record.topic != "rollups.v1"]
+    assert len(after) == 2 * len(before)
+    assert set(after) == set(before)
+    assert spent(successor) == WHOLE
+
+
+async def test_what_is_stored_when_partitions_are_given_up_is_all_that_was_applied(cluster: Cluster) -> None:
+    process = await cluster.start()
+    await process.feed(30)
+    process.hold = True
+    storing = asyncio.ensure_future(process.take())
+    await until(process, lambda: any("series" in name for names in process.rows_under_way() for name in names))
+    await process.feed(10)  # the snapshot under way will not acknowledge these
+    giving_up = asyncio.ensure_future(process.burn.store_all(process.snapshot, {0}))
+    await until(process, storing.done)
+    assert (cluster.committed, giving_up.done()) == (30, False)
+    await until(process, giving_up.done)
+    assert cluster.committed == N
+
+
+async def test_nothing_is_stored_while_a_replay_is_behind_the_rows_it_began_from(cluster: Cluster) -> None:
+    process = await cluster.start()
+    await process.feed(N)
+    process.flights = type(process.flights)()  # its acknowledgement goes nowhere: rows, but no commit
+    await process.take()
+    rows = list(cluster.changelog)
+
+    successor = await cluster.start()
+    await successor.feed(10)
+    await successor.take()
+    assert cluster.changelog == rows, "amounts up to record 39 under the stamp of record 9 would be counted again"
+    await successor.finish()
+    assert spent(successor) == WHOLE
+    assert cluster.committed == N
+
+
+# --- two owners at once ----------------------------------------------------------------------------
+
+
+async def test_a_row_of_a_lower_stamp_never_takes_the_place_of_a_higher_one(cluster: Cluster) -> None:
+    process = await cluster.start()
+    await process.feed(10)
+    await process.take()
+    early = list(cluster.changelog)
+    await process.feed(20)
+    await process.take()
+    late = list(cluster.changelog[len(early) :])
+    for order in ([*early, *late], [*late, *[(key.replace(b"@w1", b"@w0"), value) for key, value in early]]):
+        cluster.changelog = order
+        successor = await cluster.start()
+        await successor.feed(N - 30)
+        assert spent(successor) == WHOLE
+
+
+async def test_what_a_thawed_worker_writes_late_changes_nothing(cluster: Cluster) -> None:
+    frozen = await cluster.start()
+    await frozen.feed(10)
+    await frozen.take()
+    await frozen.feed(6)
+    frozen.hold = True
+    storing = asyncio.ensure_future(frozen.take())
+    await until(frozen, lambda: bool(frozen.rows_under_way()))  # and here it stands still
+
+    successor = await cluster.start()
+    await successor.feed(20)
+    await successor.take()
+    assert cluster.committed == 30
+
+    frozen.hold = False
+    await until(frozen, storing.done)
+    assert cluster.committed == 30, "its commit is of a generation that is over"
+    for compacted in (False, True):
+        if compacted:
+            cluster.compact()
+        third = await cluster.start()
+        await third.feed(N)
+        assert spent(third) == WHOLE
+    assert len({action.id for action in blocks(cluster)}) == 2
+
+
+async def test_a_chunk_of_an_older_generation_is_not_applied(cluster: Cluster) -> None:
+    process = await cluster.start()
+    await process.feed(10)
+    process.generation += 1
+    await process.feed(5)
+    process.generation -= 1
+    process.next = 15
+    await process.feed(20)
+    assert process.state.applied == 14
+    process.generation += 1
+    process.next = 15
+    await process.feed(N)
+    assert spent(process) == WHOLE
+
+
+async def test_chunks_that_do_not_join_end_the_worker(cluster: Cluster) -> None:
+    process = await cluster.start()
+    await process.feed(10)
+    process.next += 1
+    with pytest.raises(RuntimeError, match="joins 11 came after 9"):
+        await process.feed(5)
+
+
+async def test_a_kept_partition_that_is_read_from_its_commit_again_is_counted_once(cluster: Cluster) -> None:
+    process = await cluster.start()
+    await process.feed(10)
+    await process.take()
+    await process.feed(10)
+    process.generation = cluster.generation = cluster.generation + 1
+    process.next = 10
+    await process.feed(15)  # half of it is known
+    await process.finish()
+    assert spent(process) == WHOLE
+    assert cluster.committed == N
+
+
+async def test_other_writers_keys_go_after_the_row_of_ones_own_is_safe(cluster: Cluster) -> None:
+    first = await cluster.start()
+    await first.feed(10)
+    await first.take()
+    second = await cluster.start()
+    await second.feed(N)
+    second.hold = True
+    storing = asyncio.ensure_future(second.take())
+    await settle()
+    assert second.rows_under_way() == [["head|a@w2", "head|b@w2"]]
+    second.answer(second.under_way[0])
+    await settle()
+    (dead,) = (sending for sending in second.under_way if sending.is_rows)
+    assert [(record.key, record.value) for record in dead.records] == [(b"head|a@w1", None), (b"head|b@w1", None)]
+    second.hold = False
+    await until(second, storing.done)
+    cluster.compact()
+    assert {key.rsplit(b"@", 1)[1] for key, _ in cluster.changelog} == {b"w2"}
