@@ -87,6 +87,9 @@ bench-report: $(READY) peers ## Tables, figures for machines and charts of what 
 	$(BIN)/python tests/bench/report.py > build/bench.md
 	build/peers/bin/python tests/bench/peers/charts.py
 
+mutants: $(READY) ## Take each rule out of a copy, one at a time: its tests must notice; writes build/mutants.json.
+	PYTHONPATH=tests $(BIN)/python -m mutants.run
+
 lint: $(READY) ## Style, imports, and the rules about the tree.
 	$(BIN)/ruff check $(FOLDERS)
 	$(BIN)/ruff format --check $(FOLDERS)
@@ -103,4 +106,4 @@ fmt: $(READY) ## Rewrite in the house format.
 ci: ## What continuous integration runs.
 	.ci/run
 
-.PHONY: help venv lock demo test kafka-test chaos effects-test wheel-test peers bench $(BENCHES:%=bench-%) bench-report lint type fmt ci
+.PHONY: help venv lock demo test kafka-test chaos effects-test wheel-test peers bench $(BENCHES:%=bench-%) bench-report mutants lint type fmt ci

@@ -1,5 +1,6 @@
 """The drain through rare interleavings: fetches across rebalances, records between seeks, stale chunks, late acks."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,21 @@ async def test_a_refused_commit_is_made_good_by_the_next(group: Group, log: Log)
     assert await group.consumer.commit()
     assert log[USAGE].committed == 10
     assert not await group.consumer.commit(), "nothing is left to commit"
+
+
+async def test_a_commit_does_not_wait_for_records_under_way(group: Group, log: Log) -> None:
+    class Busy:
+        """A producer that always has something to send."""
+
+        async def flush(self) -> None:
+            await asyncio.Event().wait()
+
+    group.app._producer = Busy()  # type: ignore[assignment]
+    await group.drain()
+    group.ack(*group.delivered)
+    async with asyncio.timeout(5):
+        assert await group.consumer.commit()
+    assert log[USAGE].committed == 10
 
 
 async def test_what_is_acknowledged_while_giving_up_is_committed(group: Group, log: Log) -> None:

@@ -262,6 +262,15 @@ async def test_nothing_is_stored_while_a_replay_is_behind_the_rows_it_began_from
     assert cluster.committed == N
 
 
+async def test_a_duplicate_is_known_after_a_restart(cluster: Cluster) -> None:
+    process = await cluster.start()
+    await process.finish()
+    cluster.log = [*cluster.log, *cluster.log[:20], *spending(42).records[N:]]
+    successor = await cluster.start()
+    await successor.finish(9)
+    assert spent(successor) == {team: amount + 5 * USD for team, amount in WHOLE.items()}
+
+
 # --- two owners at once ----------------------------------------------------------------------------
 
 
@@ -304,6 +313,32 @@ async def test_what_a_thawed_worker_writes_late_changes_nothing(cluster: Cluster
         await third.feed(N)
         assert spent(third) == WHOLE
     assert len({action.id for action in blocks(cluster)}) == 2
+
+
+async def test_a_thawed_worker_that_was_ahead_does_not_hide_the_clock_of_its_followers_commit(
+    cluster: Cluster,
+) -> None:
+    frozen = await cluster.start()
+    await frozen.feed(30)
+    frozen.hold = True
+    storing = asyncio.ensure_future(frozen.take())
+    await until(frozen, lambda: bool(frozen.rows_under_way()))
+
+    successor = await cluster.start()
+    await successor.feed(20)
+    await successor.take()
+    assert cluster.committed == 20
+
+    frozen.hold = False
+    await until(frozen, storing.done)  # all its rows, of record 29, its partition's row among them
+    third = await cluster.start()
+    await third.feed(5)
+    assert third.state.applied == 24
+    await third.finish()
+    assert spent(third) == WHOLE
+    assert cluster.committed == N
+    cluster.compact()
+    assert {key.rsplit(b"@", 1)[1] for key, _ in cluster.changelog if key.startswith(b"partition")} == {b"w3"}
 
 
 async def test_a_chunk_of_an_older_generation_is_not_applied(cluster: Cluster) -> None:

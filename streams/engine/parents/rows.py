@@ -127,6 +127,7 @@ def restore(state: ParentsState, rows: Mapping[str, bytes], committed: int | Non
         LostState: the rows are of a later incarnation of the topic, or none tells the clock at the commit.
         BadRow: a row this version cannot read.
     """
+    stored = False
     for key, value in sorted(rows.items()):
         stamp, meta, arrays = unpack(value)
         if stamp.epoch > state.epoch:
@@ -135,6 +136,7 @@ def restore(state: ParentsState, rows: Mapping[str, bytes], committed: int | Non
         state.replayed = max(state.replayed, offset)
         kind, _, rest = key.partition("|")
         if kind == PARTITION:
+            stored |= offset >= 0
             _load_partition(state, meta, committed, offset)
         elif kind == HEAD:
             _load_head(state, rest, meta, offset)
@@ -144,6 +146,8 @@ def restore(state: ParentsState, rows: Mapping[str, bytes], committed: int | Non
         else:
             raise BadRow(f"row of unknown kind: {key!r}")
     if committed is not None and not state.marks:
+        if stored:
+            raise LostState(f"partition {state.number}: no clock is known for the commit at offset {committed}")
         # No snapshot of the partition yet: the next one may be met by a process that finds no commit either.
         state.marks.append((committed, state.now))
     for parent in state.parents.values():
@@ -155,17 +159,12 @@ def restore(state: ParentsState, rows: Mapping[str, bytes], committed: int | Non
 
 
 def _load_partition(state: ParentsState, meta: Mapping[str, Any], committed: int | None, offset: int) -> None:
-    if offset < 0:
-        return
-    state.emitted = offset
-    if committed is None:
-        return
-    for at, now in meta["marks"]:
-        if at == committed:
+    """Load the row of one writer: the clock at the commit may be known to any of them."""
+    state.emitted = max(state.emitted, offset)
+    for at, now in meta["marks"] if offset >= 0 and committed is not None else ():
+        if at == committed and not state.marks:
             state.applied, state.now = committed - 1, now
             state.marks.append((at, now))
-            return
-    raise LostState(f"partition {state.number}: no clock is known for the commit at offset {committed}")
 
 
 def _load_head(state: ParentsState, node: str, meta: Mapping[str, Any], offset: int) -> None:

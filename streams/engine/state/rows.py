@@ -149,6 +149,7 @@ def restore(state: PartitionState, rows: Mapping[str, bytes], committed: int | N
         BadRow: a row this version cannot read.
     """
     hours: dict[int, int] = {}
+    stored = False
     for key, value in sorted(rows.items(), key=lambda item: _order(item[0])):
         stamp, meta, arrays = unpack(value)
         if stamp.epoch > state.epoch:
@@ -156,6 +157,7 @@ def restore(state: PartitionState, rows: Mapping[str, bytes], committed: int | N
         offset = stamp.offset if stamp.epoch == state.epoch else -1
         kind = key.split("|", 1)[0]
         if kind == PARTITION:
+            stored |= offset >= 0
             _load_partition(state, meta, committed, offset)
         elif kind == HEAD:
             _load_head(state, key.split("|", 1)[1], meta, arrays, offset)
@@ -167,6 +169,8 @@ def restore(state: PartitionState, rows: Mapping[str, bytes], committed: int | N
             raise BadRow(f"row of unknown kind: {key!r}")
         state.replayed = max(state.replayed, offset)
     if committed is not None and not state.marks:
+        if stored:
+            raise LostState(f"partition {state.number}: no clock is known for the commit at offset {committed}")
         # No snapshot of the partition yet: the next one may be met by a process that finds no commit either.
         state.marks.append((committed, state.now, state.rules))
     state.fingerprints.load(list(_blocks(state, rows)))
@@ -180,16 +184,11 @@ def _order(key: str) -> tuple[int, int]:
 
 
 def _load_partition(state: PartitionState, meta: Mapping[str, Any], committed: int | None, offset: int) -> None:
-    if offset < 0:
-        return
-    if committed is None:
-        return
-    for at, now, rules in meta["marks"]:
-        if at == committed:
+    """Load the row of one writer: the clock at the commit may be known to any of them."""
+    for at, now, rules in meta["marks"] if offset >= 0 and committed is not None else ():
+        if at == committed and not state.marks:
             state.applied, state.now, state.rules = committed - 1, now, rules
             state.marks.append((at, now, rules))
-            return
-    raise LostState(f"partition {state.number}: no clock is known for the commit at offset {committed}")
 
 
 def _load_head(state: PartitionState, name: str, meta: Mapping[str, Any], arrays: Mapping[str, Any], at: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from spendbrake.schemas.decision import Stamp
 from spendbrake.streams.engine.state.codec import stamp_of
+from spendbrake.streams.engine.state.rows import PARTITION
 from spendbrake.streams.transport.chunk import Chunk
 from spendbrake.streams.workers.partitions.outputs import Outputs
 
@@ -51,9 +52,11 @@ class Journal:
         self.ready: frozenset[int] = frozenset()
 
     def load(self, partition: int, key: str, writer: str, value: bytes) -> None:
-        """Keep the row of the highest stamp, whoever wrote it."""
+        """Keep the row of the highest stamp, whoever wrote it; of the partition's own, which tells commits, each."""
         stamp = stamp_of(value)
         rows = self._rows.setdefault(partition, {})
+        if key == PARTITION:  # a writer that lost the partition may be ahead of what its follower has committed
+            key = f"{key}|{writer}"
         held = rows.get(key)
         if held is None or (stamp.epoch, stamp.offset) >= (held[0].epoch, held[0].offset):
             rows[key] = (stamp, value)

@@ -207,6 +207,27 @@ async def test_a_missing_topic_ends_the_app(tmp_path: Path) -> None:
         assert "'absent' does not exist" in str(app.crash_reason)
 
 
+async def test_an_error_of_an_agent_ends_the_app_and_acknowledges_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path, "t") as broker:
+        await numbers(broker, "t", 0, 25)
+        app = app_over(broker, tmp_path, "g", "t", commit_interval_s=0.01)
+        seen: list[int] = []
+
+        @app.agent(chunk_topic(app, "t", N))
+        async def fails(stream: Any) -> None:
+            async for chunk in stream.noack():
+                seen.append(chunk.first)
+                if chunk.first == 10:
+                    raise OSError("the second chunk")
+                app.consumer.acknowledge(TP("t", 0), chunk.first, chunk.last, chunk.generation)
+
+        async with running(app):
+            await until(lambda: app.crashed)
+        assert "the second chunk" in str(app.crash_reason)
+        assert seen == [0, 10]
+        assert broker.committed("g", ("t", 0)) in (None, 10)
+
+
 async def test_a_log_that_fails_ends_the_app(tmp_path: Path) -> None:
     async with opened(tmp_path, "t") as broker:
         app = app_over(broker, tmp_path, "g", "t", commit_interval_s=0.05)

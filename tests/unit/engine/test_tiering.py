@@ -186,3 +186,14 @@ def test_a_standing_block_survives_a_restart_and_is_lifted_by_the_one_who_goes_o
     sent: list[Any] = of.step(again, Cut(after.records, 40)).records
     assert limits(sent) == [(at("2026-02-01T00:00:00"), "a", "allow")]
     assert int(again.series.total[0]) == 120 * USD
+
+
+def test_the_id_of_a_crossing_knows_neither_clock_nor_amount() -> None:
+    ids = []
+    for start, cost in ((START, 70 * USD), (START + 9 * DAY_S, 72 * USD)):
+        log = Log()
+        log.add(event(1, start, cost=cost))
+        _, sent = run(engine(), log)
+        ids.append([decode(Finding, r.value).id for r in sent if r.topic == "findings.v1" and r.value])
+    assert len(ids[0]) == 1
+    assert ids[0] == ids[1]

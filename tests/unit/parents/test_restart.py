@@ -170,6 +170,23 @@ def test_money_is_neither_lost_nor_made_on_the_way_up() -> None:
         assert amount == sum(group[month] for group in groups)
 
 
+def test_the_clock_at_a_commit_may_be_known_to_another_writer_than_the_furthest() -> None:
+    rows = {}
+    for writer, ends in (("w1", (9, 29)), ("w2", (19,))):
+        state = OF.new_state(0, 1)
+        for end in ends:
+            log = [tick(START + n) for n in range(end + 1)]
+            OF.step(state, Cut(log[state.applied + 1 :], state.applied + 1, 0, "rollups.v1"))
+            state.mark()
+        rows[f"partition|{writer}"] = copy_partition(state).value
+    for committed in (10, 20, 30):
+        state = OF.new_state(0, 1)
+        restore(state, rows, committed)
+        assert (state.applied, state.now, state.emitted) == (committed - 1, START + committed - 1, 29)
+    with pytest.raises(LostState, match="no clock"):
+        restore(OF.new_state(0, 1), rows, 15)
+
+
 def test_rows_of_a_commit_whose_clock_is_unknown_are_refused() -> None:
     state = OF.new_state(0, 1)
     OF.step(state, Cut([tick(START)], 0, 0, "rollups.v1"))

@@ -1,0 +1,84 @@
+"""The worker of gateways: in order, all of a chunk or none of it, and nothing disappears."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from spendbrake.actions.delivery.port import Retry
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.wire.avro import encode
+from spendbrake.streams.engine.chains import mark_action
+from spendbrake.streams.engine.outcome import OutRecord
+from spendbrake.streams.engine.state.partition import PartitionState
+from spendbrake.streams.metrics import Metrics
+from spendbrake.streams.transport.chunk import Chunk
+from spendbrake.streams.workers.act import ActLimits
+from unit.delivery.test_runner import ACTION
+
+
+class Gateway:
+    """What the worker reaches, as a list of what happened; Redis is away for the first `away` attempts."""
+
+    def __init__(self, away: int = 0) -> None:
+        self.events: list[str] = []
+        self.buried: list[OutRecord] = []
+        self.away = away
+
+    async def carry_out_many(self, actions: Sequence[Action]) -> list[dict[str, Any]]:
+        if self.away:
+            self.away -= 1
+            raise Retry("Redis is away")
+        self.events.append("limits " + " ".join(action.id for action in actions))
+        return [{"outcome": "done"} for _ in actions]
+
+    async def write_marks(self, marks: Sequence[Any], now: float) -> None:
+        self.events.append("mark")
+
+    async def bury(self, records: Sequence[OutRecord]) -> None:
+        self.buried += records
+        self.events.append("buried")
+
+    def acknowledge(self, chunk: Chunk) -> None:
+        self.events.append("acknowledged")
+
+    async def sleep(self, seconds: float) -> None:
+        self.events.append(f"waits {seconds:g}")
+
+    def worker(self) -> ActLimits:
+        bury, store = self.bury, cast(Any, self)
+        return ActLimits(self, store, bury, self.acknowledge, 4, Metrics(), lambda: 0.0, self.sleep)
+
+
+def chunk(*values: bytes | None) -> Chunk:
+    n = len(values)
+    return Chunk(
+        topic="live.actions.v1", partition=2, generation=1, joins=5, first=5, last=4 + n, offsets=range(5, 5 + n),
+        values=values, keys=[b"a"] * n, timestamps_ms=[7_000] * n, headers=[()] * n,
+    )  # fmt: skip
+
+
+def limit(name: str) -> bytes:
+    return encode(replace(ACTION, id=name, effect="limits"))
+
+
+async def test_what_is_no_action_is_buried_before_the_chunk_is_acknowledged() -> None:
+    gateway = Gateway()
+    await gateway.worker().apply(chunk(limit("a1"), b"\0\0\0\0\1zz", None, limit("a2")))
+    assert gateway.events == ["buried", "limits a1 a2", "acknowledged"]
+    first, second = gateway.buried
+    assert (first.topic, first.key, first.value, first.partition) == ("actions.dlq.v1", b"a", b"\0\0\0\0\1zz", 2)
+    assert dict(first.headers)["sb-origin"] == b"live.actions.v1/2/6"
+    assert dict(second.headers)["sb-reason"] == b"truncated_avro"
+
+
+async def test_while_redis_is_away_the_chunk_waits_and_is_written_whole() -> None:
+    gateway = Gateway(away=3)
+    await gateway.worker().apply(chunk(limit("a1"), limit("a2")))
+    assert gateway.events == ["waits 0.2", "waits 0.4", "waits 0.8", "limits a1 a2", "acknowledged"]
+
+
+async def test_a_mark_is_written_after_what_it_vouches_for() -> None:
+    gateway = Gateway()
+    mark = encode(mark_action(PartitionState(2, 1, 4), "usage.v1"))
+    await gateway.worker().apply(chunk(mark, limit("a1")))
+    assert gateway.events == ["limits a1", "mark", "acknowledged"]

@@ -1,0 +1,74 @@
+"""What control.v1 says: when a version may come into force, and what is known of it."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from enginelog import policy
+from spendbrake.schemas.control import Owner
+from spendbrake.streams.transport.clients.control import KeyValue
+from spendbrake.streams.workers.versions import Versions, control_record
+
+NOW = 1_000.0
+OWNER = Owner(key="k", team="a")
+
+
+def known(clock: float = 0.0) -> Versions:
+    versions = Versions(4, lambda: clock)
+    versions.take([control_record(versions.next_policy(policy(), NOW, None))])
+    return versions
+
+
+def test_the_first_policy_holds_from_the_beginning() -> None:
+    first = Versions(4, lambda: 0.0).next_policy(policy(), NOW, None)
+    assert (first.version, first.valid_from, first.published_at) == (1, 0.0, NOW)
+
+
+def test_a_policy_comes_into_force_half_a_minute_ahead_at_the_earliest() -> None:
+    versions = known()
+    with pytest.raises(ValueError, match="30 s from now at the earliest"):
+        versions.next_policy(policy(), NOW, NOW + 29.9)
+    assert versions.next_policy(policy(), NOW, NOW + 30).valid_from == NOW + 30
+    assert versions.next_policy(policy(), NOW, None).valid_from == NOW + 30
+
+
+def test_owners_hold_for_no_event_that_may_be_on_its_way() -> None:
+    versions = known()
+    versions.take([control_record(versions.next_owners([OWNER], NOW))])
+    assert versions.owners[1].valid_from == 0.0
+    second = versions.next_owners([OWNER], NOW)
+    # An event may be ten minutes ahead of the clock, and its reader half a minute behind with control.
+    assert (second.version, second.valid_from) == (2, NOW + 660)
+
+
+def test_a_document_that_is_no_policy_gets_no_number() -> None:
+    with pytest.raises(ValueError, match="nodes"):
+        known().next_policy({"nodes": 7}, NOW, None)
+
+
+def test_what_is_read_again_is_no_news() -> None:
+    versions = known()
+    again = control_record(versions.policies[1])
+    assert versions.take([again, (b"gone", None), (b"odd", b"\0\0\0\0\x63x")]) is False
+    assert versions.book.at(NOW).version == 1
+
+
+async def test_every_new_version_is_told_of() -> None:
+    versions = known()
+    record = control_record(versions.next_policy(policy(), NOW, None))
+    answers: list[Sequence[KeyValue]] = [[], [record], [record]]
+    heard: list[int] = []
+
+    class Follower:
+        def read_to_end(self) -> Sequence[KeyValue]:
+            return []
+
+        def follow(self, wait_s: float) -> Sequence[KeyValue]:
+            if not answers:
+                raise EOFError
+            return answers.pop(0)
+
+    with pytest.raises(EOFError):
+        await asyncio.wait_for(versions.follow(Follower(), lambda: heard.append(len(answers))), 10)
+    assert heard == [1]
