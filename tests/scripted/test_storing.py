@@ -92,7 +92,7 @@ async def test_parents_have_been_told_of_all_that_is_stored(cluster: Cluster) ->
     await settle()
     assert [sending.topic for sending in process.under_way] == ["rollups.v1"]
     children = decode(Rollup, process.under_way[0].records[0].value or b"").children
-    assert {child.child: child.periods for child in children} == dict.fromkeys("ab", {"2026-01": 10 * 5 * USD})
+    assert {child.child: child.periods for child in children} == {team: {"2026-01": 10 * 5 * USD} for team in "ab"}
     process.hold = False
     await until(process, storing.done)
 

@@ -21,7 +21,9 @@ WATCHED = policy(
 )
 
 
-def stepped(log: Log, document: dict[str, Any] | None = None, size: int = 1_000) -> tuple[PartitionState, list[Outcome]]:
+def stepped(
+    log: Log, document: dict[str, Any] | None = None, size: int = 1_000
+) -> tuple[PartitionState, list[Outcome]]:
     of = engine(document)
     state = of.new_state(0, 1)
     return state, [of.step(state, cut) for cut in log.every(size)]

@@ -80,5 +80,5 @@ def test_a_topic_that_is_otherwise_than_planned_is_refused() -> None:
     cluster = Cluster((1, 1))
     cluster.created, cluster.config = True, {"cleanup.policy": "compact"}
     admin, _ = admin_of(cluster)
-    with pytest.raises(TopicsError, match="cleanup.policy is compact, must be delete"):
+    with pytest.raises(TopicsError, match=r"cleanup\.policy is compact, must be delete"):
         admin.create(PLAN)
