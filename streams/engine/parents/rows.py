@@ -161,7 +161,9 @@ def restore(state: ParentsState, rows: Mapping[str, bytes], committed: int | Non
 def _load_partition(state: ParentsState, meta: Mapping[str, Any], committed: int | None, offset: int) -> None:
     """Load the row of one writer: the clock at the commit may be known to any of them."""
     state.emitted = max(state.emitted, offset)
-    for at, now in meta["marks"] if offset >= 0 and committed is not None else ():
+    if offset < 0 or committed is None:
+        return
+    for at, now in meta["marks"]:
         if at == committed and not state.marks:
             state.applied, state.now = committed - 1, now
             state.marks.append((at, now))

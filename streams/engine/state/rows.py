@@ -185,7 +185,9 @@ def _order(key: str) -> tuple[int, int]:
 
 def _load_partition(state: PartitionState, meta: Mapping[str, Any], committed: int | None, offset: int) -> None:
     """Load the row of one writer: the clock at the commit may be known to any of them."""
-    for at, now, rules in meta["marks"] if offset >= 0 and committed is not None else ():
+    if offset < 0 or committed is None:
+        return
+    for at, now, rules in meta["marks"]:
         if at == committed and not state.marks:
             state.applied, state.now, state.rules = committed - 1, now, rules
             state.marks.append((at, now, rules))
