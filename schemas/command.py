@@ -13,6 +13,8 @@ SIGNATURE_HEADER = "sb-signature"
 """HMAC-SHA256 over kind, topic, partition-independent key and value; see schemas/wire/envelope.py."""
 ORIGIN_HEADER = "sb-origin"
 """`topic/partition/offset` of the record this one was made from."""
+REDRIVEN_HEADER = "sb-redriven"
+"""On an action that somebody has sent again: what has failed is tried once more."""
 
 Role: TypeAlias = Literal["operator", "finance", "engineering", "admin"]
 Order: TypeAlias = Literal["request", "approve", "deny", "grant", "withdraw", "exempt"]

@@ -85,28 +85,41 @@ class Problem:
 
     Attributes:
         kind: `altered`: its digest is not that of its fields. `forked`: two results under one number. `missing`:
-            numbers before this one are not there. `broken`: it does not follow the one before.
+            numbers before this one are not there. `broken`: it does not follow the one before. `cut`: an end that was
+            known before is there no longer, or is another.
     """
 
     writer: str
     sequence: int
-    kind: Literal["altered", "forked", "missing", "broken"]
+    kind: Literal["altered", "forked", "missing", "broken", "cut"]
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """The last result known of a writer. What was cut off after it cannot be seen from the chain itself."""
+    """The ends of what is known of a writer.
+
+    What was cut off after the last result cannot be seen from the chain itself: keep its end, and verify against it.
+
+    Attributes:
+        first: Number of its first result that is there; above 0 where the log has dropped the oldest.
+        sequence: Number of its last; `digest` and `at` are that result's.
+    """
 
     writer: str
+    first: int
     sequence: int
     digest: str
+    at: float
 
 
-def verify(results: Iterable[Result]) -> tuple[list[Problem], list[End]]:
+def verify(results: Iterable[Result], known: Iterable[End] = ()) -> tuple[list[Problem], list[End]]:
     """Return what is wrong with the chains of all writers, and their open ends.
 
     Results come in any order, and may come twice: a record that was published again is the same record.
+
+    Args:
+        known: Ends that an earlier verification has returned.
     """
     chains: dict[str, dict[int, list[Result]]] = {}
     for result in results:
@@ -117,13 +130,16 @@ def verify(results: Iterable[Result]) -> tuple[list[Problem], list[End]]:
     ends: list[End] = []
     for writer, chain in sorted(chains.items()):
         problems += _verify_writer(writer, chain)
-        last = max(chain)
-        ends.append(End(writer=writer, sequence=last, digest=chain[last][0].digest))
+        last = chain[max(chain)][0]
+        ends.append(End(writer=writer, first=min(chain), sequence=last.sequence, digest=last.digest, at=last.at))
+    problems += [problem for end in known for problem in _cut(end, chains.get(end.writer, {}))]
     return problems, ends
 
 
 def _verify_writer(writer: str, chain: Mapping[int, list[Result]]) -> Iterable[Problem]:
-    expected, previous = 0, ""
+    first = min(chain)
+    # A log drops its oldest records: a chain may begin anywhere, but not skip.
+    expected, previous = first, chain[first][0].previous if first else ""
     for sequence in sorted(chain):
         result, *others = chain[sequence]
         if others:
@@ -136,3 +152,12 @@ def _verify_writer(writer: str, chain: Mapping[int, list[Result]]) -> Iterable[P
         elif result.previous != previous:
             yield Problem(writer=writer, sequence=sequence, kind="broken", text=f"follows {result.previous!r}")
         expected, previous = sequence + 1, result.digest
+
+
+def _cut(end: End, chain: Mapping[int, list[Result]]) -> Iterable[Problem]:
+    if any(result.digest == end.digest for result in chain.get(end.sequence, ())):
+        return
+    if chain and min(chain) > end.sequence:
+        return  # the log has dropped it, and all before it
+    text = f"{end.digest[:12]} was here before"
+    yield Problem(writer=end.writer, sequence=end.sequence, kind="cut", text=text)

@@ -3,7 +3,7 @@
 import typer
 
 from spendbrake.streams.cli import outlook, replay, up, worker
-from spendbrake.streams.cli.control import budget, doctor, explain, keys, policy, token, topics
+from spendbrake.streams.cli.control import audit, budget, doctor, explain, keys, policy, redrive, token, topics
 from spendbrake.streams.cli.demo import command as demo
 from spendbrake.streams.cli.send import command as send
 
@@ -24,6 +24,8 @@ app.command("demo")(demo.demo)
 app.command("worker")(worker.worker)
 app.command("send")(send.send)
 app.command("replay")(replay.replay)
+app.add_typer(audit.app, name="audit")
+app.command("redrive")(redrive.redrive)
 app.command("explain")(explain.explain)
 app.command("doctor")(doctor.doctor)
 app.command("forecast")(outlook.forecast)

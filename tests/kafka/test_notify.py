@@ -226,17 +226,28 @@ def test_deaths_in_mid_delivery_bring_everything_once(deployment: Deployment) ->
     assert unset["sb-message"] == "destination 'unset': the environment variable NOWHERE_SECRET is not set"
     assert end(workers, signal.SIGTERM) == [0, 0], deployment.told()
 
+    # The secret is there now: what could not be brought is sent again under its id, and what has been is not.
+    deployment.environment["NOWHERE_SECRET"] = SECRET
+    deployment.run("redrive", "--class", "webhook")
+    workers = [deployment.start("webhook")]
+    (again,) = [action.id for action in deployment.sent if action.destination == "unset"]
+    deployment.wait(lambda: webhook.seen[again] == 1, "the redriven action")
+    deployment.wait_until_committed("webhook")
+    assert end(workers, signal.SIGTERM) == [0], deployment.told()
+    deployment.run("audit", "verify", "--ends", str(deployment.directory / "ends.json"))
+
     # All actions come again: their ends are told again, and no receiver hears of it.
     before = webhook.seen.total(), slack.calls["chat.postMessage"]
-    again = deployment.published() + len(deployment.sent)
+    expected = deployment.published() + len(deployment.sent) + 1
     for kind in ("slack", "webhook"):
         deployment.forget_commits(kind)
     workers = [deployment.start("slack"), deployment.start("webhook")]
-    deployment.wait(lambda: deployment.published() == again, f"{again} results")
+    deployment.wait(lambda: deployment.published() == expected, f"{expected} results")
     for kind in ("slack", "webhook"):
         assert verify(deployment.results(kind))[0] == []
     assert (webhook.seen.total(), slack.calls["chat.postMessage"]) == before
     assert end(workers, signal.SIGTERM) == [0, 0]
+    deployment.run("audit", "verify", "--ends", str(deployment.directory / "ends.json"))
 
 
 def test_a_frozen_worker_that_wakes_up_brings_nothing_again(deployment: Deployment) -> None:

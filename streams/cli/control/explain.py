@@ -27,7 +27,7 @@ async def _explain(action_id: str) -> None:
         place = place_of(config)
 
         async def read(topic: str, kind: Any, wanted: Any) -> list[Any]:
-            return [m async for m in _messages(broker, place.topic(topic), kind) if wanted(m)]
+            return [m async for m in messages(broker, place.topic(topic), kind) if wanted(m)]
 
         actions = await read(ACTIONS.name, Action, lambda m: m.id == action_id)
         if not actions:
@@ -38,7 +38,8 @@ async def _explain(action_id: str) -> None:
     console.print(_story(action, len(actions), findings, results))
 
 
-async def _messages(broker: Any, topic: str, kind: Any) -> Any:
+async def messages(broker: Any, topic: str, kind: Any) -> Any:
+    """Yield the messages of a topic; what is none is passed over."""
     from spendbrake.schemas.wire.avro import decode
     from spendbrake.schemas.wire.errors import BadRecord
 

@@ -54,12 +54,13 @@ class Errand(DeadLetters):
 
     Args:
         origin: `topic/partition/offset` of the action's record.
+        redriven: Whether it was sent again, so that what has failed is tried once more.
     """
 
-    def __init__(self, means: Means, lane: Lane, action: Action, origin: str) -> None:
+    def __init__(self, means: Means, lane: Lane, action: Action, origin: str, *, redriven: bool = False) -> None:
         self._means, self._lane, self._action, self._origin = means, lane, action, origin
         self._slot = means.slots.setdefault(action.destination, asyncio.Semaphore(AT_ONCE))
-        self._holds = False
+        self._holds, self._redriven = False, redriven
 
     async def run(self) -> None:
         """Return when the action has ended and its result is published.
@@ -72,7 +73,7 @@ class Errand(DeadLetters):
         await self._take()
         try:
             self._lane.check()
-            result = await self._runner().run(self._action)
+            result = await self._runner().run(self._action, redriven=self._redriven)
             # Nothing is awaited in between: what has its place in the chain is published.
             published = means.results.put(result)
         finally:

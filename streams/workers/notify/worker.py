@@ -10,6 +10,7 @@ import structlog
 from spendbrake.actions.delivery.chain import Chain
 from spendbrake.actions.delivery.port import Effect
 from spendbrake.actions.delivery.retry import Backoff
+from spendbrake.schemas.command import REDRIVEN_HEADER
 from spendbrake.schemas.result import Result
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.transport.chunk import Chunk
@@ -92,11 +93,12 @@ class Notify:
             self._metrics.count("dead_letters", "bad_action", n=len(dead))
             await self._bury(dead)
         lane.newest = max([lane.newest, *(action.time for _, action in placed)])
-        begun = []
+        begun, again = [], _redriven(chunk)
         for offset, action in placed:
             if action.effect == self._means.effect.name:
                 await self._room.acquire()
-                errand = Errand(self._means, lane, action, f"{chunk.topic}/{chunk.partition}/{offset}")
+                origin = f"{chunk.topic}/{chunk.partition}/{offset}"
+                errand = Errand(self._means, lane, action, origin, redriven=offset in again)
                 task = lane.queue((action.node, action.destination), errand.run)
                 task.add_done_callback(lambda _: self._room.release())
                 begun.append(task)
@@ -155,3 +157,12 @@ class Notify:
 
     def _now(self, lane: Lane) -> float:
         return lane.newest if self._clock is None else self._clock()
+
+
+def _redriven(chunk: Chunk) -> set[int]:
+    """Return the offsets of what was sent again."""
+    return {
+        offset
+        for offset, headers in zip(chunk.offsets, chunk.headers, strict=True)
+        if any(name == REDRIVEN_HEADER for name, _ in headers)
+    }

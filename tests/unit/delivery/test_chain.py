@@ -66,6 +66,25 @@ def test_a_result_taken_out_is_missed_except_at_the_end() -> None:
     assert (problems, end.sequence) == ([], 2), "an open end, named for whoever knows better"
 
 
+def test_an_end_that_was_known_and_is_gone_was_cut_off() -> None:
+    results = chain_of("w", 4)
+    _, known = verify(results)
+    assert verify(results, known)[0] == []
+    for left in (results[:3], []):
+        (problem,) = verify(left, known)[0]
+        assert (problem.kind, problem.sequence) == ("cut", 3)
+    other = replace(results[3], attempts=7)
+    problems, _ = verify([*results[:3], replace(other, digest=digest_of(other))], known)
+    assert [problem.kind for problem in problems] == ["cut"], "another result in its place, well chained"
+
+
+def test_a_log_that_has_dropped_its_oldest_breaks_no_chain() -> None:
+    results = chain_of("w", 5)
+    _, known = verify(results[:2])
+    problems, (end,) = verify(results[3:], known)
+    assert (problems, end.first, end.sequence) == ([], 3, 4)
+
+
 def test_two_results_under_one_number_are_a_fork() -> None:
     results = chain_of("w", 2)
     other = replace(results[1], attempts=7)

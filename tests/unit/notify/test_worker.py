@@ -13,6 +13,7 @@ from spendbrake.actions.delivery.ledger import Entry
 from spendbrake.actions.delivery.port import GiveUp, Retry
 from spendbrake.actions.delivery.retry import Backoff
 from spendbrake.schemas.action import Action
+from spendbrake.schemas.command import REDRIVEN_HEADER
 from spendbrake.schemas.topics import ACTIONS_DLQ
 from spendbrake.schemas.wire.avro import decode
 from spendbrake.streams.workers.notify.pulse import Frozen, Pulse
@@ -80,6 +81,18 @@ async def test_what_cannot_be_brought_is_buried_with_its_reason_and_its_origin()
         "sb-origin": b"actions.v1/0/9",
     }
     assert [(result.outcome, result.error) for result in process.results] == [("failed", "channel_not_found")]
+
+
+async def test_what_has_failed_is_tried_again_only_when_it_is_redriven() -> None:
+    changelog, receiver = MemoryChangelog(), Receiver(GiveUp("channel_not_found"), takes_ids=True)
+    outcomes = []
+    for number, headers in enumerate([(), (), ((REDRIVEN_HEADER, b"1"),), ((REDRIVEN_HEADER, b"1"),)]):
+        process = Process(receiver, changelog, writer=f"w-{number}")
+        await process.worker.apply(chunk(action(1), generation=number + 1, headers=headers))
+        await until(lambda process=process: process.acknowledged == [(0, 0)])
+        outcomes += [result.outcome for result in process.results]
+    assert outcomes == ["failed", "failed", "done", "done"]
+    assert receiver.received == ["a-1"]
 
 
 async def test_an_action_that_waits_for_its_next_try_holds_nobody_up() -> None:

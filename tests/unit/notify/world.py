@@ -13,6 +13,7 @@ from spendbrake.schemas.wire.avro import encode
 from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.transport.chunk import Chunk
+from spendbrake.streams.transport.port import Headers
 from spendbrake.streams.workers.notify.ledger import LedgerRow, Ledgers
 from spendbrake.streams.workers.notify.pulse import Pulse
 from spendbrake.streams.workers.notify.worker import Notify
@@ -130,7 +131,7 @@ def action(number: int, **changes: Any) -> Action:
     return replace(ACTION, **{"id": f"a-{number}", "node": f"team-{number}", "time": 50.0, **changes})
 
 
-def chunk(*values: Action | bytes, first: int = 0, generation: int = 1) -> Chunk:
+def chunk(*values: Action | bytes, first: int = 0, generation: int = 1, headers: Headers = ()) -> Chunk:
     count = len(values)
     return Chunk(
         topic="actions.v1",
@@ -143,5 +144,5 @@ def chunk(*values: Action | bytes, first: int = 0, generation: int = 1) -> Chunk
         values=[value if isinstance(value, bytes) else encode(value) for value in values],
         keys=[b"k"] * count,
         timestamps_ms=[50_000] * count,
-        headers=[()] * count,
+        headers=[headers] * count,
     )
