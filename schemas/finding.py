@@ -10,6 +10,8 @@ FindingState: TypeAlias = Literal["open", "update", "resolve"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
 BUDGET = "budget"
 """Value of `detector` for findings of budget tiers."""
+BURN_RATE = "burn_rate"
+"""Value of `detector` for findings of burn rates."""
 COMMAND = "command"
 """Value of `detector` for what people have asked for and decided; no policy answers it unless it names it."""
 

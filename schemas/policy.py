@@ -48,6 +48,34 @@ class Tier(Part):
     floor_usd: Usd = Field(Decimal(0), description="Below this spend in the basis' period the tier keeps silent.")
 
 
+class BurnRate(Part):
+    """A team spends so many times as fast as its budget allows, over a long window and still over a short one.
+
+    Fast: 14.4 times over 1 h and 5 min is 2 % of a month's budget in an hour. Slow: 1.5 times over 3 d and 6 h.
+    """
+
+    name: Name
+    long_s: int = Field(ge=600, le=31 * 86_400, description="Seconds; past 2 h whole hours, past 2 days whole days.")
+    short_s: int = Field(ge=60, le=31 * 86_400, description="Likewise, and shorter.")
+    times: Annotated[Decimal, Field(gt=0, le=10_000)] = Field(description="1 spends the month's budget in a month.")
+    severity: Severity
+    floor_usd: Usd = Field(Decimal(1), description="Less than this in the long window is silent.")
+
+    @field_validator("long_s", "short_s")
+    @classmethod
+    def _whole(cls, length_s: int) -> int:
+        unit = 60 if length_s <= 7_200 else 3_600 if length_s <= 172_800 else 86_400
+        if length_s % unit:
+            raise ValueError(f"not a multiple of {unit}")
+        return length_s
+
+    @model_validator(mode="after")
+    def _shorter(self) -> Self:
+        if self.short_s >= self.long_s:
+            raise ValueError("short_s must be less than long_s")
+        return self
+
+
 DEFAULT_TIERS: tuple[Tier, ...] = (
     Tier(name="half-day", basis="daily_forecast", at=Decimal("0.5"), severity="info", floor_usd=Decimal(5)),
     Tier(name="soft", basis="monthly_budget", at=Decimal("0.7"), severity="warning"),
@@ -214,6 +242,7 @@ class PolicyFile(Part):
     home: Name = Field("team", description="The level whose nodes own partitions; crossed once on every path.")
     calendar: Calendar = Calendar()
     tiers: tuple[Tier, ...] = DEFAULT_TIERS
+    burn_rates: tuple[BurnRate, ...] = ()
     nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
     defaults: Mapping[Name, NodeDefault] = Field(default_factory=dict, description="By level.")
     untagged: Limits = Field(Limits(), description="The team of calls that nobody owns.")

@@ -29,6 +29,10 @@ _NODES = [
     {"id": "t2", "level": "team", "parent": "west", "monthly_budget_usd": 5, "approved_models": ["gpt-*"]},
     {"id": "t2/p0", "level": "project", "parent": "t2", "monthly_budget_usd": 1},
 ]
+_RATES = [
+    {"name": "fast", "long_s": 3_600, "short_s": 300, "times": 20, "severity": "critical", "floor_usd": 0},
+    {"name": "slow", "long_s": 259_200, "short_s": 21_600, "times": 2, "severity": "warning", "floor_usd": 0},
+]
 _DETECTION = {
     "enabled": True,
     "floor_usd_h": 0.05,
@@ -41,6 +45,7 @@ def _document(team: float, **more: Any) -> dict[str, Any]:
         nodes=_NODES,
         defaults={"team": {"monthly_budget_usd": team, "parent": "west"}, "project": {"monthly_budget_usd": 2}},
         policies=_POLICIES,
+        burn_rates=_RATES,
         detection=_DETECTION | more,
     )
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Literal, TypeAlias
 
 from spendbrake.actions.policies.base import ANY, RESERVED
-from spendbrake.schemas.finding import COMMAND
+from spendbrake.schemas.finding import BURN_RATE, COMMAND
 from spendbrake.schemas.policy import Limits, Node, Policy, PolicyFile
 from spendbrake.schemas.usage import UNTAGGED
 from spendbrake.streams.budgets.tree import KEY, PROJECT, names_of
@@ -94,6 +94,7 @@ def _levels(file: PolicyFile) -> Iterator[Problem]:
 
 def _tiers(file: PolicyFile) -> Iterator[Problem]:
     yield from _repeated(("tiers",), "tier", [tier.name for tier in file.tiers], ("name",))
+    yield from _repeated(("burn_rates",), "burn rate", [rule.name for rule in file.burn_rates], ("name",))
     for place, tier in enumerate(file.tiers):
         if tier.basis == "month_over_month" and tier.at <= 1:
             message = f"{tier.at} stands although spend did not rise; 1.2 is a rise of 20 %"
@@ -249,7 +250,9 @@ def _policies(file: PolicyFile, detectors: Collection[str] | None) -> Iterator[P
         yield from _all_known((*when, "tiers"), "tier", policy.when.tiers, tiers)
         yield from _all_known((*when, "levels"), "level", policy.when.levels, file.levels)
         if detectors is not None:
-            yield from _all_known((*when, "detectors"), "detector", policy.when.detectors, {*detectors, ANY, COMMAND})
+            yield from _all_known(
+                (*when, "detectors"), "detector", policy.when.detectors, {*detectors, ANY, COMMAND, BURN_RATE}
+            )
         yield from _rungs(file, ("policies", place, "rungs"), policy)
 
 

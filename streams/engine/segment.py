@@ -25,6 +25,7 @@ from spendbrake.streams.engine.apply import (
 from spendbrake.streams.engine.chains import publish_chains
 from spendbrake.streams.engine.emit import Emitter
 from spendbrake.streams.engine.intake.sorter import Order
+from spendbrake.streams.engine.judge.burning import Burning
 from spendbrake.streams.engine.judge.judge import Judge
 from spendbrake.streams.engine.judge.late import Late
 from spendbrake.streams.engine.judge.moment import Ledger, Moment
@@ -32,13 +33,12 @@ from spendbrake.streams.engine.judge.orders import Orders
 from spendbrake.streams.engine.judge.watch import CLOCK, CLOSE, Point, Watch
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.rules.routes import Routes
-from spendbrake.streams.engine.state.partition import PartitionState
+from spendbrake.streams.engine.state.partition import GRID_S, PartitionState
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 
-SEGMENT_S = 180
-"""Divides the hour, every local midnight, and fits into the finest ring."""
+SEGMENT_S = GRID_S
 
 
 class Segment:
@@ -96,7 +96,11 @@ class Segment:
             self.judge.change(moment)
         else:
             self.judge.roll(moment)
-        self.judge.expire(now // SEGMENT_S * SEGMENT_S, moment)
+        grid = int(now // SEGMENT_S)
+        self.judge.expire(grid * SEGMENT_S, moment)
+        if grid > self.state.grid:
+            self.state.grid = grid
+            Burning(self.judge, grid * SEGMENT_S).look(moment)
 
     def _obey(self, order: Order) -> None:
         moment = Moment(self.clock[0], int(self.offsets[0]), -1, self.ledger)

@@ -16,6 +16,7 @@ from spendbrake.streams.budgets.tiers import Crossing, NodeTiers
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.rules.periods import Period
 from spendbrake.streams.engine.state.partition import PartitionState
+from spendbrake.streams.engine.state.series import UNLIMITED
 
 I64 = NDArray[np.int64]
 Rolled = tuple[int, list[Crossing], int]
@@ -156,6 +157,7 @@ class Tiering:
         table, tiers = self.state.series, self.tiers(row)
         table.next_month[row], table.low_month[row] = tiers.next_threshold_month(), tiers.least_standing_month()
         table.next_day[row], table.low_day[row] = tiers.next_threshold_day(), tiers.least_standing_day()
+        table.budget[row] = UNLIMITED if tiers.budget is None else tiers.budget
 
     def _renumber(self) -> None:
         """Give every series the number that its calendar has in the version at hand."""

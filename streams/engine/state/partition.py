@@ -17,6 +17,8 @@ from spendbrake.streams.engine.state.sessions import SessionTable
 from spendbrake.streams.engine.state.teams import NO_BUCKET, TeamTable
 from spendbrake.streams.engine.state.touched import Touched
 
+GRID_S = 180
+"""The clock's grid: divides the hour and every local midnight, and fits into the finest ring."""
 MARKS = 64
 """Clocks kept for offsets that may have been committed."""
 
@@ -43,6 +45,7 @@ class Head:
     Attributes:
         saved_panel: The panel as it was stored, until it is needed.
         tiers: Tier states by node id.
+        burning: By rule of burn rates the turns of its state: odd while it stands.
         commands: Ids of commands that were applied, with the clock then.
         keys: API key -> what gateways must know of it, as published; `projects` likewise, by the name events use.
     """
@@ -51,6 +54,7 @@ class Head:
     panel: TeamPanel | None = None
     saved_panel: bytes | None = None
     tiers: dict[str, NodeTiers] = field(default_factory=dict)
+    burning: dict[str, int] = field(default_factory=dict)
     commands: dict[str, float] = field(default_factory=dict)
     keys: dict[str, KeyChain] = field(default_factory=dict)
     projects: dict[str, KeyChain] = field(default_factory=dict)
@@ -72,6 +76,8 @@ class PartitionState:
         numbered_by: The compiled rules whose calendar numbers the series hold.
         unarmed: Series that have become nodes since tiers were last set.
         new_chains: (team, API key, project, chain) of what events have named for the first time, either of the two.
+        grid: Cell of the clock's grid that burn rates were last looked at in; -1 before any.
+        burning: Teams that burn too fast.
         granted: Teams with grants in force.
         replayed: Highest stamp of a loaded row: up to here rows may hold parts of the log already, and everything that
             followed from it was sent.
@@ -91,6 +97,7 @@ class PartitionState:
         self.heads: dict[int, Head] = {}
         self.dirty_heads: set[int] = set()
         self.granted: set[int] = set()
+        self.grid, self.burning = -1, set[int]()
         self.periods = Periods()
         self.hour = -1
         self.rules = 0

@@ -15,7 +15,7 @@ from spendbrake.streams.budgets.tiers import NodeTiers
 from spendbrake.streams.engine.outcome import Row, Unit
 from spendbrake.streams.engine.state.codec import BadRow, pack, unpack
 from spendbrake.streams.engine.state.fingerprints import BLOCK, BlockRow
-from spendbrake.streams.engine.state.partition import Head, KeyChain, PartitionState
+from spendbrake.streams.engine.state.partition import GRID_S, Head, KeyChain, PartitionState
 from spendbrake.streams.engine.state.rings import Rings
 from spendbrake.streams.engine.state.series import GROUP
 from spendbrake.streams.engine.state.sessions import ARRAYS
@@ -94,6 +94,7 @@ def _head(state: PartitionState, team: int) -> dict[str, Any]:
         "ladder": head.ladder.to_state(),
         "tiers": {node: tiers.to_state() for node, tiers in head.tiers.items()},
         "commands": head.commands,
+        "burning": head.burning,
         "keys": _chains(head.keys),
         "projects": _chains(head.projects),
         "closed": int(state.teams.closed[team]),
@@ -200,7 +201,9 @@ def _load_head(state: PartitionState, name: str, meta: Mapping[str, Any], arrays
     head.tiers = {node: NodeTiers.from_state(tiers) for node, tiers in meta["tiers"].items()}
     if any(True for tiers in head.tiers.values() for _ in tiers.allowance):
         state.granted.add(team)
-    head.commands = dict(meta["commands"])
+    head.commands, head.burning = dict(meta["commands"]), dict(meta["burning"])
+    if any(turn % 2 for turn in head.burning.values()):
+        state.burning.add(team)
     for kind, chains in (("keys", head.keys), ("projects", head.projects)):
         chains |= {name: KeyChain(tuple(nodes), *rest) for name, (nodes, *rest) in meta[kind].items()}
     head.saved_panel = arrays["panel"].tobytes() if "panel" in arrays else None
@@ -280,6 +283,7 @@ def _complete(state: PartitionState, hours: Mapping[int, int]) -> None:
     """
     teams = state.teams
     state.hour = int(state.now // HOUR_S) if state.now else -1
+    state.grid = int(state.now // GRID_S) if state.now else -1
     behind = [team for team, hour in hours.items() if hour < state.hour]
     state.settle_teams(np.array(behind, np.int64), state.hour)
     every = np.arange(len(teams))

@@ -76,6 +76,7 @@ class SeriesTable:
         self.next_month = np.full(rows, UNLIMITED, np.int64)
         self.next_day = np.full(rows, UNLIMITED, np.int64)
         self.low_month = np.zeros(rows, np.int64)
+        self.budget = np.full(rows, UNLIMITED, np.int64)
         self.low_day = np.zeros(rows, np.int64)
         self.first_at = np.full(rows, np.inf)
         self.total = np.zeros(rows, np.int64)
@@ -126,6 +127,7 @@ class SeriesTable:
             ("month", 0),
             ("next_month", UNLIMITED),
             ("next_day", UNLIMITED),
+            ("budget", UNLIMITED),
             ("low_month", 0),
             ("low_day", 0),
             ("first_at", np.inf),

@@ -1,0 +1,123 @@
+"""Burn rates of teams: looked at once in each cell of the clock's grid, for all teams at once."""
+
+import hashlib
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spendbrake.schemas.finding import BURN_RATE, Finding, FindingState
+from spendbrake.schemas.policy import BurnRate
+from spendbrake.streams.budgets.allocation.burnrate import (
+    DAY_S,
+    HOUR_S,
+    HOURS_S,
+    MINUTE_S,
+    MINUTES_S,
+    NEAR,
+    Burn,
+    Window,
+)
+from spendbrake.streams.engine.judge.judge import Judge
+from spendbrake.streams.engine.judge.moment import Moment
+
+I64 = NDArray[np.int64]
+Spent = tuple[I64, I64]
+"""What each team has spent in a window, and the seconds it has."""
+
+
+class Burning:
+    """Holds all teams of a partition against the rules of burn rates.
+
+    Args:
+        grid: Where the clock's cell begins, epoch seconds: amounts are taken up to it.
+    """
+
+    def __init__(self, judge: Judge, grid: int) -> None:
+        self.judge, self.grid = judge, grid
+        self.state, self.rules = judge.state, judge.rules
+        self.own = self.state.teams.series[: len(self.state.teams)]
+
+    def look(self, moment: Moment) -> None:
+        """Emit what stands, what goes on, and what is over."""
+        for rule in self.rules.file.burn_rates:
+            long, short = self._spent(rule.long_s), self._spent(rule.short_s)
+            for team in self._near(rule, long, short):
+                if self.judge.judges(team, moment.offset):
+                    windows = [Window(int(spent[team]), int(length_s[team])) for spent, length_s in (long, short)]
+                    self._team(team, rule, windows, moment)
+
+    def _near(self, rule: BurnRate, long: Spent, short: Spent) -> list[int]:
+        """Return the teams that may burn so fast, and those that have."""
+        budget = self.state.series.budget[self.own].astype(np.float64)
+        period = np.array([self._period_s(number) for number in range(len(self.rules.calendars))], np.float64)
+        limit = float(rule.times) * budget / period[self.state.series.calendar[self.own]] * NEAR
+        with np.errstate(divide="ignore", invalid="ignore"):
+            fast = (long[0] / long[1] >= limit) & (short[0] / short[1] >= limit) & (long[0] > 0)
+        fast[[team for team in self.state.burning if team < len(fast)]] = True
+        return np.flatnonzero(fast).tolist()
+
+    def _team(self, team: int, rule: BurnRate, windows: list[Window], moment: Moment) -> None:
+        head, row = self.state.heads[team], int(self.own[team])
+        budget, period_s = self.judge.tiering.tiers(row).budget, self._period_s(int(self.state.series.calendar[row]))
+        burn = Burn(rule, budget, (budget or 0) - moment.month(row), period_s, *windows)
+        turn, stands = head.burning.get(rule.name, 0), burn.stands
+        if not stands and turn % 2 == 0:
+            return
+        state: FindingState = "resolve" if not stands else "update" if turn % 2 else "open"
+        if state != "update":
+            turn += 1
+            head.burning[rule.name] = turn
+        if any(each % 2 for each in head.burning.values()):
+            self.state.burning.add(team)
+        else:
+            self.state.burning.discard(team)
+        self.judge.tell(team, self._finding(team, burn, state, turn, moment), moment)
+
+    def _finding(self, team: int, burn: Burn, state: FindingState, turn: int, moment: Moment) -> Finding:
+        view = self.rules.team(self.state.teams.names[team])
+        incident = f"{view.id}\0{BURN_RATE}\0{burn.rule.name}\0{turn - (state == 'resolve')}"
+        return Finding(
+            id=_digest(f"{incident}\0{state}\0{self.grid if state == 'update' else ''}"),
+            time=moment.now,
+            team=view.id,
+            node=view.id,
+            severity=burn.rule.severity,
+            detector=BURN_RATE,
+            family=f"{BURN_RATE}/{burn.rule.name}",
+            reason=burn.reason(view.name),
+            state=state,
+            incident=_digest(incident),
+            turn=turn,
+            evidence=burn.evidence(),
+        )
+
+    def _spent(self, length_s: int) -> Spent:
+        """Return the money of a window that ends at the grid: whole minutes, or hours and days as far as they are."""
+        n, table, teams = len(self.own), self.state.series, self.state.teams
+        if length_s <= MINUTES_S:
+            minute, back = self.grid // MINUTE_S, length_s // MINUTE_S
+            spent = teams.minutes.sums("cost", np.arange(n), minute - back, minute - 1)
+            return spent, np.full(n, length_s, np.int64)
+        if length_s <= HOURS_S:
+            hour, begun = divmod(self.grid, HOUR_S)
+            first = hour - length_s // HOUR_S + (begun > 0)
+            spent = table.hours.sums("cost", self.own, first, hour)
+            return spent, np.full(n, self.grid - first * HOUR_S, np.int64)
+        calendar = table.calendar[self.own]
+        today = self.state.periods.today(calendar)
+        begins = today - length_s // DAY_S + 1
+        began = np.array(
+            [math.floor(c.day_start(int(p.today - length_s // DAY_S + 1)))
+             for c, p in zip(self.rules.calendars, self.state.periods.current, strict=False)], np.int64,
+        )  # fmt: skip
+        return table.days.sums("cost", self.own, begins, today), self.grid - began[calendar]
+
+    def _period_s(self, number: int) -> int:
+        period = self.state.periods.current[number]
+        begin, end = self.rules.calendars[number].period_bounds(period.month)
+        return math.floor(end - begin)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
