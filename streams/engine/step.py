@@ -83,9 +83,9 @@ class Engine:
         self._refuse(state, intake, offsets, now, emit)
         for begin, end in self._pieces(offsets, now, intake):
             self._piece(state, intake, offsets, now, begin, end, emit, schemas)
-        state.applied, state.now = int(offsets[-1]), float(now[-1])
-        if due(state, state.now):
-            outcome.records += self.flush(state)
+            state.applied, state.now = int(offsets[end - 1]), float(now[end - 1])
+            if due(state, state.now):
+                outcome.records += self.flush(state)
         outcome.wants_tick = state.waits()
         return outcome
 

@@ -1,4 +1,4 @@
-"""Replay: a file of events through the engine, with no broker and no Redis. The same `engine.step` as the agents'."""
+"""Replay: a file of events through the engines, with no broker and no Redis. The same `step` as the agents'."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +14,11 @@ from spendbrake.schemas.wire.avro import decode
 from spendbrake.schemas.wire.envelope import seal
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.schemas.wire.json import decode_usage_json
+from spendbrake.streams.engine.chains import CHAIN, MARK
 from spendbrake.streams.engine.outcome import Headers, Outcome
 from spendbrake.streams.engine.rules.book import RuleBook
 from spendbrake.streams.engine.step import Engine, EngineSettings
+from spendbrake.streams.offline.above import Above
 
 BATCH = 1_000
 SECRET = b"replays sign their own ticks"
@@ -47,6 +49,16 @@ class Told:
     findings: list[Finding] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
     bad: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, outcome: Outcome) -> None:
+        """Add the findings and actions of a step."""
+        for record in outcome.records:
+            if record.topic == FINDINGS.name:
+                self.findings.append(decode(Finding, record.value or b""))
+            elif record.topic == ACTIONS.name:
+                action = decode(Action, record.value or b"")
+                if action.effect not in (CHAIN, MARK):  # what gateways must know of keys is no order
+                    self.actions.append(action)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +119,20 @@ def replay(
     *,
     progress: Callable[[int], None] = lambda n: None,
 ) -> Iterator[Told]:
-    """Yield what each batch of the log has brought.
+    """Yield what each batch of the log has brought: of teams and their keys, then of the nodes above them.
 
     Args:
         progress: Called with the number of lines read.
     """
-    engine = Engine(
-        RuleBook(1, [policy], owners), EngineSettings(partitions=1, secrets=(SECRET,), dedupe_blocks=DEDUPE_BLOCKS)
-    )
-    state = engine.new_state(0, 1)
+    book = RuleBook(1, [policy], owners)
+    engine = Engine(book, EngineSettings(partitions=1, secrets=(SECRET,), dedupe_blocks=DEDUPE_BLOCKS))
+    state, above = engine.new_state(0, 1), Above(book, SECRET)
     for run in _runs(log_of(lines)):
-        yield _told(engine.step(state, run), run)
+        outcome = engine.step(state, run)
+        told = _told(outcome, run)
+        for hop in above.take(outcome):
+            told.add(hop)
+        yield told
         progress(max(record.line for record in run.records))
 
 
@@ -135,12 +150,9 @@ def _runs(records: Iterator[Record]) -> Iterator[Run]:
 
 def _told(outcome: Outcome, run: Run) -> Told:
     told = Told()
+    told.add(outcome)
     for record in outcome.records:
-        if record.topic == FINDINGS.name:
-            told.findings.append(decode(Finding, record.value or b""))
-        elif record.topic == ACTIONS.name:
-            told.actions.append(decode(Action, record.value or b""))
-        elif record.topic == USAGE_DLQ.name:
+        if record.topic == USAGE_DLQ.name:
             headers: dict[str, Any] = dict(record.headers)
             place = int(headers["sb-origin"].rsplit(b"/", 1)[1]) - run.first
             told.bad.append((run.records[place].line, headers.get("sb-message", b"").decode(errors="replace")))

@@ -1,0 +1,70 @@
+"""The nodes above the teams in a replay: the engine of parents over a log of rollups that is kept in memory."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from spendbrake.schemas.topics import ROLLUPS
+from spendbrake.schemas.wire.envelope import seal
+from spendbrake.streams.engine.outcome import Headers, Outcome, OutRecord
+from spendbrake.streams.engine.parents.step import ParentsEngine
+from spendbrake.streams.engine.rules.book import RuleBook
+
+
+@dataclass(frozen=True, slots=True)
+class Rollups:
+    """Consecutive records of the log as a batch."""
+
+    records: Sequence[OutRecord]
+    first: int
+    topic: str = ROLLUPS.name
+    partition: int = 0
+
+    @property
+    def offsets(self) -> Sequence[int]:
+        """Places in the log."""
+        return range(self.first, self.first + len(self.records))
+
+    @property
+    def values(self) -> list[bytes | None]:
+        """Rollups; a tick has the empty value."""
+        return [record.value for record in self.records]
+
+    @property
+    def keys(self) -> list[bytes | None]:
+        """Ids of parents; a tick has the empty key."""
+        return [record.key for record in self.records]
+
+    @property
+    def timestamps_ms(self) -> list[int]:
+        """The clock of who has told."""
+        return [round(record.at * 1_000) for record in self.records]
+
+    @property
+    def headers(self) -> list[Headers]:
+        """Kinds and signatures."""
+        return [record.headers for record in self.records]
+
+
+class Above:
+    """All parents, in one partition.
+
+    Args:
+        secret: Signs ticks, and what a parent tells the next one up.
+    """
+
+    def __init__(self, book: RuleBook, secret: bytes) -> None:
+        self._engine = ParentsEngine(book, 1, (secret,))
+        self._state = self._engine.new_state(0, 1)
+        self._tick = seal("tick", ROLLUPS.name, b"", b"", secret)
+        self._next = 0
+
+    def take(self, outcome: Outcome) -> Iterator[Outcome]:
+        """Take what the teams have told in a step, then its clock; yield what comes of it, hop by hop."""
+        told = [record for record in outcome.records if record.topic == ROLLUPS.name]
+        told.append(OutRecord(ROLLUPS.name, b"", b"", outcome.now, 0, self._tick))
+        while told:
+            batch = Rollups(told, self._next)
+            self._next += len(told)
+            hop = self._engine.step(self._state, batch)
+            yield hop
+            told = [record for record in hop.records if record.topic == ROLLUPS.name]

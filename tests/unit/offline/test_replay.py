@@ -1,0 +1,91 @@
+"""Replay: a file against what it must come to, at the teams and above them, and in the order of the log."""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import orjson
+from typer.testing import CliRunner
+
+from spendbrake.schemas.control import PolicyVersion
+from spendbrake.schemas.usage import UsageEvent
+from spendbrake.schemas.wire.json import encode_usage_json
+from spendbrake.streams.cli.main import app
+from spendbrake.streams.engine.segment import SEGMENT_S
+from spendbrake.streams.offline.replay import Told, replay
+
+MONDAY = 1_762_732_800.0
+CAP = [{"name": "cap", "when": {"tiers": ["hard-cap"]}, "rungs": [{"name": "block", "limit": {"verdict": "block"}}]}]
+TREE: dict[str, Any] = {
+    "levels": ["organization", "billing_group", "team", "project", "key"],
+    "nodes": [
+        {"id": "acme", "level": "organization", "monthly_allocation_usd": 50},
+        {"id": "emea", "level": "billing_group", "parent": "acme", "monthly_allocation_usd": 20},
+        {"id": "apac", "level": "billing_group", "parent": "acme"},
+        {"id": "search", "level": "team", "parent": "emea"},
+        {"id": "support", "level": "team", "parent": "emea"},
+        {"id": "ide", "level": "team", "parent": "apac"},
+    ],
+    "policies": CAP,
+    "detection": {"enabled": False},
+}
+
+
+def call(number: int, team: str, usd: int, at: float) -> UsageEvent:
+    return UsageEvent(
+        request_id=str(number),
+        time=MONDAY + at,
+        api_key_id=f"key-{team}",
+        provider="openai",
+        model="gpt-4o",
+        team=team,
+        cost=usd * 10**9,
+    )
+
+
+def told(lines: list[bytes], document: dict[str, Any]) -> Told:
+    version = PolicyVersion(version=1, valid_from=0.0, published_at=0.0, digest="", document=document)
+    all_told = Told()
+    for some in replay(lines, version):
+        all_told.findings += some.findings
+        all_told.actions += some.actions
+        all_told.bad += some.bad
+    return all_told
+
+
+def blocked(found: Told) -> list[str]:
+    return [action.node for action in found.actions if action.verdict == "block"]
+
+
+def test_nodes_above_the_teams_are_judged_by_what_the_teams_spent_together() -> None:
+    spent = [("search", 9), ("support", 9), ("ide", 25), ("search", 3), ("ide", 6)]
+    lines = [encode_usage_json(call(n, team, usd, 60.0 * n)) for n, (team, usd) in enumerate(spent)]
+    found = told(lines, TREE)
+    assert blocked(found) == ["emea", "acme"], "21 of 20, then 52 of 50"
+    reached = {finding.node: finding.time - MONDAY for finding in found.findings if finding.tier == "hard-cap"}
+    assert 180 <= reached["emea"] <= 180 + SEGMENT_S, "told above as often as a batch is cut"
+    assert 240 <= reached["acme"] <= 240 + SEGMENT_S
+    assert {finding.team for finding in found.findings if finding.node == "acme"} == {""}
+
+
+def test_a_file_that_stays_below_its_caps_says_nothing() -> None:
+    lines = [encode_usage_json(call(n, "search", 1, 60.0 * n)) for n in range(13)]
+    assert (told(lines, TREE).findings, told(lines, TREE).actions) == ([], [])
+
+
+def test_the_command_writes_findings_and_actions_and_tells_of_bad_lines(tmp_path: Path) -> None:
+    events = [encode_usage_json(call(n, "search", 7, 10.0 * n)) for n in range(3)]
+    path, policy = tmp_path / "events.jsonl.gz", tmp_path / "policy.yaml"
+    with gzip.open(path, "wb") as file:
+        file.write(b"\n".join([events[0], b"{", *events[1:]]))
+    policy.write_bytes(orjson.dumps({"version": 1, **TREE}))
+    findings, actions = tmp_path / "f.jsonl", tmp_path / "a.jsonl"
+    options = ["--policy", str(policy), "--findings", str(findings), "--actions", str(actions)]
+    result = CliRunner().invoke(app, ["replay", str(path), *options], env={"COLUMNS": "300"})
+    assert result.exit_code == 0, result.output
+    assert f"{path}:2:" in result.output
+    found = [orjson.loads(line) for line in findings.read_bytes().splitlines()]
+    assert {"time", "team", "severity", "detector", "reason"} <= found[-1].keys()
+    assert found[-1]["node"] == "emea"
+    (action,) = [orjson.loads(line) for line in actions.read_bytes().splitlines()]
+    assert (action["node"], action["verdict"]) == ("emea", "block")
