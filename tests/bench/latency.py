@@ -10,6 +10,7 @@ acknowledgement to the order in actions.v1, as another reader of the topic sees 
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -238,6 +239,7 @@ def main() -> None:
     parser.add_argument("--teams", type=int, default=1_000, help="teams of the steady stream")
     parser.add_argument("--only", choices=("kafka", "embedded"))
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     report = Report("latency", "event to decision, milliseconds", {"teams": options.teams})
     kinds = {"kafka": on_kafka, "embedded": on_embedded}
     for kind, on in kinds.items():

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -36,8 +37,12 @@ def alone() -> Callable[[], None]:
 
 
 def keep_off() -> None:
-    """Leave the last core to what is measured, where there is another: for this process and the servers it starts."""
+    """Leave the last core to what is measured, where there is another: for this process and the servers it starts.
+
+    A bench that is terminated ends its servers too.
+    """
     os.sched_setaffinity(0, CORES[:-1] or CORES)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def _cpuinfo() -> list[str]:

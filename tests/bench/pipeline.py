@@ -84,6 +84,7 @@ def figures(told: dict[str, Any], sent: int, doubled: int) -> dict[str, Any]:
         "cpu_us_from_first": (applied["cpu"] - first["cpu"]) / after_first * 1e6,
         "cpu_us_stored": (stored["cpu"] - first["cpu"]) / after_first * 1e6,
         "slowest_step_ms": told["slowest_step_ms"],
+        "loop_away_ms": told["loop_away_ms"],
         "main_thread_us": threads.pop("MainThread", 0.0) / n * 1e6,
         "other_threads_us": sum(threads.values()) / n * 1e6,
     }

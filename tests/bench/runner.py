@@ -94,6 +94,7 @@ class Watch:
     Attributes:
         marks: `first` chunk applied, `recovered` when each partition has applied one, `warm` after a third of what
             was to be read, the last chunk `applied`, all `stored`: acknowledged and committed.
+        away_s: Longest that the loop had no time for others, once warm.
     """
 
     def __init__(self, service: Service, spans: dict[int, tuple[int, int]], profiled: bool) -> None:
@@ -103,7 +104,7 @@ class Watch:
         self.marks: dict[str, Mark] = {}
         self.counted: dict[str, int] = {"events": 0, "duplicates": 0, "steps": 0, "records_out": 0}
         self.first_events = self.warm_events = 0
-        self.slowest_step_s = self.recovered_rss_mb = 0.0
+        self.slowest_step_s = self.away_s = self.recovered_rss_mb = 0.0
         self._profiles = [cProfile.Profile(time.thread_time) for _ in range(2)] if profiled else []
         service.worker.observers.append(self.observe)
         step = service.worker.engine.step
@@ -146,7 +147,10 @@ class Watch:
     async def until_stored(self) -> None:
         """Return once all is committed."""
         while "stored" not in self.marks:
+            began = time.perf_counter()
             await asyncio.sleep(LOOK_S)
+            if "warm" in self.marks and "applied" not in self.marks:
+                self.away_s = max(self.away_s, time.perf_counter() - began - LOOK_S)
             if "applied" in self.marks and self._committed():
                 self.marks["stored"] = Mark()
         self._profile(on=False)
@@ -173,7 +177,8 @@ class Watch:
     def told(self, profile: Path | None) -> dict[str, Any]:
         told: dict[str, Any] = {name: asdict(mark) for name, mark in self.marks.items()}
         told |= self.counted | {"first_events": self.first_events, "warm_events": self.warm_events}
-        told |= {"slowest_step_ms": self.slowest_step_s * 1e3, "recovered_rss_mb": self.recovered_rss_mb}
+        told |= {"slowest_step_ms": self.slowest_step_s * 1e3, "loop_away_ms": self.away_s * 1e3}
+        told |= {"recovered_rss_mb": self.recovered_rss_mb}
         told |= {"recovery_s": self.marks["recovered"].wall - STARTED}
         told["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return told if profile is None else told | {"shares": self.dump(profile)}
