@@ -1,8 +1,9 @@
 """The state table: recovered rows go straight to their loader, and only the keys of other writers are kept here.
 
-A changelog key is `row@writer`, the writer being one start of one process: nobody overwrites a key of another. A worker
-that was frozen and wakes up writes under its own key, where it can neither replace its successor's row nor be what
-compaction keeps. The loader takes the highest stamp of a row; its owner then removes the other writers' keys.
+A changelog key is `row@writer`, the writer being one start of one process, and within it one time it has had the
+partition: nobody overwrites a key of another. A worker that was frozen and wakes up writes under its own key, where it
+can neither replace its successor's row nor be what compaction keeps, and removes no key but those it once found. The
+loader takes the highest stamp of a row; its owner then removes the other writers' keys.
 """
 
 from collections import defaultdict
@@ -70,6 +71,7 @@ class RowStore(memory.Store[bytes, bytes]):
         super().__post_init__()
         self._owned: frozenset[int] = frozenset()
         self._generation = 0
+        self._tenures: dict[int, int] = {}
         self._writers: dict[int, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
 
     def apply_changelog_batch(
@@ -100,6 +102,8 @@ class RowStore(memory.Store[bytes, bytes]):
             self._writers.pop(partition, None)
             self.rows.forget(partition)
             recovery.active_offsets.pop(TP(topic, partition), None)
+            if partition in owned:
+                self._tenures[partition] = generation_id
         self._owned = owned
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
@@ -108,6 +112,10 @@ class RowStore(memory.Store[bytes, bytes]):
             self.rows.recovered(self._owned)
         except Exception as exc:
             self.app.fail(exc)
+
+    def tenure(self, partition: int) -> int:
+        """Return the generation of the group in which this process has come to a partition, the last time it did."""
+        return self._tenures.get(partition, 0)
 
     def take_writers(self, partition: int, key: str) -> set[str]:
         """Return, and forget, which writers have a key of this row in the changelog."""
@@ -144,7 +152,7 @@ def declare_table(app: ChunkApp, name: str, *, partitions: int, rows: Rows) -> R
 
 
 class RowLog:
-    """Writes rows of one writer into the changelog."""
+    """Writes rows of one process into the changelog, under a name of its own for each time it has a partition."""
 
     def __init__(self, table: RowTable, sender: SendRun, writer: str) -> None:
         if "@" in writer or not writer:
@@ -162,7 +170,8 @@ class RowLog:
         if not rows:
             return
         topic = self._table.changelog_topic_name
-        mine = [Outgoing(f"{row.key}@{self._writer}".encode(), row.value) for row in rows]
+        name = self._name(partition)
+        mine = [Outgoing(f"{row.key}@{name}".encode(), row.value) for row in rows]
         await (await self._sender.send_run(topic, partition, mine))
         await self._bury(partition, {row.key: self._others(partition, row.key) for row in rows})
 
@@ -172,10 +181,13 @@ class RowLog:
         Raises:
             KafkaError: It was not acknowledged.
         """
-        await self._bury(partition, {key: {*self._others(partition, key), self._writer} for key in keys})
+        await self._bury(partition, {key: {*self._others(partition, key), self._name(partition)} for key in keys})
 
     def _others(self, partition: int, key: str) -> set[str]:
-        return cast(RowStore, self._table.data).take_writers(partition, key) - {self._writer}
+        return cast(RowStore, self._table.data).take_writers(partition, key) - {self._name(partition)}
+
+    def _name(self, partition: int) -> str:
+        return f"{self._writer}.{cast(RowStore, self._table.data).tenure(partition)}"
 
     async def _bury(self, partition: int, writers: Mapping[str, set[str]]) -> None:
         dead = [

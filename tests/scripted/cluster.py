@@ -96,6 +96,12 @@ class Cluster:
         await process.recover()
         return process
 
+    async def give_back(self, process: "Process") -> None:
+        """Give the partition to a process that has had it before."""
+        self.generation += 1
+        process.generation, process.next = self.generation, self.committed or 0
+        await process.recover()
+
 
 class Process:
     """A worker of one partition.
@@ -150,6 +156,7 @@ class Process:
 
     async def recover(self) -> None:
         store = cast(RowStore, self.table.data)
+        await store.on_rebalance(set(), set(), set(), self.generation - 1)
         await store.on_rebalance({TP(CHANGELOG, 0)}, set(), set(), self.generation)
         rows = [
             SimpleNamespace(message=SimpleNamespace(partition=0, key=key, value=value))

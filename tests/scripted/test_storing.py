@@ -77,7 +77,7 @@ async def test_no_row_is_sent_before_the_broker_has_every_output(cluster: Cluste
         assert process.rows_under_way() == []
         process.answer(sending)
         await settle()
-    assert process.rows_under_way() == [["head|a@w1", "head|b@w1"]]
+    assert process.rows_under_way() == [["head|a@w1.1", "head|b@w1.1"]]
     process.hold = False
     await until(process, storing.done)
 
@@ -282,7 +282,7 @@ async def test_a_row_of_a_lower_stamp_never_takes_the_place_of_a_higher_one(clus
     await process.feed(20)
     await process.take()
     late = list(cluster.changelog[len(early) :])
-    for order in ([*early, *late], [*late, *[(key.replace(b"@w1", b"@w0"), value) for key, value in early]]):
+    for order in ([*early, *late], [*late, *[(key.replace(b"@w1.1", b"@w0.0"), value) for key, value in early]]):
         cluster.changelog = order
         successor = await cluster.start()
         await successor.feed(N - 30)
@@ -338,7 +338,61 @@ async def test_a_thawed_worker_that_was_ahead_does_not_hide_the_clock_of_its_fol
     assert spent(third) == WHOLE
     assert cluster.committed == N
     cluster.compact()
-    assert {key.rsplit(b"@", 1)[1] for key, _ in cluster.changelog if key.startswith(b"partition")} == {b"w3"}
+    assert {key.rsplit(b"@", 1)[1] for key, _ in cluster.changelog if key.startswith(b"partition")} == {b"w3.3"}
+
+
+async def test_who_gets_a_partition_back_is_not_robbed_by_who_had_it_in_between(cluster: Cluster) -> None:
+    first = await cluster.start()
+    await first.feed(10)
+    await first.take()
+    between = await cluster.start()
+    await between.feed(10)
+    between.hold = True
+    storing = asyncio.ensure_future(between.take())
+    await until(between, lambda: bool(between.rows_under_way()))  # and here it stands still
+
+    await cluster.give_back(first)
+    await first.feed(20)
+    await first.take()
+    assert cluster.committed == 30
+
+    between.hold = False
+    await until(between, storing.done)  # its rows of record 19, and out with the keys it has found
+    cluster.compact()
+    third = await cluster.start()
+    await third.finish()
+    assert spent(third) == WHOLE
+
+
+async def test_what_a_commit_stands_on_is_removed_by_nobody_who_is_behind_it(cluster: Cluster) -> None:
+    cluster.log = [*cluster.log[0::2], *cluster.log[1::2]]  # first team `a` alone, then `b`
+    ahead = await cluster.start()
+    await ahead.feed(10)
+    await ahead.take()
+    await ahead.feed(10)
+    ahead.hold = True
+    late = asyncio.ensure_future(ahead.take())
+    await until(ahead, lambda: bool(ahead.rows_under_way()))
+    behind = await cluster.start()
+    await behind.feed(5)
+    behind.hold = True
+    later = asyncio.ensure_future(behind.take())
+    await until(behind, lambda: bool(behind.rows_under_way()))
+
+    ahead.hold = False
+    await until(ahead, late.done)
+    owner = await cluster.start()  # finds what was written late, and has nothing to add to team `a`
+    await owner.feed(N)
+    await owner.take()
+    assert cluster.committed == N
+    behind.hold = False
+    await until(behind, later.done)  # and removes it
+    cluster.compact()
+
+    cluster.log = [*cluster.log, *spending(42).records[N:]]
+    successor = await cluster.start()
+    await successor.finish()
+    assert spent(successor) == {team: amount + 5 * USD for team, amount in WHOLE.items()}
 
 
 async def test_a_chunk_of_an_older_generation_is_not_applied(cluster: Cluster) -> None:
@@ -386,12 +440,12 @@ async def test_other_writers_keys_go_after_the_row_of_ones_own_is_safe(cluster: 
     second.hold = True
     storing = asyncio.ensure_future(second.take())
     await settle()
-    assert second.rows_under_way() == [["head|a@w2", "head|b@w2"]]
+    assert second.rows_under_way() == [["head|a@w2.2", "head|b@w2.2"]]
     second.answer(second.under_way[0])
     await settle()
     (dead,) = (sending for sending in second.under_way if sending.is_rows)
-    assert [(record.key, record.value) for record in dead.records] == [(b"head|a@w1", None), (b"head|b@w1", None)]
+    assert [(record.key, record.value) for record in dead.records] == [(b"head|a@w1.1", None), (b"head|b@w1.1", None)]
     second.hold = False
     await until(second, storing.done)
     cluster.compact()
-    assert {key.rsplit(b"@", 1)[1] for key, _ in cluster.changelog} == {b"w2"}
+    assert {key.rsplit(b"@", 1)[1] for key, _ in cluster.changelog} == {b"w2.2"}

@@ -150,7 +150,10 @@ def restore(state: ParentsState, rows: Mapping[str, bytes], committed: int | Non
             raise LostState(f"partition {state.number}: no clock is known for the commit at offset {committed}")
         # No snapshot of the partition yet: the next one may be met by a process that finds no commit either.
         state.marks.append((committed, state.now))
+    # Everything is stored anew before the next commit: what others wrote, others may still remove.
+    state.dirty_heads |= state.parents.keys()
     for parent in state.parents.values():
+        parent.dirty |= set(range(len(parent.members)))
         at = wants_at(parent)
         if at < np.inf:
             parent.wakes_at = at

@@ -176,6 +176,15 @@ def restore(state: PartitionState, rows: Mapping[str, bytes], committed: int | N
         state.marks.append((committed, state.now, state.rules))
     state.fingerprints.load(list(_blocks(state, rows)))
     _complete(state, hours)
+    _adopt(state)
+
+
+def _adopt(state: PartitionState) -> None:
+    """Have everything stored anew before the next commit: what others wrote, others may still remove."""
+    state.dirty_heads |= state.heads.keys()
+    state.series.dirty[: len(state.series)] = True
+    held = state.fingerprints.number
+    state.fingerprints.dirty |= set(held[held >= 0].tolist())
 
 
 def _order(key: str) -> tuple[int, int]:

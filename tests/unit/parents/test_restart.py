@@ -194,3 +194,16 @@ def test_rows_of_a_commit_whose_clock_is_unknown_are_refused() -> None:
     row = copy_partition(state)
     with pytest.raises(LostState, match="no clock"):
         restore(OF.new_state(0, 1), {row.key: row.value}, 7)
+
+
+def test_everything_is_stored_anew_before_the_first_commit() -> None:
+    state, disk = OF.new_state(0, 1), Disk()
+    log = busy_log(3, 60)
+    OF.step(state, Cut(log, 0, 0, "rollups.v1"))
+    for _ in snapshot(state, disk):
+        pass
+    again, anew = OF.new_state(0, 1), Disk()
+    restore(again, disk.rows, disk.committed)
+    for _ in snapshot(again, anew):
+        pass
+    assert anew.rows.keys() == disk.rows.keys()

@@ -142,15 +142,15 @@ async def test_an_error_of_the_loader_lets_no_rebalance_end(table: RowTable, row
 
 
 async def test_keys_of_other_writers_are_removed_after_the_row_is_written(table: RowTable) -> None:
-    apply(table, event(b"a@w1", b"1"), event(b"a@w2", b"2"), event(b"b@w1", b"3"), event(b"a@me", b"0"))
+    apply(table, event(b"a@w1", b"1"), event(b"a@w2", b"2"), event(b"b@w1", b"3"), event(b"a@me.1", b"0"))
     wire = Wire()
     log = RowLog(table, wire, "me")
     await log.write(0, [OneRow("a", b"4"), OneRow("c", b"5")])
     await log.write(0, [OneRow("a", b"6")])
     assert wire.sent == [
-        (0, [Outgoing(b"a@me", b"4"), Outgoing(b"c@me", b"5")]),
+        (0, [Outgoing(b"a@me.1", b"4"), Outgoing(b"c@me.1", b"5")]),
         (0, [Outgoing(b"a@w1", None), Outgoing(b"a@w2", None)]),
-        (0, [Outgoing(b"a@me", b"6")]),
+        (0, [Outgoing(b"a@me.1", b"6")]),
     ]
 
 
