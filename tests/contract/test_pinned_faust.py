@@ -43,6 +43,7 @@ REPLACED: dict[Callable[..., Any], str] = {
     driver.Consumer._new_consumer_thread: "0870ec53dea7",
     driver.AIOKafkaConsumerThread._create_worker_consumer: "c2701bfc3e6f",
     driver.AIOKafkaConsumerThread._fetch_records: "39a2c6c79fc1",
+    kafka_fetcher.PartitionRecords._consumer_record: "e668541600b0",
     App.on_rebalance_end: "b7ff69e1e377",
     App.on_stop: "bfe5a933defb",
     Collection._new_store: "914a2bda605d",

@@ -7,10 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.consumer.fetcher import Fetcher, FetchResult
+from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import ConsumerStoppedError
-from aiokafka.structs import TopicPartition
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import ConsumerRecord, TopicPartition
 from faust.types import TP
 
 from spendbrake.streams.transport.delivery import Fetched
@@ -53,13 +55,17 @@ class Wire:
         self.flow = SimpleNamespace(flow_active=True)
         self.thread = ChunkThread.__new__(ChunkThread)
         self.thread.consumer = self.flow  # type: ignore[assignment]
+        self.thread.app = SimpleNamespace(delivery=SimpleNamespace(topics={USAGE.topic}))  # type: ignore[assignment]
         self.active = {USAGE, CHANGELOG}
 
     def arrives(self, tp: TP, start: int, offsets: list[int], end: int) -> None:
+        self.brings(tp, start, Response(start, offsets, end))
+
+    def brings(self, tp: TP, start: int, records: Any) -> None:
         place = TopicPartition(*tp)
         self.assignment.state_value(place).seek(start)
         self.fetcher._records[place] = FetchResult(
-            place, assignment=self.assignment, partition_records=Response(start, offsets, end), backoff=0
+            place, assignment=self.assignment, partition_records=records, backoff=0
         )
         for waiter in self.fetcher._fetch_waiters:
             self.fetcher._notify(waiter)
@@ -94,6 +100,17 @@ async def test_the_rest_of_a_response_begins_where_the_last_read_ended(wire: Wir
     found = await wire.fetch(most=2)
     assert offsets(found) == {USAGE: [9]}
     assert found.positions == {USAGE: 7}, "7 and 8 were in the response, had there been any"
+
+
+@pytest.mark.parametrize(("tp", "copied"), [(USAGE, False), (CHANGELOG, True)])
+async def test_only_records_of_other_topics_are_copied_one_by_one(wire: Wire, tp: TP, copied: bool) -> None:
+    batch = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 14)
+    assert batch.append(0, 1_500, b"key", b"value", [("name", b"header")]) is not None
+    wire.brings(tp, 0, PartitionRecords(tp, MemoryRecords(bytes(batch.build())), [], 0, None, None, True, 0))
+    (record,) = (await wire.fetch())[tp]
+    assert isinstance(record, ConsumerRecord) is copied
+    told = record.offset, record.timestamp, record.key, record.value, list(record.headers)
+    assert told == (0, 1_500, b"key", b"value", [("name", b"header")])
 
 
 async def test_records_that_arrive_while_it_waits_are_read(wire: Wire) -> None:
