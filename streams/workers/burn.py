@@ -14,7 +14,7 @@ from spendbrake.streams.engine.chains import chains
 from spendbrake.streams.engine.outcome import Row
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
-from spendbrake.streams.engine.state.rows import copy_blocks, copy_partition, copy_team, dirty_teams, restore
+from spendbrake.streams.engine.state.rows import copy_blocks, copy_partition, copy_teams, dirty_teams, restore
 from spendbrake.streams.engine.step import Engine
 from spendbrake.streams.workers.partitions.snapshot import Copies
 from spendbrake.streams.workers.partitions.stepper import Stepper
@@ -32,7 +32,7 @@ class Burn(Stepper):
 
     def __init__(self, engine: Engine, *args: Any) -> None:
         super().__init__(engine, *args)
-        self.copies = Copies(dirty_teams, copy_team, _rest, engine.flush)
+        self.copies = Copies(dirty_teams, copy_teams, _rest, engine.flush)
         self._fed: dict[int, tuple[int, Rules, frozenset[int]]] = {}
 
     def fill(self, state: PartitionState, rows: dict[str, bytes], committed: int) -> None:

@@ -9,7 +9,7 @@ from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.engine.caps import parent_caps
 from spendbrake.streams.engine.outcome import OutRecord, Row
 from spendbrake.streams.engine.parents.cells import MINUTE_S
-from spendbrake.streams.engine.parents.rows import copy_parent, copy_partition, dirty_parents, restore
+from spendbrake.streams.engine.parents.rows import copy_parents, copy_partition, dirty_parents, restore
 from spendbrake.streams.engine.parents.state import ParentsState
 from spendbrake.streams.engine.parents.step import ParentsEngine
 from spendbrake.streams.engine.rules.book import Rules
@@ -27,7 +27,7 @@ class Parents(Stepper):
 
     def __init__(self, engine: ParentsEngine, *args: Any) -> None:
         super().__init__(engine, *args)
-        self.copies = Copies(dirty_parents, copy_parent, _rest, _nothing)
+        self.copies = Copies(dirty_parents, copy_parents, _rest, _nothing)
 
     def fill(self, state: ParentsState, rows: dict[str, bytes], committed: int) -> None:
         """Fill an empty state from its rows."""

@@ -5,7 +5,7 @@ idempotent, and nothing is judged anew up to the offset of the head. Sums are de
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,11 @@ CELL = ("child", "family", "bucket", "amount", "order")
 def dirty_parents(state: ParentsState) -> list[str]:
     """Return the parents with anything that is not stored, in order."""
     return sorted(state.dirty_heads | {node for node, parent in state.parents.items() if parent.dirty})
+
+
+def copy_parents(state: ParentsState, nodes: Sequence[str]) -> list[Unit]:
+    """Return what is not stored of parents, a unit each: see `copy_parent`."""
+    return [copy_parent(state, node) for node in nodes]
 
 
 def copy_parent(state: ParentsState, node: str) -> Unit:

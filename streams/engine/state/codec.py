@@ -1,7 +1,10 @@
 """Rows of state as bytes: a JSON head and packed arrays, compressed. It knows no meaning."""
 
+import math
 import struct
+from ast import literal_eval
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,7 @@ from numpy.typing import NDArray
 
 from spendbrake.schemas.decision import Stamp
 
-MAGIC = b"SBR1"
+MAGIC = b"SBR2"
 PREFIX = struct.Struct(">4sII")
 CODEC = pa.Codec("lz4_raw")
 MAX_ROW = 256 * 1024
@@ -30,7 +33,7 @@ def pack(stamp: Stamp, meta: Mapping[str, Any], arrays: Arrays) -> bytes:
     Raises:
         ValueError: the row is larger than `MAX_ROW`.
     """
-    layout = [(name, array.dtype.str, array.shape) for name, array in arrays.items()]
+    layout = [(name, _text_of(array.dtype), array.shape) for name, array in arrays.items()]
     head = {"epoch": stamp.epoch, "offset": stamp.offset, "meta": meta, "arrays": layout}
     body = orjson.dumps(head)
     raw = b"".join([body, *(np.ascontiguousarray(array).tobytes() for array in arrays.values())])
@@ -53,11 +56,21 @@ def unpack(row: bytes) -> tuple[Stamp, dict[str, Any], dict[str, NDArray[Any]]]:
     head = orjson.loads(raw[:head_size])
     arrays, at = {}, head_size
     for name, dtype, shape in head["arrays"]:
-        n = int(np.prod(shape))
-        kind = np.dtype(dtype)
+        n, kind = math.prod(shape), _dtype_of(dtype)
         arrays[name] = np.frombuffer(raw, kind, n, at).reshape(shape)
         at += n * kind.itemsize
     return Stamp(epoch=head["epoch"], offset=head["offset"]), head["meta"], arrays
+
+
+@lru_cache(64)
+def _text_of(dtype: np.dtype[Any]) -> str:
+    """Return a type as text: numpy's name of it, and of a record the list of its fields."""
+    return dtype.str if dtype.names is None else repr(dtype.descr)
+
+
+@lru_cache(64)
+def _dtype_of(text: str) -> np.dtype[Any]:
+    return np.dtype(literal_eval(text) if text[0] == "[" else text)
 
 
 def stamp_of(row: bytes) -> Stamp:

@@ -4,7 +4,7 @@ A team is copied at one offset. Its head goes first: after a crash series catch 
 the offset of the head. What could be derived is not stored.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,11 @@ from spendbrake.streams.engine.outcome import Row, Unit
 from spendbrake.streams.engine.state.codec import BadRow, pack, unpack
 from spendbrake.streams.engine.state.fingerprints import BLOCK, BlockRow
 from spendbrake.streams.engine.state.partition import GRID_S, Head, KeyChain, PartitionState
-from spendbrake.streams.engine.state.rings import Rings
+from spendbrake.streams.engine.state.records import gather, scatter, series_columns, team_columns
 from spendbrake.streams.engine.state.series import GROUP
-from spendbrake.streams.engine.state.sessions import ARRAYS
 
 HEAD, SERIES, BLOCKS, PARTITION = "head", "series", "block", "partition"
-TEAM_FIELDS = ("unplaced", "n_unplaced")
-SERIES_FIELDS = ("total", "step", "first_at")
 HOUR_S = 3600
-SESSION_FIELDS = ("ended_cost", "ended", "typical", "behind")
 
 
 class LostState(RuntimeError):
@@ -42,21 +38,49 @@ def dirty_teams(state: PartitionState) -> list[int]:
 
 
 def copy_team(state: PartitionState, team: int) -> Unit:
-    """Return what is not stored of a team, copied at the offset that is applied; it counts as stored."""
-    series, name, stamp = state.series, state.teams.names[team], Stamp(epoch=state.epoch, offset=state.applied)
-    heads = []
-    if team in state.dirty_heads:
-        heads.append(Row(f"{HEAD}|{name}", pack(stamp, _head(state, team), _panel(state.heads[team]))))
-        state.dirty_heads.discard(team)
-    groups = []
-    own = series.of_team[team]
-    for group in range(0, len(own), GROUP):
-        rows = np.array(own[group : group + GROUP], np.int64)
-        if series.dirty[rows].any():
-            meta, arrays = _series(state, team, rows, first=group == 0)
-            groups.append(Row(f"{SERIES}|{group // GROUP}|{name}", pack(stamp, meta, arrays)))
-            series.dirty[rows] = False
-    return Unit(tuple(heads), tuple(groups))
+    """Return what is not stored of one team: see `copy_teams`."""
+    return copy_teams(state, [team])[0]
+
+
+def copy_teams(state: PartitionState, teams: Sequence[int]) -> list[Unit]:
+    """Return what is not stored of teams, a unit each, copied at the offset that is applied; it counts as stored."""
+    stamp = Stamp(epoch=state.epoch, offset=state.applied)
+    heads = [_copy_head(state, team, stamp) for team in teams]
+    return [Unit(*rows) for rows in zip(heads, _copy_series(state, teams, stamp), strict=True)]
+
+
+def _copy_head(state: PartitionState, team: int, stamp: Stamp) -> tuple[Row, ...]:
+    if team not in state.dirty_heads:
+        return ()
+    state.dirty_heads.discard(team)
+    return (Row(f"{HEAD}|{state.teams.names[team]}", pack(stamp, _head(state, team), _panel(state.heads[team]))),)
+
+
+def _copy_series(state: PartitionState, teams: Sequence[int], stamp: Stamp) -> list[tuple[Row, ...]]:
+    """Return the rows of each team's groups of series that are not stored; the first group has the team itself."""
+    table, units = state.series, [list[Row]() for _ in teams]
+    groups = [
+        (unit, begin, own[begin : begin + GROUP])
+        for unit, own in enumerate(table.of_team[team] for team in teams)
+        for begin in range(0, len(own), GROUP)
+    ]
+    rows = np.array([row for _, _, some in groups for row in some], np.int64)
+    series, every = gather(series_columns(state), rows), np.array(teams, np.int64)
+    whole, floor = gather(team_columns(state), every), state.teams.closable(state.now, every)
+    dirty, at = table.dirty[rows], 0
+    table.dirty[rows] = False
+    for unit, begin, some in groups:
+        end = at + len(some)
+        if dirty[at:end].any():
+            meta: dict[str, Any] = {"names": [(*table.names[row].label, table.node[row]) for row in some]}
+            arrays = {"series": series[at:end]}
+            if begin == 0:
+                meta |= {"hour": state.hour, "floor": int(floor[unit])}
+                arrays["team"] = whole[unit : unit + 1]
+            name = state.teams.names[teams[unit]]
+            units[unit].append(Row(f"{SERIES}|{begin // GROUP}|{name}", pack(stamp, meta, arrays)))
+        at = end
+    return [tuple(unit) for unit in units]
 
 
 def copy_blocks(state: PartitionState) -> list[Row]:
@@ -110,30 +134,6 @@ def _chains(chains: Mapping[str, KeyChain]) -> dict[str, Any]:
 def _panel(head: Head) -> dict[str, np.ndarray[Any, Any]]:
     saved = head.panel.dump() if head.panel is not None else head.saved_panel
     return {} if saved is None else {"panel": np.frombuffer(saved, np.uint8)}
-
-
-def _series(
-    state: PartitionState, team: int, rows: np.ndarray[Any, Any], *, first: bool
-) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
-    table = state.series
-    meta: dict[str, Any] = {"names": [(table.names[r].kind, table.names[r].name, table.node[r]) for r in rows.tolist()]}
-    arrays = {name: getattr(table, name)[rows] for name in SERIES_FIELDS}
-    for ring in ("recent", "hours", "days"):
-        arrays |= _rings(ring, getattr(table, ring), rows)
-    if first:
-        one = np.array([team])
-        for ring in ("fine", "minutes", "hours", "days"):
-            arrays |= _rings(f"team.{ring}", getattr(state.teams, ring), one)
-        arrays |= {f"session.{name}": getattr(state.sessions, name)[one] for name in (*ARRAYS, *SESSION_FIELDS)}
-        arrays |= {f"team.{name}": getattr(state.teams, name)[one] for name in TEAM_FIELDS}
-        arrays["cost_24h"] = state.cost_24h[one]
-        meta["hour"] = state.hour
-        arrays["floor"] = state.teams.closable(state.now, one)
-    return meta, arrays
-
-
-def _rings(name: str, rings: Rings, rows: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    return {f"{name}.head": rings.head[rows]} | {f"{name}.{f}": a[rows] for f, a in rings.fields.items()}
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -236,38 +236,16 @@ def _load_series(state: PartitionState, name: str, meta: Mapping[str, Any], arra
             table.node[row], table.seen[row] = node, at
     chosen = np.array(later, np.bool_)
     index = np.array(rows, np.int64)[chosen]
-    mine = {key: array[chosen] if len(array) == len(chosen) else array for key, array in arrays.items()}
-    for field in SERIES_FIELDS:
-        getattr(table, field)[index] = mine[field]
-    _load_rings("recent", table.recent, index, mine)
-    _load_rings("hours", table.hours, index, mine)
-    _load_rings("days", table.days, index, mine)
+    scatter(series_columns(state), index, arrays["series"][chosen])
     for row in index.tolist():
         table.set_step(row, int(table.step[row]))
     # A head that was not stored again had not changed: it holds up to here.
     state.teams.judged[team] = max(int(state.teams.judged[team]), at)
-    if "cost_24h" in arrays:
-        _load_team(state, team, arrays, at)
+    if "team" in arrays:
+        scatter(team_columns(state), np.array([team]), arrays["team"])
+        state.teams.floor[team] = max(int(state.teams.floor[team]), meta["floor"])
+        state.teams.seen[team] = at
     return team
-
-
-def _load_team(state: PartitionState, team: int, arrays: Mapping[str, Any], at: int) -> None:
-    one, teams = np.array([team]), state.teams
-    for ring in ("fine", "minutes", "hours", "days"):
-        _load_rings(f"team.{ring}", getattr(teams, ring), one, arrays)
-    for field in (*ARRAYS, *SESSION_FIELDS):
-        getattr(state.sessions, field)[one] = arrays[f"session.{field}"]
-    for field in TEAM_FIELDS:
-        getattr(teams, field)[one] = arrays[f"team.{field}"]
-    state.cost_24h[one] = arrays["cost_24h"]
-    teams.floor[team] = max(int(teams.floor[team]), int(arrays["floor"][0]))
-    teams.seen[team] = at
-
-
-def _load_rings(name: str, rings: Rings, rows: np.ndarray[Any, Any], arrays: Mapping[str, Any]) -> None:
-    rings.head[rows] = arrays[f"{name}.head"]
-    for field, values in rings.fields.items():
-        values[rows] = arrays[f"{name}.{field}"]
 
 
 def _blocks(state: PartitionState, rows: Mapping[str, bytes]) -> Iterator[BlockRow]:

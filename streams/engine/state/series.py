@@ -41,6 +41,11 @@ class SeriesName:
     name: str
     local: int
 
+    @property
+    def label(self) -> tuple[str, str]:
+        """Kind and name: what tells it from the other series of its team."""
+        return self.kind, self.name
+
 
 class SeriesTable:
     """All series of a partition.

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from spendbrake.streams.engine.outcome import OutRecord, Row, Unit
 from spendbrake.streams.workers.partitions.journal import Owned
 
-UNITS_AT_ONCE = 200
+UNITS_AT_ONCE = 100
 """Teams or parents copied in one go, while no chunk is applied."""
 
 
@@ -28,13 +28,13 @@ class Copies:
 
     Attributes:
         dirty: Returns what has changed, a name a unit.
-        unit: Returns the rows of one.
+        units: Returns the rows of some of them, a unit each.
         rest: Returns the rows that belong to no unit; the partition's own last.
         flush: Returns what must be sent, and acknowledged, before anything is copied.
     """
 
     dirty: Callable[[Any], Sequence[Any]]
-    unit: Callable[[Any, Any], Unit]
+    units: Callable[[Any, Sequence[Any]], Sequence[Unit]]
     rest: Callable[[Any], Sequence[Row]]
     flush: Callable[[Any], list[OutRecord]]
 
@@ -86,6 +86,6 @@ class Snapshot:
         async with owned.gate:
             await owned.outputs.send(self._copies.flush(owned.state))
             await owned.outputs.acknowledged()
-            units = [self._copies.unit(owned.state, each) for each in some]
+            units = self._copies.units(owned.state, some)
         await self._log.write(owned.number, [row for unit in units for row in unit.heads])
         await self._log.write(owned.number, [row for unit in units for row in unit.series])
