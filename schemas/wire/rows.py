@@ -3,6 +3,8 @@
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
+from operator import attrgetter
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import orjson
@@ -14,7 +16,20 @@ _known: dict[type[Any], dict[str, tuple[Convert, Convert]]] = {}
 
 def to_row(message: Any) -> dict[str, Any]:
     """Return a message as a row of its Avro schema: tuples become arrays, free-form mappings JSON text."""
-    return {name: out(getattr(message, name)) for name, (out, _) in converters(type(message)).items()}
+    names, values, changed = _plan(type(message))
+    row = dict(zip(names, values(message), strict=True))
+    for name, out in changed:
+        row[name] = out(row[name])
+    return row
+
+
+@cache
+def _plan(cls: type[Any]) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], list[tuple[str, Convert]]]:
+    """Return the names of a class's fields, what reads them all, and the fields that are not written as they are."""
+    known = converters(cls)
+    names = tuple(known)
+    changed = [(name, out) for name, (out, _) in known.items() if out is not _same]
+    return names, attrgetter(*names) if len(names) > 1 else lambda message: (getattr(message, names[0]),), changed
 
 
 def from_row(cls: type[Any], row: Mapping[str, Any]) -> Any:

@@ -27,6 +27,7 @@ class NodeTiers:
     def __init__(self) -> None:
         self._month, self._day = Line(), Line()
         self._tiers: tuple[Tier, ...] = ()
+        self._measured: tuple[tuple[Tier, ...], list[NanoUsd | None]] = (), []
         self._bases: dict[Basis, NanoUsd | None] = {}
         self._rollover_percent = 0
         self.allowance = Allowance()
@@ -178,8 +179,11 @@ class NodeTiers:
         return base + self.allowance.extra if base is not None and raised else base
 
     def _measure(self) -> None:
-        bases = [(tier, self._with_extra(tier.basis)) for tier in self._tiers]
-        measures = [(tier, base or 0, threshold_of(tier, base)) for tier, base in bases]
+        bases = [self._with_extra(tier.basis) for tier in self._tiers]
+        if (self._tiers, bases) == self._measured:
+            return
+        self._measured = self._tiers, bases
+        measures = [(tier, base or 0, threshold_of(tier, base)) for tier, base in zip(*self._measured, strict=True)]
         self._day.measures = [each for each in measures if each[0].basis == "daily_forecast"]
         self._month.measures = [each for each in measures if each[0].basis != "daily_forecast"]
 

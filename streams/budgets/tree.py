@@ -14,6 +14,8 @@ from spendbrake.schemas.usage import UNTAGGED
 
 PROJECT = "project"
 KEY = "key"
+RECENT = 8_192
+"""Unlisted nodes remembered: one that is new is asked for several times at once."""
 _BY_HISTORY = ("daily_forecast", "month_over_month")
 
 
@@ -75,6 +77,7 @@ class Tree:
         self._file = file
         self._depth = {level: depth for depth, level in enumerate(file.levels)}
         self._unlisted: dict[tuple[str, str], NodeView] = {}
+        self._recent: dict[tuple[str, str, str], NodeView] = {}
         limits = (*file.nodes, *file.defaults.values(), file.untagged)
         self.limits_models = any(each.approved_models is not None for each in limits)
         self._children: dict[str, list[str]] = {}
@@ -167,6 +170,15 @@ class Tree:
 
     def _by_default(self, default: Limits, node: str, name: str, level: str, above: NodeView) -> NodeView:
         """Return an unlisted node. Those of a level below one parent, or below unlisted ones, differ by name alone."""
+        asked = level, above.id, name
+        found = self._recent.get(asked)
+        if found is None:
+            if len(self._recent) >= RECENT:
+                self._recent.clear()
+            found = self._recent[asked] = self._named(default, node, name, level, above)
+        return found
+
+    def _named(self, default: Limits, node: str, name: str, level: str, above: NodeView) -> NodeView:
         alike = level, above.id if above.listed else ""
         known = self._unlisted.get(alike)
         if known is None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Protocol
 
 from spendbrake.schemas.action import Action
@@ -57,7 +58,7 @@ def _action(
     view = rules.team(team)
     links = [[node, USAGE.name, state.number, _unavailable(rules, node, view)] for node in chain.nodes]
     links += [
-        [node, ROLLUPS.name, partition_of(node.encode(), rules.partitions), _unavailable(rules, node, view)]
+        [node, ROLLUPS.name, _partition_of(node, rules.partitions), _unavailable(rules, node, view)]
         for node in view.ancestors
     ]
     text = f"{team}\0{key}\0{of}\0{rules.version}\0{links!r}"
@@ -106,6 +107,12 @@ def mark_action(state: Stamped, log: str) -> Action:
         expires_at=state.now + LIFE_S,
         params={"log": log, "partition": state.number, "partitions": 0},
     )
+
+
+@lru_cache(4_096)
+def _partition_of(ancestor: str, partitions: int) -> int:
+    """Return the partition of a node above the teams: few are, and every key has them."""
+    return partition_of(ancestor.encode(), partitions)
 
 
 def _unavailable(rules: Rules, node: str, team: NodeView) -> str:

@@ -64,6 +64,8 @@ class Routes:
         self.schemas: Mapping[int, Any] | None = None
         self.routes: list[Route] = []
         self._index: defaultdict[int, dict[str, int]] = defaultdict(dict)
+        self._homes: dict[str, int] = {}
+        self._bound: set[tuple[int, int, str, str]] = set()
         self.team = np.zeros(64, np.int64)
         self.rate = np.zeros(64, np.int64)
         self.series = np.full((64, FIXED), -1, np.int64)
@@ -143,7 +145,9 @@ class Routes:
             team, project = owner.team, owner.project or project
             environment = owner.environment or environment
         node = self.rules.team(forwarded_to or team or UNTAGGED)
-        home = partition_of(node.id.encode(), self.partitions)
+        home = self._homes.get(node.id)
+        if home is None:
+            home = self._homes[node.id] = partition_of(node.id.encode(), self.partitions)
         rate = self.rules.prices.rate_id(provider, model)
         owned = owner.node if owner is not None else None
         names = {"project": project, "key": key, "model": model, "environment": environment}
@@ -186,9 +190,10 @@ class Routes:
 
         Only what is in force by the log's clock is told: a late event of an earlier owner changes nothing.
         """
-        if number != self.book.owners.number(now):
-            return
         head, key, name = self.state.heads[team], names["key"], names["project"]
+        if (number, team, key, name) in self._bound or number != self.book.owners.number(now):
+            return
+        self._bound.add((number, team, key, name))
         owner = self.book.owners.owner(key, number)
         registered, environment = (owner.project, owner.environment) if owner is not None else (None, None)
         chain = self.rules.tree.chain(view, registered, key, owner.node if owner is not None else None)

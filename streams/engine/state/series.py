@@ -23,6 +23,7 @@ HOURS = 48
 DAYS = 62
 UNLIMITED = np.iinfo(np.int64).max
 GROUP = 32
+LEAST_GROWTH = 64
 """Series of a team kept in one row."""
 
 NEW_STEPS = tuple(
@@ -30,6 +31,11 @@ NEW_STEPS = tuple(
 )
 """Totals at which a new series is shown to the detectors, nano-USD."""
 STEP_LIMITS = np.array([*NEW_STEPS, UNLIMITED], np.int64)
+
+
+def grown(rows: int) -> int:
+    """Return how many rows to have room for when `rows` are full: a quarter more, so that no step makes many."""
+    return rows + max(rows // 4, LEAST_GROWTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,7 @@ class SeriesTable:
         """Return the row of a new series."""
         row = len(self.names)
         if row == self.rows:
-            self._grow(2 * row)
+            self._grow(grown(row))
         while len(self.of_team) <= team:
             self.of_team.append([])
         self.names.append(SeriesName(team, kind, name, len(self.of_team[team])))

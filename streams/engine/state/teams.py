@@ -5,7 +5,7 @@ from numpy.typing import DTypeLike, NDArray
 from xxhash import xxh3_64_intdigest
 
 from spendbrake.streams.engine.state.rings import Rings
-from spendbrake.streams.engine.state.series import DAYS, HOURS
+from spendbrake.streams.engine.state.series import DAYS, HOURS, grown
 
 I64 = NDArray[np.int64]
 Closed = tuple[I64, I64, NDArray[np.float64]]
@@ -77,7 +77,7 @@ class TeamTable:
         """Return the row of a new team."""
         row = len(self.names)
         if row == len(self.series):
-            self._grow(2 * row)
+            self._grow(grown(row))
         self.names.append(name)
         self.index[name] = row
         self.grace[row] = GRACE_S + PHASE_S * (xxh3_64_intdigest(name.encode()) % PHASES)
