@@ -3,7 +3,6 @@
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from functools import cache
 from operator import attrgetter
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -11,6 +10,9 @@ import orjson
 
 Convert = Callable[[Any], Any]
 
+Plan = tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], list[tuple[str, Convert]]]
+
+_plans: dict[type[Any], Plan] = {}
 _known: dict[type[Any], dict[str, tuple[Convert, Convert]]] = {}
 
 
@@ -23,13 +25,16 @@ def to_row(message: Any) -> dict[str, Any]:
     return row
 
 
-@cache
-def _plan(cls: type[Any]) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], list[tuple[str, Convert]]]:
+def _plan(cls: type[Any]) -> Plan:
     """Return the names of a class's fields, what reads them all, and the fields that are not written as they are."""
-    known = converters(cls)
-    names = tuple(known)
-    changed = [(name, out) for name, (out, _) in known.items() if out is not _same]
-    return names, attrgetter(*names) if len(names) > 1 else lambda message: (getattr(message, names[0]),), changed
+    plan = _plans.get(cls)
+    if plan is None:
+        known = converters(cls)
+        names = tuple(known)
+        changed = [(name, out) for name, (out, _) in known.items() if out is not _same]
+        values = attrgetter(*names) if len(names) > 1 else lambda message: (getattr(message, names[0]),)
+        plan = _plans[cls] = names, values, changed
+    return plan
 
 
 def from_row(cls: type[Any], row: Mapping[str, Any]) -> Any:
