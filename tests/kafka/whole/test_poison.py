@@ -1,9 +1,6 @@
-"""Records that are no good: every one ends among the dead letters with its reason, and nothing else moves.
+"""Records that are no good, 1,000 of each kind: every one ends among the dead letters with its reason, and nothing
+else moves. Keys that nobody owns are no poison: they are counted as nobody's."""
 
-`POISON_OF_EACH=1000 pytest -m kafka tests/kafka/whole/test_poison.py` for more of them.
-"""
-
-import os
 import random
 import time
 from collections import Counter
@@ -19,9 +16,9 @@ from spendbrake.schemas.usage import UNTAGGED, UsageEvent
 from spendbrake.schemas.wire.avro import encode
 from spendbrake.schemas.wire.json import encode_usage_json
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(590)]
 
-OF_EACH = int(os.environ.get("POISON_OF_EACH", "100"))
+OF_EACH = 1_000
 HOUR_S, DAY_S = 3_600.0, 86_400.0
 POLICY = {
     "nodes": [{"id": "acme", "level": "organization"}],
@@ -60,7 +57,7 @@ def test_poison_is_put_aside_and_moves_nothing_else(deploy: Callable[..., Deploy
             stray.append(call(f"{name}-{number}", "clockless", now + off_s))
             send_event(stray[-1])
             reasons[f"unplaced_{name}"] += 1
-    deployment.wait_until_drained(240)
+    deployment.wait_until_drained(400)
 
     dead = deployment.dead()
     assert Counter(record.header("sb-reason") for record in dead) == reasons
