@@ -2,8 +2,9 @@
 
 `python tests/bench/latency.py [--only kafka] [--rate N] [--crossings 240]`: brokers, workers, Redis, the sender of a
 steady stream, and the gateway that asks again and again all share this machine. One cap is crossed at a time in the
-mean; each belongs to a team of its own that has spent before. Without `--rate` the stream has half of the events/s that
-pipeline.py has last measured, of the same kind of broker. On Kafka the way is told in two halves: `to_order` from the
+mean; each belongs to a team of its own that has spent before. Without `--rate` the stream has half of the capacity: on
+Kafka of the events/s that pipeline.py has last measured, embedded of what the API takes when it is asked again as soon
+as it has answered. On Kafka the way is told in two halves: `to_order` from the
 acknowledgement to the order in actions.v1, as another reader of the topic sees it, and from there to the gateway.
 """
 
@@ -44,6 +45,7 @@ from spendbrake.schemas.wire.avro import decode
 POLL_S = 0.000_5
 SETTLE_S = 10.0
 """Of the steady stream, before the first cap is crossed."""
+PROBE_S = 8.0
 PATIENCE_S = 120.0
 
 
@@ -59,6 +61,7 @@ class Sender:
     """The sender's process, and what it has told so far."""
 
     popen: "subprocess.Popen[str]"
+    asked: float
     acknowledged: dict[str, float] = field(default_factory=dict)
     rate: float = 0.0
     sent: int = 0
@@ -110,13 +113,27 @@ class Orders(threading.Thread):
         self.join()
 
 
+def command(place: list[str], options: argparse.Namespace, *more: str) -> list[str]:
+    return [
+        sys.executable, str(Path(__file__).with_name("sender.py")), *place, "--teams", str(options.teams),
+        "--crossings", str(options.crossings), "--every", str(options.every), *more,
+    ]  # fmt: skip
+
+
+def probed(place: list[str], options: argparse.Namespace) -> float:
+    """Return how many events a second the API takes."""
+    done = subprocess.run(command(place, options, "--probe", str(PROBE_S)), capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
 @contextmanager
 def sender(place: list[str], options: argparse.Namespace, rate: float) -> Iterator[Sender]:
-    command = [
-        sys.executable, str(Path(__file__).with_name("sender.py")), *place, "--rate", str(rate), "--teams",
-        str(options.teams), "--crossings", str(options.crossings), "--every", str(options.every),
-    ]  # fmt: skip
-    running = Sender(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+    running = Sender(
+        subprocess.Popen(
+            command(place, options, "--rate", str(rate)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ),
+        rate,
+    )
     threading.Thread(target=running.read, daemon=True).start()
     try:
         yield running
@@ -156,7 +173,12 @@ def measure(guard: Guard, of: Sender, worker: Process, crossings: int, orders: O
     if orders is not None:
         to_order = sorted((orders.seen[team] - of.acknowledged[team]) * 1e3 for team in blocked)
         figures |= {f"to_order_p{p}_ms": percentile(to_order, p) for p in (50, 99)}
-    figures |= {"events_per_s": of.rate, "cpu_us_per_event": used / (of.rate * over) * 1e6, "taken_ms": taken}
+    figures |= {
+        "events_per_s": of.rate,
+        "asked_per_s": of.asked,
+        "cpu_us_per_event": used / (of.rate * over) * 1e6,
+        "taken_ms": taken,
+    }
     return figures
 
 
@@ -174,7 +196,7 @@ def wait_until_known(guard: Guard, of: Sender, worker: Process, crossings: int) 
         time.sleep(0.1)
 
 
-def on_kafka(options: argparse.Namespace, folder: Path, rate: float) -> dict[str, Any]:
+def on_kafka(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measure three workers on Kafka, with a Valkey; CPU time is the burn worker's."""
     with ExitStack() as parts:
         server = KafkaServer(folder / "broker").start()
@@ -186,6 +208,7 @@ def on_kafka(options: argparse.Namespace, folder: Path, rate: float) -> dict[str
         deployment.parents()
         deployment.act()
         guard = parts.enter_context(deployment.guard())
+        rate = options.rate or capacity() / 2
         place = ["kafka", server.bootstrap, deployment.topic(USAGE.name)]
         orders = Orders(deployment)
         orders.start()
@@ -193,7 +216,7 @@ def on_kafka(options: argparse.Namespace, folder: Path, rate: float) -> dict[str
         return measure(guard, parts.enter_context(sender(place, options, rate)), burn, options.crossings, orders)
 
 
-def on_embedded(options: argparse.Namespace, folder: Path, rate: float) -> dict[str, Any]:
+def on_embedded(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measure `spendbrake up`, which is fed over HTTP; CPU time is all of it."""
     file, port = folder / "policy.yaml", free_port()
     file.write_text(yaml.safe_dump(policy(options.crossings)))
@@ -211,6 +234,7 @@ def on_embedded(options: argparse.Namespace, folder: Path, rate: float) -> dict[
         wait_until_listening(up)
         guard = parts.enter_context(Guard(valkey.url, timeout_s=2.0))
         place = ["http", f"http://127.0.0.1:{port}"]
+        rate = options.rate or probed(place, options) / 2
         return measure(guard, parts.enter_context(sender(place, options, rate)), up, options.crossings)
 
 
@@ -222,13 +246,13 @@ def wait_until_listening(up: Process) -> None:
         time.sleep(0.1)
 
 
-def capacity(kind: str) -> float:
-    """Return the events a second that the pipeline took on this machine, as pipeline.py has last measured it."""
+def capacity() -> float:
+    """Return the events a second that the pipeline took from Kafka on this machine, as last measured."""
     path = BUILD / "bench-pipeline.json"
     if not path.exists():
         raise SystemExit(f"{path} is missing: run pipeline.py first, or give --rate")
     by_key = {row.get("key"): row for row in json.loads(path.read_text())["rows"]}
-    return float(by_key[{"kafka": "pipeline_kafka"}.get(kind, kind)]["events_per_s"])
+    return float(by_key["pipeline_kafka"]["events_per_s"])
 
 
 def main() -> None:
@@ -244,10 +268,9 @@ def main() -> None:
     kinds = {"kafka": on_kafka, "embedded": on_embedded}
     for kind, on in kinds.items():
         if options.only in (None, kind):
-            rate = options.rate or capacity(kind) / 2
             with tempfile.TemporaryDirectory(prefix="spendbrake-bench-") as folder:
-                name = kind if options.rate is None else f"{kind}, {rate:,.0f} events/s"
-                report.add(name, key=kind, asked_per_s=rate, **on(options, Path(folder), rate))
+                name = f"{kind}, half of capacity" if options.rate is None else f"{kind}, {options.rate:,.0f} events/s"
+                report.add(name, key=kind, **on(options, Path(folder)))
     report.end()
 
 

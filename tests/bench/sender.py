@@ -1,7 +1,8 @@
 """A steady stream of events, and now and then one that crosses a cap: a process of its own, on the same machine.
 
 `python tests/bench/sender.py kafka BOOTSTRAP TOPIC | http URL`; latency.py calls it. It prints a line for each
-crossing, `team acknowledged_at`, the moment being the producer's: Kafka's delivery report, or the answer 202.
+crossing, `team acknowledged_at`, the moment being the producer's: Kafka's delivery report, or the answer 202. With
+`--probe SECONDS` it sends as fast as it is answered, and prints the events a second.
 """
 
 import argparse
@@ -149,16 +150,29 @@ class Load(threading.Thread):
             self.error = error
 
 
+def probe(port: Port, population: Population, over_s: float) -> float:
+    """Return how many events a second are taken when each request waits for the answer to the one before."""
+    began, sent = time.perf_counter(), 0
+    while time.perf_counter() < began + over_s:
+        port.load(list(population.events(AT_ONCE, time.time())))
+        sent += AT_ONCE
+    return sent / (time.perf_counter() - began)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=("kafka", "http"))
     parser.add_argument("place", nargs="+")
-    parser.add_argument("--rate", type=float, required=True, help="events a second")
+    parser.add_argument("--rate", type=float, default=0.0, help="events a second")
     parser.add_argument("--teams", type=int, required=True)
     parser.add_argument("--crossings", type=int, required=True)
     parser.add_argument("--every", type=float, required=True, help="mean seconds between crossings")
+    parser.add_argument("--probe", type=float, help="seconds")
     options = parser.parse_args()
     port: Port = Kafka(*options.place) if options.kind == "kafka" else Http(*options.place)
+    if options.probe:
+        print(probe(port, Population(options.teams, "json", seed=3, first_id=10**12), options.probe), flush=True)
+        return
     teams = [f"cross-{i}" for i in range(options.crossings)]
     for team in teams:
         port.one(crossing(team, 0, FIRST_NANO))
