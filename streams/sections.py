@@ -27,6 +27,13 @@ class Http(Section):
     ingest_events_per_s: float = Field(50_000, gt=0, description="Events a second that one API token may send.")
 
 
+class Authz(Section):
+    """Envoy's ext_authz over gRPC; over HTTP it is part of the API. It has no TLS of its own."""
+
+    host: str = Field("127.0.0.1", description="Address that ext_authz over gRPC listens on.")
+    port: int | None = Field(None, ge=0, le=65_535, description="Its port; absent = not served, 0 takes a free one.")
+
+
 class Metrics(Section):
     """Where every worker answers /metrics and /healthz."""
 

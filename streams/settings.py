@@ -18,7 +18,7 @@ from pydantic_settings.exceptions import SettingsError as SourceError
 
 from spendbrake.schemas.topics import PARTITIONS_EMBEDDED, PARTITIONS_KAFKA
 from spendbrake.streams.secrets import MASK, kept_secret, masked_url
-from spendbrake.streams.sections import Burn, Group, Http, Log, Metrics, Overshoot, Retention, Webhooks
+from spendbrake.streams.sections import Authz, Burn, Group, Http, Log, Metrics, Overshoot, Retention, Webhooks
 
 ENV_PREFIX = "SPENDBRAKE_"
 EMBEDDED = "embedded"
@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     policy: Path | None = Field(None, description="Policy file that `up` applies at its start.")
     republish_s: float = Field(30, gt=0, le=600, description="Every standing decision is written again so often.")
     http: Http = Http()
+    authz: Authz = Authz()
     metrics: Metrics = Metrics()
     burn: Burn = Burn()
     group: Group = Group()

@@ -22,6 +22,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 
 
 SCHEME = "token"
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 REFUSALS = {"401": "No good API token", "403": "The token's roles do not allow this"}
 
 
@@ -52,6 +53,7 @@ class Operation:
         answers: Model of the body by status; None for a body that is not JSON.
         body: Content type to JSON Schema of what is sent.
         needs: Scope that a token must have; None lets everybody in.
+        any_method: Whether it is served under every method, though described under one.
     """
 
     method: Literal["GET", "POST"]
@@ -62,6 +64,7 @@ class Operation:
     parameters: Sequence[Parameter] = ()
     body: Mapping[str, Any] = field(default_factory=dict)
     needs: Scope | None = "operate"
+    any_method: bool = False
 
     @property
     def about(self) -> str:
@@ -70,7 +73,8 @@ class Operation:
 
     def route(self) -> Route:
         """Return the route that serves it; a name in the path may hold slashes."""
-        return Route(self.path.replace("}", ":path}"), self.handler, methods=[self.method])
+        methods = METHODS if self.any_method else [self.method]
+        return Route(self.path.replace("}", ":path}"), self.handler, methods=methods)
 
 
 def problem(status: int, error: str, message: str, *, retry_after_s: int | None = None) -> JSONResponse:

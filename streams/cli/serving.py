@@ -22,6 +22,7 @@ from spendbrake.streams.api.access.rate import Rate
 from spendbrake.streams.api.app import Running, api, serve
 from spendbrake.streams.api.burn import Burn
 from spendbrake.streams.api.check import Check
+from spendbrake.streams.api.envoy.http import ExtAuthz
 from spendbrake.streams.api.health import Health, Sight, Watch, Watched, sight_of
 from spendbrake.streams.api.ingest import Ingest, Send
 from spendbrake.streams.api.outlook import Outlooks
@@ -74,11 +75,12 @@ async def whole_api(
         operations = [
             *_ingest(config, place, broker, metrics).operations(),
             *_changes(place, broker, burn.versions, clock),
-            *Check(guard, metrics, time.perf_counter).operations(),
+            *_gateways(guard, metrics, clock),
             *_burn(Local(burn.worker.journal), burn.versions, place, clock),
             *watch.operations(),
         ]
         await parts.enter_async_context(_metrics_port(config, watch, place, burn.versions, metrics))
+        await parts.enter_async_context(_authz_port(config, guard, place, burn.versions, metrics, clock))
         yield await parts.enter_async_context(served(operations, gate, config.http.host, config.http.port))
 
 
@@ -98,11 +100,12 @@ async def api_worker(config: Settings, place: Place, broker: Broker) -> AsyncIte
         operations = [
             *_ingest(config, place, broker, metrics).operations(),
             *_changes(place, broker, versions, time.time),
-            *Check(guard, metrics, time.perf_counter).operations(),
+            *_gateways(guard, metrics, time.time),
             *_burn(Local(), versions, place, time.time, remote),
             *watch.operations(),
         ]
         await parts.enter_async_context(_metrics_port(config, watch, place, versions, metrics))
+        await parts.enter_async_context(_authz_port(config, guard, place, versions, metrics, time.time))
         yield await parts.enter_async_context(served(operations, gate, config.http.host, config.http.port))
 
 
@@ -224,6 +227,32 @@ def _burn(
 
     burn = Burn(local, lambda name: rules().team(name).id, place.partitions, remote)
     return [*Outlooks(burn, local, rules, place.partitions, clock).operations(), *burn.operations()]
+
+
+def _gateways(guard: AsyncGuard, metrics: Metrics, clock: Callable[[], float]) -> list[Operation]:
+    return [*Check(guard, metrics, time.perf_counter).operations(), *ExtAuthz(guard, metrics, clock).operations()]
+
+
+@asynccontextmanager
+async def _authz_port(
+    config: Settings,
+    guard: AsyncGuard,
+    place: Place,
+    versions: Versions,
+    metrics: Metrics,
+    clock: Callable[[], float],
+) -> AsyncIterator[None]:
+    """Serve Envoy's ext_authz over gRPC, where a port is set."""
+    if config.authz.port is None:
+        yield
+        return
+    from spendbrake.streams.api.envoy.grpc import ExtAuthzGrpc, GrpcServer
+
+    host = config.authz.host
+    servicer = ExtAuthzGrpc(guard, gate_of(config, place, versions, metrics, host), metrics, clock)
+    async with GrpcServer(servicer, host, config.authz.port) as server:
+        LOG.info("ext_authz is served over gRPC", host=host, port=server.port)
+        yield
 
 
 @asynccontextmanager

@@ -70,6 +70,8 @@ class Deployment:
         return self
 
     def __exit__(self, *about: object) -> None:
+        if not self._thread.is_alive():
+            return
         self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join(60)
         if self._failed is not None:

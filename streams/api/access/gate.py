@@ -1,6 +1,7 @@
 """The gate before every operation: whose token this is, and whether its roles allow what is asked."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import structlog
 from starlette.requests import Request
@@ -71,7 +72,17 @@ class Gate:
         hop = request.headers.get(HOP)
         if hop is not None and genuine(hop, self._secrets, request.method, target_of(request), self._clock()):
             return PEER
-        offered = bearer(request)
+        return self._holder(bearer(request.headers.get("authorization", "")))
+
+    def refuses(self, authorization: str, needs: Scope) -> Literal[401, 403] | None:
+        """Return the status that a caller over another protocol than HTTP is refused with; None lets it in."""
+        who = ANYONE if self.open else self._holder(bearer(authorization))
+        if who is not None and needs in who.scopes:
+            return None
+        self._metrics.count("refused", "unknown_token" if who is None else "missing_role")
+        return 401 if who is None else 403
+
+    def _holder(self, offered: str | None) -> Principal | None:
         if offered is None:
             return None
         return settings_principal(offered, self._admin_token) or principal_of(offered, self._tokens(), self._clock())
@@ -83,7 +94,9 @@ class Gate:
             return None
         self._metrics.count("refused", "unknown_token" if who is None else "missing_role")
         if who is None:
-            LOG.info("a request without a good token", path=request.url.path, offered=bearer(request) is not None)
+            LOG.info(
+                "a request without a good token", path=request.url.path, offered="authorization" in request.headers
+            )
             answer = problem(401, "unauthorized", "an API token is needed: Authorization: Bearer sb_...")
             answer.headers["www-authenticate"] = REALM
             return answer
@@ -103,9 +116,9 @@ def asker(request: Request) -> str:
     return ANYONE.id if who is None else who.id
 
 
-def bearer(request: Request) -> str | None:
-    """Return the token that a request carries."""
-    scheme, _, offered = request.headers.get("authorization", "").partition(" ")
+def bearer(authorization: str) -> str | None:
+    """Return the token in the value of a header `Authorization`."""
+    scheme, _, offered = authorization.partition(" ")
     offered = offered.strip()
     return offered if scheme.lower() == "bearer" and offered and len(offered) <= MAX_HEADER else None
 
