@@ -33,8 +33,8 @@ def replay(
         fail(str(error))
     version = PolicyVersion(version=1, valid_from=0.0, published_at=0.0, digest="", document=document)
     n = {"findings": 0, "actions": 0, "bad": 0}
-    total = _lines(events)
-    with _opened(events) as lines, _Out(findings) as found, _Out(actions) as acted, _bar() as bar:
+    total = lines_of(events)
+    with opened(events) as lines, _Out(findings) as found, _Out(actions) as acted, progress() as bar:
         task = bar.add_task("replaying", total=total)
         for told in offline.replay(lines, version, progress=lambda line: bar.update(task, completed=line)):
             for finding in told.findings:
@@ -52,16 +52,19 @@ def replay(
     )
 
 
-def _opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> BinaryIO:
+    """Return a file of lines, unpacked."""
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
 
 
-def _lines(path: Path) -> int:
-    with _opened(path) as file:
+def lines_of(path: Path) -> int:
+    """Return how many lines a file has."""
+    with opened(path) as file:
         return sum(1 for _ in file)
 
 
-def _bar() -> Progress:
+def progress() -> Progress:
+    """Return a bar for work whose length is known."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console)
 

@@ -46,7 +46,7 @@ class Rollups:
 
 
 class Above:
-    """All parents, in one partition.
+    """All parents, in one partition; `state` is theirs.
 
     Args:
         secret: Signs ticks, and what a parent tells the next one up.
@@ -54,7 +54,7 @@ class Above:
 
     def __init__(self, book: RuleBook, secret: bytes) -> None:
         self._engine = ParentsEngine(book, 1, (secret,))
-        self._state = self._engine.new_state(0, 1)
+        self.state = self._engine.new_state(0, 1)
         self._tick = seal("tick", ROLLUPS.name, b"", b"", secret)
         self._next = 0
 
@@ -65,6 +65,6 @@ class Above:
         while told:
             batch = Rollups(told, self._next)
             self._next += len(told)
-            hop = self._engine.step(self._state, batch)
+            hop = self._engine.step(self.state, batch)
             yield hop
             told = [record for record in hop.records if record.topic == ROLLUPS.name]

@@ -106,7 +106,7 @@ class ActLimits:
         pause = PAUSE_S
         while True:
             try:
-                await self._write(actions)
+                await self.write(actions)
                 break
             except (Retry, StoreUnavailable) as error:
                 LOG.warning("decisions wait for Redis", error=str(error), retry_s=pause)
@@ -114,7 +114,8 @@ class ActLimits:
                 pause = min(2 * pause, LONGEST_PAUSE_S)
         self._acknowledge(chunk)
 
-    async def _write(self, actions: Sequence[Action]) -> None:
+    async def write(self, actions: Sequence[Action]) -> None:
+        """Write what actions order, in their order; `apply` repeats it while Redis is away."""
         if not actions:
             return
         now = max(action.time for action in actions)

@@ -73,6 +73,36 @@ async def _in_force() -> dict[str, object]:
         return versions.policies[versions.book.at(time.time()).version].document
 
 
+@app.command("backtest")
+def backtest_(
+    candidate: File,
+    events: Annotated[Path, typer.Argument(help="JSON lines of usage events, .gz too.", exists=True, dir_okay=False)],
+    against: Annotated[
+        Path | None, typer.Option(help="The policy of today; the starter policy when absent.", exists=True)
+    ] = None,
+    most_prod_refused: Annotated[int | None, typer.Option(help="More refused production calls: exit 3.")] = None,
+    most_pages: Annotated[int | None, typer.Option(help="More messages to people: exit 3.")] = None,
+    least_saved_usd: Annotated[float | None, typer.Option(help="Less money saved: exit 3.")] = None,
+    lag_s: Annotated[float, typer.Option(help="From an event to its decision at the gateways, seconds.")] = 1.0,
+) -> None:
+    """Play recorded traffic under a policy whose decisions are obeyed, and under the one of today."""
+    from spendbrake.streams.cli.control.backtest import backtest
+
+    files = {"no brake": against, "today": against, "candidate": candidate}
+    bills = backtest({name: _load(file) if file else None for name, file in files.items()}, events, lag_s)
+    found = bills["candidate"]
+    saved = (bills["no brake"].spent - found.spent) / 1e9
+    wrong = []
+    if most_prod_refused is not None and found.refused_prod > most_prod_refused:
+        wrong.append(f"{found.refused_prod} production calls refused, {most_prod_refused} are allowed")
+    if most_pages is not None and found.pages > most_pages:
+        wrong.append(f"{found.pages} messages to people, {most_pages} are allowed")
+    if least_saved_usd is not None and saved < least_saved_usd:
+        wrong.append(f"{saved:.2f} USD saved, at least {least_saved_usd:g} are wanted")
+    if wrong:
+        fail("; ".join(wrong), 3)
+
+
 def _load(file: Path) -> dict[str, object]:
     from spendbrake.streams.budgets.load import load
 

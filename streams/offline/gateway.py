@@ -1,0 +1,59 @@
+"""The gateway of a backtest: decisions in a Redis, written and read as in production, by the trace's clock."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from spendbrake.actions.effects.limits import Limits
+from spendbrake.actions.gateway.guard import AsyncGuard
+from spendbrake.actions.gateway.store import AsyncStore
+from spendbrake.actions.gateway.verdict import CheckResult
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.usage import UsageEvent
+from spendbrake.streams.metrics import Metrics
+from spendbrake.streams.workers.act import ActLimits
+
+NEVER_STALE_S = 1e15
+PATIENCE_S = 10.0
+
+
+class RedisGateway:
+    """Decisions under a prefix of one's own.
+
+    Args:
+        url: Of a Redis or Valkey.
+    """
+
+    def __init__(self, url: str, prefix: str) -> None:
+        self.now = 0.0
+        self._store = AsyncStore.from_url(url, prefix=prefix)
+        self._act = ActLimits(
+            Limits(self._store), self._store, _nothing, lambda chunk: None, 1, Metrics(), lambda: self.now
+        )
+        self._guard = AsyncGuard(
+            url, prefix=prefix, clock=lambda: self.now, timeout_s=PATIENCE_S, stale_after_s=NEVER_STALE_S
+        )
+
+    async def write(self, actions: Sequence[Action]) -> None:
+        """Put decisions before the reader."""
+        await self._act.write(actions)
+
+    async def check(self, event: UsageEvent, now: float) -> CheckResult:
+        """Return what to do with a call.
+
+        Raises:
+            ConnectionError: Redis is away: a backtest does without nobody's word.
+        """
+        self.now = now
+        result = await self._guard.check(event.api_key_id, event.model, event.environment, event.project)
+        if result.source == "unavailable":
+            raise ConnectionError(f"Redis does not answer: {result.reason or result.code}")
+        return result
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._guard.aclose()
+        await self._store.aclose()
+
+
+async def _nothing(records: Any) -> None:
+    raise AssertionError(f"a backtest reads no topic, and so finds no dead letters: {records!r}")

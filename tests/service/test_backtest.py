@@ -1,0 +1,122 @@
+"""Backtests on a real Valkey: what a policy would have refused, saved and told, and an exit code for CI."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from servers.valkey import Valkey
+from spendbrake.schemas.control import PolicyVersion
+from spendbrake.schemas.policy import PolicyFile
+from spendbrake.streams.cli.main import app
+from spendbrake.streams.offline.backtest import Backtest, Bill
+from spendbrake.streams.offline.gateway import RedisGateway
+
+START, USD = 1_767_571_200, 10**9
+BLOCK = {
+    "name": "cap",
+    "when": {"tiers": ["hard-cap"]},
+    "rungs": [{"name": "block", "limit": {"verdict": "block"}, "notify": ["hook"]}],
+}
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[Valkey]:
+    with Valkey() as server:
+        yield server
+
+
+def policy(usd: float, **rung: Any) -> dict[str, Any]:
+    document = {
+        "nodes": [{"id": "acme", "level": "organization"}],
+        "defaults": {"team": {"monthly_budget_usd": usd}},
+        "destinations": {"hook": {"type": "webhook", "url": "https://example.com/x"}},
+        "policies": [BLOCK | rung],
+        "detection": {"enabled": False},
+    }
+    PolicyFile.model_validate(document)
+    return document
+
+
+def events(n: int, environment: str = "prod", model: str = "gpt-4o") -> list[bytes]:
+    """A call of a dollar every ten seconds."""
+    return [
+        orjson.dumps(
+            {"request_id": f"r{i}", "time": START + 10 * i, "api_key_id": "k", "team": "loop", "provider": "openai",
+             "model": model, "environment": environment, "cost_usd": "1"}
+        )
+        for i in range(n)
+    ]  # fmt: skip
+
+
+async def bill(url: str, name: str, document: dict[str, Any], lines: list[bytes]) -> Bill:
+    version = PolicyVersion(version=1, valid_from=0.0, published_at=0.0, digest="", document=document)
+    gateway = RedisGateway(url, f"test-backtest-{name}")
+    try:
+        return await Backtest(version, gateway=gateway).run(lines)
+    finally:
+        await gateway.aclose()
+
+
+async def test_a_cap_refuses_what_comes_after_it_and_tells_once(valkey) -> None:
+    found = await bill(valkey.url, "cap", policy(10), events(30))
+    assert (found.spent, found.calls, found.refused, found.refused_prod) == (10 * USD, 30, 20, 20)
+    assert found.told == {"webhook": 1}
+
+
+async def test_a_policy_in_shadow_refuses_nothing_and_pages_nobody(valkey) -> None:
+    found = await bill(valkey.url, "shadow", policy(10, mode="shadow"), events(30))
+    assert (found.spent, found.refused, found.pages) == (30 * USD, 0, 0)
+
+
+async def test_what_is_not_production_is_counted_apart(valkey) -> None:
+    found = await bill(valkey.url, "dev", policy(10), events(30, "dev"))
+    assert (found.refused, found.refused_prod) == (20, 0)
+
+
+async def test_a_downgraded_call_costs_what_the_other_model_costs(valkey) -> None:
+    downgrade = {"rungs": [{"name": "down", "limit": {"verdict": "downgrade", "model": "gpt-4o-mini"}}]}
+    lines = [line.replace(b'"cost_usd":"1"', b'"input_tokens":400000') for line in events(30)]
+    found = await bill(valkey.url, "down", policy(10, **downgrade), lines)
+    assert found.downgraded == 20
+    assert found.spent == 10 * USD + 20 * 60_000_000
+
+
+async def test_a_throttle_lets_its_rate_pass(valkey) -> None:
+    slow = {"rungs": [{"name": "slow", "limit": {"verdict": "throttle", "max_rps": 0.05, "burst": 1}}]}
+    found = await bill(valkey.url, "slow", policy(10, **slow), events(50))
+    assert found.refused == pytest.approx(20, abs=2)
+
+
+def test_the_command_shows_both_bills_and_fails_where_ci_should(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    files = {"today.yaml": policy(20), "candidate.yaml": policy(10)}
+    for name, document in files.items():
+        (tmp_path / name).write_text(yaml.safe_dump(document))
+    trace = tmp_path / "trace.jsonl"
+    trace.write_bytes(b"\n".join(events(30)))
+    said = [
+        "policy",
+        "backtest",
+        str(tmp_path / "candidate.yaml"),
+        str(trace),
+        "--against",
+        str(tmp_path / "today.yaml"),
+    ]
+    done = CliRunner().invoke(app, said)
+    assert done.exit_code == 0, done.output
+    rows = {cells[0]: cells[1:] for line in done.output.splitlines() if len(cells := _cells(line)) == 9}
+    assert rows["no brake"][:2] == ["$30.00", "$0.00"]
+    assert rows["today"][:5] == ["$20.00", "$10.00", "30", "10", "10"]
+    assert rows["candidate"][:5] == ["$10.00", "$20.00", "30", "20", "20"]
+    for gate in (["--most-prod-refused", "15"], ["--most-pages", "0"], ["--least-saved-usd", "20.01"]):
+        failed = CliRunner().invoke(app, [*said, *gate])
+        assert failed.exit_code == 3, failed.output
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("│┃ ").split("│")]
