@@ -10,6 +10,7 @@ import pytest
 
 from spendbrake.actions.gateway.contract import VERSION
 from spendbrake.actions.gateway.guard import CHECK, Guard
+from spendbrake.schemas.decision import STATUS, VERDICTS
 
 TABLE = json.loads((Path(__file__).parents[1] / "data" / "gateway_contract.json").read_text())
 ids = [case["name"] for case in TABLE["cases"]]
@@ -36,6 +37,88 @@ def test_the_script_answers_as_the_table_says(valkey, case) -> None:
         expected = dict(step["answer"])
         assert reply.pop("retry_after", None) == pytest.approx(expected.pop("retry_after", None))
         assert reply == expected
+
+
+def play(valkey, case, script: bytes) -> list[tuple[dict, dict]]:
+    """Return (told, expected) of each step, waits rounded."""
+    valkey.flushall()
+    load(valkey, case["redis"])
+    found = []
+    for step in case["steps"]:
+        ask = step["ask"]
+        names = ("model", "environment", "project", "now", "stale_after_s")
+        told = json.loads(valkey.eval(script, 1, "{sb}:k:" + ask["key"], *(ask[name] for name in names)))
+        found.append(
+            tuple({**each, "retry_after": round(each.get("retry_after", 0), 6)} for each in (told, step["answer"]))
+        )
+    return found
+
+
+def test_every_word_of_the_contract_comes_up_in_the_table() -> None:
+    steps = [step for case in TABLE["cases"] for step in case["steps"]]
+    answers = [step["answer"] for step in steps]
+    for name, words in {
+        "verdict": {*VERDICTS},
+        "known": {"key", "untagged", "none"},
+        "marks": {"fresh", "stale", "missing"},
+        "on_unavailable": {"open", "closed", "last_decision"},
+        "status": {*STATUS.values(), 503},
+        "code": {"unavailable", "unreadable_decision", "unknown_verdict", "rate_limited", "budget_exceeded"},
+    }.items():
+        assert words <= {answer.get(name) for answer in answers}, name
+    optional = ("retry_after", "reset_at", "expires_at", "max_rps", "burst", "remaining", "model", "action_id", "node")
+    for name in optional:
+        assert any(name in answer for answer in answers), name
+
+
+MUTANTS = [
+    ("decision.expires_at > now", "decision.expires_at >= now"),
+    ("decision.verdict ~= 'allow' and ", ""),
+    ("text(chain.environment) or text(ARGV[2])", "text(ARGV[2]) or text(chain.environment)"),
+    ("if RANK[a.verdict] ~= RANK[b.verdict] then return RANK[a.verdict] > RANK[b.verdict] end", ""),
+    ("if ends_at(a) ~= ends_at(b) then return ends_at(a) > ends_at(b) end", ""),
+    (
+        "if a.order ~= b.order then return a.order < b.order end",
+        "if a.order ~= b.order then return a.order > b.order end",
+    ),
+    ("not RANK[verdict])", "false)"),
+    ("if not decision or not number(decision.expires_at) then", "if decision and not number(decision.expires_at) then"),
+    ("if throttle.tokens < ALMOST then", "if throttle.tokens < 0 then"),
+    ("if refuses then return refuses, wait end", ""),
+    ("at - since) * throttle.max_rps", "at - since) * 0"),
+    ("if its > wait then refuses", "if its < wait or wait == 0 then refuses"),
+    ("now - at > stale_after", "now - at > stale_after * 2"),
+    ("marks ~= 'fresh' and not CAUTION[mode]", "marks ~= 'fresh' and false"),
+    ("if link[1] == node then raws", "if true then raws"),
+    ("chain.v == 1 and ", ""),
+    ("while worst and worst.verdict == 'downgrade' and not seen[worst.model] do", "while false do"),
+    ("for p = 0, (number(chain.partitions) or 0) - 1 do", "for p = 0, -1 do"),
+    (
+        "for _, part in ipairs({project and project.nodes or {}, chain.nodes}) do",
+        "for _, part in ipairs({chain.nodes}) do",
+    ),
+    ("if not star then return pattern == name end", "if true then return pattern == name end"),
+    ("and listed(decision.environment, environment)", ""),
+]
+
+
+@pytest.mark.parametrize(("rule", "broken"), MUTANTS, ids=[rule[:40] for rule, _ in MUTANTS])
+def test_a_reader_that_breaks_a_rule_fails_the_table(valkey, rule: str, broken: str) -> None:
+    text = CHECK.text.decode()
+    assert text.count(rule) == 1, "the rule is in the script once"
+    script = text.replace(rule, broken).encode()
+
+    def wrong(case) -> bool:
+        try:
+            return any(told != expected for told, expected in play(valkey, case, script))
+        except Exception:
+            return True
+
+    assert any(wrong(case) for case in TABLE["cases"])
+
+
+def test_the_script_as_shipped_passes_the_same_comparison(valkey) -> None:
+    assert all(told == expected for case in TABLE["cases"] for told, expected in play(valkey, case, CHECK.text))
 
 
 @pytest.mark.parametrize("case", TABLE["cases"], ids=ids)
