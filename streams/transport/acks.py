@@ -14,10 +14,12 @@ class Limits:
     Attributes:
         offsets: Unacknowledged offsets of all partitions together.
         age_s: Seconds since the oldest unacknowledged chunk of a partition was delivered.
+        lookback: Offsets of one partition past its last commit: what its reader, begun again there, can tell apart.
     """
 
     offsets: int = 2_000_000
     age_s: float = 60.0
+    lookback: int | None = None
 
 
 @dataclass(slots=True)
@@ -33,6 +35,9 @@ class _Partition:
     spans: deque[_Span] = field(default_factory=deque)
     offsets: int = 0
     end: int | None = None
+    begins: int = 0
+    """What a restart would read first: the commit, or the first chunk of the generation before there is one."""
+    reached: int = 0
 
 
 class InFlight:
@@ -57,8 +62,9 @@ class InFlight:
         if generation != self._generation:
             self.forget(list(self._partitions))
             self._generation = generation
-        partition = self._partitions.setdefault(tp, _Partition())
+        partition = self._partitions.setdefault(tp, _Partition(begins=first))
         partition.spans.append(_Span(first, last, at))
+        partition.reached = last + 1
         partition.offsets += last + 1 - first
         self._offsets += last + 1 - first
 
@@ -90,6 +96,12 @@ class InFlight:
             partition.end = span.last + 1
         return partition.end
 
+    def committed(self, tp: TP, offset: int) -> None:
+        """Note a commit that the group has taken."""
+        partition = self._partitions.get(tp)
+        if partition is not None:
+            partition.begins = max(partition.begins, offset)
+
     def oldest(self, tp: TP) -> int | None:
         """Return the first offset in flight; None when all are acknowledged."""
         partition = self._partitions.get(tp)
@@ -109,7 +121,14 @@ class InFlight:
         if self._offsets >= self._limits.offsets:
             return set(self._partitions)
         oldest = now - self._limits.age_s
-        return {tp for tp, partition in self._partitions.items() if partition.spans and partition.spans[0].at <= oldest}
+        return {
+            tp
+            for tp, partition in self._partitions.items()
+            if (partition.spans and partition.spans[0].at <= oldest) or self._is_too_far(partition)
+        }
+
+    def _is_too_far(self, partition: _Partition) -> bool:
+        return self._limits.lookback is not None and partition.reached - partition.begins >= self._limits.lookback
 
     def forget(self, tps: Iterable[TP]) -> None:
         """Drop partitions that were given up."""

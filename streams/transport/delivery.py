@@ -249,6 +249,8 @@ class ChunkDelivery(Consumer):
             return False
         self.app.tables.on_commit(mine)
         self._committed_offset.update(mine)
+        for tp, offset in mine.items():
+            self.in_flight.committed(tp, offset)
         self.app.monitor.on_tp_commit(mine)
         return True
 

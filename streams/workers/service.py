@@ -5,7 +5,7 @@ import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,7 @@ from spendbrake.schemas.topics import CONTROL, ROLLUPS, USAGE
 from spendbrake.streams.engine.overshoot import Exposure
 from spendbrake.streams.engine.parents.step import ParentsEngine
 from spendbrake.streams.engine.rules import RuleBook
+from spendbrake.streams.engine.state.fingerprints import lookback
 from spendbrake.streams.engine.step import Engine, EngineSettings
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.settings import Settings
@@ -106,6 +107,7 @@ async def burn_service(
     epochs = await admitted(broker, place, versions)
     engine = new_engine(versions.book, place, settings)
     app = new_app("burn", broker, place, settings, place.topic(USAGE.name))
+    app.delivery.limits = replace(app.delivery.limits, lookback=lookback(settings.burn.dedupe_blocks))
     outbox = Outbox(cast(Sender, app.producer), place.prefix)
     burn = Burn(engine, outbox, epochs[USAGE.name], metrics, time.perf_counter)
     return _stepping("burn", app, burn, outbox, place, settings, wall, versions, log)

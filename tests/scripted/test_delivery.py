@@ -321,6 +321,21 @@ async def test_a_paused_partition_tells_how_far_it_is_behind(log: Log, tmp_path:
     assert group.consumer.progress()[USAGE].pending is None
 
 
+async def test_reading_pauses_until_the_group_has_taken_the_commit(log: Log, tmp_path: Path) -> None:
+    group = Group(log, tmp_path, limits=Limits(lookback=10))
+    await group.drain()
+    log[USAGE].append(1)
+    group.ack(*group.delivered)
+    group.consumer.refuses = True
+    await group.consumer.commit()
+    await group.drain(2)
+    assert group.offsets() == list(range(10))
+    group.consumer.refuses = False
+    await group.consumer.commit()
+    await group.drain()
+    assert group.offsets() == list(range(11))
+
+
 async def test_other_topics_come_record_by_record(tmp_path: Path) -> None:
     log = Log(USAGE, CHANGELOG)
     log[CHANGELOG].append(3)

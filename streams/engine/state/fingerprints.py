@@ -21,6 +21,18 @@ WIDTH = 8
 """Slots in a bucket: 32 bytes, half a cache line."""
 
 
+def lookback(blocks: int) -> int:
+    """Return how many offsets past its commit a log may be read: a replay from there must begin within the ring.
+
+    An eighth is left for what is under way when reading stops.
+
+    Examples:
+        >>> lookback(256) // BLOCK
+        224
+    """
+    return (blocks - max(blocks // 8, 2)) * BLOCK
+
+
 class Index:
     """A hash table from fingerprint to place in the ring; all its steps take whole arrays.
 

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from spendbrake.streams.engine.state.fingerprints import BLOCK, BlockRow, Fingerprints
+from spendbrake.streams.engine.state.fingerprints import BLOCK, BlockRow, Fingerprints, lookback
 
 BLOCKS = 4
 
@@ -122,6 +122,16 @@ def test_a_ring_loaded_from_blocks_goes_on_as_the_one_that_stored_them(seed: int
         else:
             told.append(take(ring, fingerprints, offsets))
             assert counted == told[number]
+
+
+@pytest.mark.parametrize("blocks", [4, 64, 256])
+def test_a_replay_of_what_is_read_past_a_commit_begins_within_the_ring(blocks: int) -> None:
+    for commit in (0, 1, BLOCK - 1, BLOCK, 5 * BLOCK + 7):
+        ring = Fingerprints(blocks)
+        for offset in range(commit, commit + lookback(blocks) + BLOCK, BLOCK // 2):
+            ring.begin(offset, offset, 0.0)
+            ring.close(offset)
+        ring.begin(commit, commit, 0.0)
 
 
 def test_a_replay_from_before_the_ring_is_refused() -> None:

@@ -68,6 +68,20 @@ def test_a_chunk_unacknowledged_for_too_long_pauses_its_partition(now: float, pa
     assert flights.paused(now) == paused
 
 
+def test_a_partition_is_read_no_further_past_its_commit_than_a_restart_can_look_back() -> None:
+    flights = InFlight(Limits(lookback=30))
+    deliver(flights, (100, 119), (120, 128))
+    deliver(flights, (0, 9), tp=OTHER)
+    assert flights.paused(0.0) == set()
+    deliver(flights, (129, 129))
+    assert flights.paused(0.0) == {TP}
+    flights.ack(TP, 100, 119, generation=1)
+    assert flights.committable(TP) == 120
+    assert flights.paused(0.0) == {TP}, "acknowledged here, but who restarts would begin at 100"
+    flights.committed(TP, 120)
+    assert flights.paused(0.0) == set()
+
+
 @given(
     widths=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5)), min_size=1, max_size=12),
     acks=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=12),
