@@ -54,7 +54,7 @@ class ChunkDelivery(Consumer):
 
     One Faust event is one chunk. Agents iterate `stream.noack()` and acknowledge ranges by `acknowledge`; what Faust
     itself acknowledges for these topics is ignored. A driver supplies `_getmany` returning `Fetched`, and the port
-    of joined delivery (`committed`, `log_start`, `seek`).
+    of joined delivery (`committed`, `log_start`, `log_end`, `seek`).
     """
 
     app: ChunkApp

@@ -9,6 +9,10 @@ class RecordsLostError(RuntimeError):
     """The log begins later than what the group has yet to read: retention removed records nobody has counted."""
 
 
+class LogCutShortError(RuntimeError):
+    """The log ends before what the group has read: its last records are gone, and others will get their offsets."""
+
+
 class JoinedDelivery:
     """What may be delivered next, a partition at a time, within one generation of the group.
 
@@ -43,6 +47,7 @@ class JoinedDelivery:
 
         Raises:
             RecordsLostError: The log begins past the expected offset.
+            LogCutShortError: It ends before it.
         """
         expected = await self._expected(run.tp, generation)
         if expected is None:
@@ -51,7 +56,10 @@ class JoinedDelivery:
             await self._seek_back(run.tp, expected)
             return None
         start = bisect_left(run.offsets, expected)
-        return start if start < len(run.offsets) else None
+        if start == len(run.offsets):
+            await self._must_reach(run.tp, expected)
+            return None
+        return start
 
     def delivered(self, tp: TP, first: int, last: int) -> int:
         """Note that all records from `first` to `last` were handed out; return the offset they continued from."""
@@ -75,6 +83,14 @@ class JoinedDelivery:
                 return None
             self._next[tp] = first
         return self._next[tp]
+
+    async def _must_reach(self, tp: TP, expected: int) -> None:
+        end = await self._log.log_end(tp)
+        if end < expected:
+            raise LogCutShortError(
+                f"{tp[0]}/{tp[1]}: offset {expected} is next to be read, but the log ends at {end}: records that were "
+                "read are no longer in it"
+            )
 
     async def _seek_back(self, tp: TP, expected: int) -> None:
         self.holes += 1

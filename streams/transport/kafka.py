@@ -80,6 +80,11 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         place = driver.ensure_aiokafka_TP(TP(*tp))
         return int((await self.earliest_offsets(place))[place])
 
+    async def log_end(self, tp: Place) -> int:
+        """Return the offset the next record will get, as the broker has it."""
+        place = driver.ensure_aiokafka_TP(TP(*tp))
+        return int((await self.highwaters(place))[place])
+
 
 async def committed(coordinator: Any, tp: Place, pause_s: float = 0.1) -> int | None:
     """Return the commit of a coordinator's group; None only when the broker says that there is none.
@@ -123,6 +128,10 @@ class KafkaConsumer(ChunkDelivery, driver.Consumer):
     async def log_start(self, tp: Place) -> int:
         """Return the lowest readable offset."""
         return await self._thread.log_start(tp)
+
+    async def log_end(self, tp: Place) -> int:
+        """Return the offset the next record will get."""
+        return await self._thread.log_end(tp)
 
     async def look_ahead(self) -> None:
         """Ask the broker where the logs end; one that does not answer is asked again the next time."""

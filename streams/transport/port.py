@@ -40,6 +40,13 @@ class LogStart(Protocol):
         """Return the lowest offset that can still be read."""
 
 
+class LogEnd(Protocol):
+    """Asks where the log ends."""
+
+    async def log_end(self, tp: TP) -> int:
+        """Return the offset that the next record will get."""
+
+
 class Seek(Protocol):
     """Moves the read position."""
 
@@ -47,7 +54,7 @@ class Seek(Protocol):
         """Issue the next fetch of the partition at `offset`."""
 
 
-class Log(Committed, LogStart, Seek, Protocol):
+class Log(Committed, LogStart, LogEnd, Seek, Protocol):
     """All that joined delivery asks for."""
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import structlog
+from faust.types import TP
 
 from spendbrake.schemas.money import to_nano
 from spendbrake.schemas.topics import CONTROL, ROLLUPS, USAGE
@@ -156,6 +157,7 @@ def _stepping(
 
     app.delivery.on_revoke = give_up
     app.agent(chunk_topic(app, topic, place.partitions), name=name)(worker.consume)
+    worker.log_end = lambda number: cast(Any, app.consumer).log_end(TP(topic, number))
     worker.ready = partial(versions.until_read, settings.burn.control_silence_s)
     worker.exposure = _exposure(settings)
     ticker = Ticker(place.secrets[0], wall, worker.log, waiting_s)

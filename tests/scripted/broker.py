@@ -70,6 +70,9 @@ class Log(dict[TP, Partition]):
     async def log_start(self, tp: TP) -> int:
         return self[tp].start
 
+    async def log_end(self, tp: TP) -> int:
+        return len(self[tp].entries)
+
     async def seek(self, tp: TP, offset: int) -> None:
         self.sought.append((tp, offset))
         self[tp].position = offset
@@ -126,6 +129,9 @@ class ScriptedConsumer(ChunkDelivery):
 
     async def log_start(self, tp: TP) -> int:
         return await self.log_of.log_start(tp)
+
+    async def log_end(self, tp: TP) -> int:
+        return await self.log_of.log_end(tp)
 
     async def _seek(self, partition: TP, offset: int) -> None:
         await self.log_of.seek(partition, offset)

@@ -123,6 +123,7 @@ class Process:
             transport=base.Transport,
         )
         self.burn = Burn(cluster.make_engine(), Outbox(self, ""), 1, Metrics(), lambda: 0.0)
+        self.burn.log_end = self.log_end
         self.table = declare_table(app, "state", partitions=1, rows=self.burn.journal)
         self.flights = InFlight()
         self.snapshot = Snapshot(RowLog(self.table, self, writer), self.burn.copies, self._acknowledge, self._pause)
@@ -139,6 +140,9 @@ class Process:
 
     async def partition_for(self, topic: str, key: bytes | None) -> int:
         return 0
+
+    async def log_end(self, number: int) -> int:
+        return len(self.cluster.log)
 
     def answer(self, sending: Sending) -> None:
         """Have the broker store a run, if it has not yet, and acknowledge it."""

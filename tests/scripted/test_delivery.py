@@ -7,7 +7,7 @@ import pytest
 
 from scripted.broker import CHANGELOG, USAGE, Group, Log
 from spendbrake.streams.transport.acks import Limits
-from spendbrake.streams.transport.join import RecordsLostError
+from spendbrake.streams.transport.join import LogCutShortError, RecordsLostError
 
 
 @pytest.fixture
@@ -163,6 +163,26 @@ async def test_records_removed_while_they_wait_to_be_read_raise(group: Group, lo
     log[USAGE].start = 12
     with pytest.raises(RecordsLostError, match="begins at 12: 2 offsets"):
         await group.drain()
+
+
+@pytest.mark.parametrize("left", [0, 7, 9])
+async def test_a_log_that_ends_before_the_commit_raises(group: Group, log: Log, left: int) -> None:
+    log[USAGE].committed = 10
+    del log[USAGE].entries[left:]  # a leader that had less than was acknowledged
+    log[USAGE].append(10 - left - 1)
+    group.settle()
+    with pytest.raises(LogCutShortError, match=r"usage.v1/0: offset 10 is next to be read, but the log ends at 9"):
+        await group.drain()
+    assert group.delivered == []
+
+
+async def test_a_log_that_is_cut_short_while_it_is_read_raises(group: Group, log: Log) -> None:
+    await group.drain()
+    del log[USAGE].entries[6:]
+    log[USAGE].append(2)
+    with pytest.raises(LogCutShortError, match="the log ends at 8"):
+        await group.drain()
+    assert group.offsets() == list(range(10))
 
 
 async def test_a_rebalance_in_the_middle_of_a_run_ends_its_delivery(group: Group, log: Log) -> None:

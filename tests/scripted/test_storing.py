@@ -14,6 +14,7 @@ from scripted.cluster import Cluster, Process, settle
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.rollup import Rollup
 from spendbrake.schemas.wire.avro import decode
+from spendbrake.streams.engine.state.rows import LostState
 
 USD = 10**9
 N = 40
@@ -269,6 +270,23 @@ async def test_a_duplicate_is_known_after_a_restart(cluster: Cluster) -> None:
     successor = await cluster.start()
     await successor.finish(9)
     assert spent(successor) == {team: amount + 5 * USD for team, amount in WHOLE.items()}
+
+
+async def test_a_log_that_does_not_hold_what_rows_have_applied_is_refused(cluster: Cluster) -> None:
+    process = await cluster.start()
+    await process.feed(10)
+    await process.take()
+    await process.feed(20)
+    process.flights = type(process.flights)()  # its acknowledgement goes nowhere
+    await process.take()
+    whole, cluster.log = cluster.log, cluster.log[:29]  # the last record is lost, and its offset will be another's
+    successor = await cluster.start()
+    with pytest.raises(LostState, match=r"usage\.v1/0: rows have applied offset 29, which the log does not hold"):
+        await successor.feed(5)
+    cluster.log = whole[:30]
+    third = await cluster.start()
+    await third.feed(5)
+    assert third.state.applied == 14
 
 
 # --- two owners at once ----------------------------------------------------------------------------

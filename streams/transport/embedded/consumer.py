@@ -172,6 +172,10 @@ class EmbeddedConsumer(ChunkDelivery):
         """The lowest readable offset."""
         return self._broker.start(tp)
 
+    async def log_end(self, tp: Place) -> int:
+        """The offset the next record will get."""
+        return self._broker.end(tp)
+
     def _first(self, tp: TP) -> int:
         committed = self._broker.committed(self._group, tp)
         return self._broker.start(tp) if committed is None else committed

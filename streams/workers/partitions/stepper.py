@@ -16,6 +16,7 @@ from spendbrake.streams.engine.emit import standing_record
 from spendbrake.streams.engine.outcome import Batch, Outcome
 from spendbrake.streams.engine.overshoot import Exposure
 from spendbrake.streams.engine.rules.book import RuleBook, Rules
+from spendbrake.streams.engine.state.rows import LostState
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.transport.chunk import Chunk
 from spendbrake.streams.workers.partitions.journal import Journal, Owned, after
@@ -50,6 +51,7 @@ class Stepper(ABC):
     Attributes:
         ready: Awaited before each chunk: returns once what must be known to step it is known.
         relay: Passes clocks on, where the topics carry a trace's own time.
+        log_end: Asks where the log of a partition ends.
         recovered_s: How long the last recovery of a partition took.
         exposure: What the bound on overshoot is computed from.
     """
@@ -65,6 +67,7 @@ class Stepper(ABC):
         self.schemas: dict[int, Any] = {}
         self.observers: list[Callable[[Owned, Outcome], None]] = []
         self.ready: Callable[[], Awaitable[None]] = _at_once
+        self.log_end: Callable[[int], Awaitable[int]] | None = None
         self.relay: Relay | None = None
         self.recovered_s = 0.0
         self.exposure = Exposure(0, 0, 0.0)
@@ -106,6 +109,8 @@ class Stepper(ABC):
         rest = after(chunk, owned.last)
         if rest is None:
             return
+        if owned.last < owned.first:
+            await self._must_reach(owned)
         async with owned.gate:
             began = self._clock()
             outcome = self.engine.step(owned.state, rest, self.schemas)
@@ -121,6 +126,18 @@ class Stepper(ABC):
         self.metrics.set("clock", outcome.now, self.log, str(chunk.partition))
         for observe in self.observers:
             observe(owned, outcome)
+
+    async def _must_reach(self, owned: Owned) -> None:
+        """See that the log holds what rows have applied: else others' records come under offsets that rows skip.
+
+        Raises:
+            LostState: it does not.
+        """
+        applied = owned.state.replayed
+        if self.log_end is not None and owned.state.replaying and await self.log_end(owned.number) <= applied:
+            raise LostState(
+                f"{self.log}/{owned.number}: rows have applied offset {applied}, which the log does not hold"
+            )
 
     def _restore(self, number: int, rows: dict[str, bytes], committed: int) -> Any:
         state, began = self.engine.new_state(number, self.epoch), self._clock()
