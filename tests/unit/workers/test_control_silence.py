@@ -101,7 +101,7 @@ class Counting(Stepper):
         super().__init__(None, None, 1, Metrics(), lambda: 0.0)  # type: ignore[arg-type]
         self.applied: list[object] = []
 
-    fill = standing = feeds = None  # type: ignore[assignment]
+    fill = standing = feeds = caps = burn = None  # type: ignore[assignment]
 
     async def apply(self, chunk: object) -> None:
         self.applied.append(chunk)
