@@ -152,10 +152,7 @@ def _stepping(
 
     snapshot = Snapshot(RowLog(table, cast(Sender, app.producer), _writer()), worker.copies, acknowledge)
 
-    async def give_up(tps: set[Any]) -> None:
-        await worker.store_all(snapshot, {tp.partition for tp in tps if tp.topic == topic})
-
-    app.delivery.on_revoke = give_up
+    app.delivery.on_revoke = lambda tps: worker.store_all(snapshot, {tp[1] for tp in tps if tp[0] == topic})
     app.agent(chunk_topic(app, topic, place.partitions), name=name)(worker.consume)
     worker.log_end = lambda number: cast(Any, app.consumer).log_end(TP(topic, number))
     worker.ready = partial(versions.until_read, settings.burn.control_silence_s)

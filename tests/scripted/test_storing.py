@@ -197,6 +197,31 @@ async def test_a_crash_between_any_two_rows_counts_once_and_orders_once(cluster:
     assert cluster.committed == N
 
 
+async def test_what_heads_have_judged_is_not_judged_again_by_amounts_that_lag_behind(cluster: Cluster) -> None:
+    log = spending()
+    original = event(38, START + 38, team="a", api_key_id="k0", cost=5 * USD)
+    log.add(event(90, START + 40, team="a", cost=USD, kind="correction", replaces=original))  # lifts the block
+    log.add(event(91, START + 41, team="a", cost=5 * USD))  # and blocks again
+    cluster.log = log.records
+    process = await cluster.start()
+    await process.feed(36)
+    await process.take()
+    await process.feed(6)
+    before = {action.id for action in blocks(cluster)}
+    process.hold = True
+    storing = asyncio.ensure_future(process.take())
+    await until(process, lambda: bool(process.rows_under_way()))
+    process.answer(process.under_way[0])
+    await settle()
+    storing.cancel()
+    assert {key.split(b"|")[0] for key, _ in cluster.changelog[-2:]} == {b"head"}
+
+    successor = await cluster.start()
+    await successor.finish()
+    assert {action.id for action in blocks(cluster)} == before
+    assert len(before) == 4, "team a: block, lift, block; team b: block"
+
+
 async def test_rows_the_broker_has_without_having_said_so_are_not_counted_again(cluster: Cluster) -> None:
     process = await cluster.start()
     process.hold = True
