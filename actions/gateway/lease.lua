@@ -122,18 +122,27 @@ if op == 'reserve' then
     if told then
       sweep(node, told.at)
       -- A new period begins with the cap of its own, before the owner has said so.
-      local left = now < told.ends_at and told.left or number(told.next) or 0
-      left = left - tonumber(call('HGET', (held(node)), SUM) or '0')
+      local all = now < told.ends_at and told.left or number(told.next) or 0
+      local left = all - tonumber(call('HGET', (held(node)), SUM) or '0')
       caps[#caps + 1] = node
-      if not free or left < free then tightest, free = {node, told}, left end
+      if not free or left < free then tightest, free = {node, told, all}, left end
     end
   end
   if free and amount > free then
     count('refused')
-    local node, told = tightest[1], tightest[2]
-    return cjson.encode({granted = false, status = 429, code = 'budget_exceeded', node = node, left = math.max(0, free),
-      reason = 'what is left of the cap of ' .. node .. ' is less than the call may cost',
-      reset_at = now < told.ends_at and told.ends_at or nil})
+    local node, told, all = tightest[1], tightest[2], tightest[3]
+    local no = {granted = false, status = 429, node = node, left = math.max(0, free)}
+    if amount > all then
+      no.code, no.reset_at = 'budget_exceeded', now < told.ends_at and told.ends_at or nil
+      no.reason = 'what is left of the cap of ' .. node .. ' is less than the call may cost'
+    else
+      -- Only what others hold is in the way: some of it comes back when they settle and the owner has counted them.
+      local _, _, settled = held(node)
+      local first = tonumber(call('ZRANGE', settled, 0, 0, 'WITHSCORES')[2] or '')
+      no.code, no.retry_after = 'budget_held', math.max(0.1, math.min(5, first and first - now or 1))
+      no.reason = 'what is left of the cap of ' .. node .. ' is held for other calls'
+    end
+    return cjson.encode(no)
   end
   for _, node in ipairs(caps) do
     add(node, amount, ends_at)

@@ -79,10 +79,16 @@ def test_what_is_held_is_not_there_for_the_next(desk) -> None:
     at = desk(payments=100)
     first, second, third = at.reserve(60), at.reserve(41), at.reserve(40)
     assert (first.granted, first.left, first.node) == (True, 40, "payments")
-    assert (second.granted, second.status, second.code) == (False, 429, "budget_exceeded")
-    assert (second.left, second.node, second.reset_at) == (40, "payments", END)
+    assert (second.granted, second.status, second.code) == (False, 429, "budget_held")
+    assert (second.left, second.node, second.reset_at, second.retry_after) == (40, "payments", None, 1)
     assert (third.granted, third.left) == (True, 0)
-    refusal = second.refusal(NOW)
+    assert second.refusal(NOW).headers["retry-after"] == "1"
+
+
+def test_a_call_that_the_cap_has_no_money_for_waits_for_the_next_period(desk) -> None:
+    refused = desk(payments=100).reserve(101)
+    assert (refused.code, refused.left, refused.reset_at) == ("budget_exceeded", 100, END)
+    refusal = refused.refusal(NOW)
     assert (refusal.status, refusal.body["error"]["code"]) == (429, "budget_exceeded")
     assert refusal.headers["retry-after"] == f"{5 * DAY:.0f}"
 

@@ -42,6 +42,8 @@ def play(valkey: Any, case: dict[str, Any], script: bytes = LEASE.text) -> list[
         more = [ask[field] for field in ORDER[ask["operation"]]]
         reply = json.loads(valkey.eval(script, 1, name, ask["operation"], ask.get("lease", ""), ask["now"], *more))
         reply.pop("reason", None)
+        if "retry_after" in reply:
+            reply["retry_after"] = round(reply["retry_after"], 6)
         found.append((reply, step["answer"]))
     return found
 
@@ -60,7 +62,7 @@ def test_the_table_is_of_this_version_and_asks_every_operation() -> None:
 
 def test_every_code_and_every_counter_of_the_script_comes_up_in_the_table(valkey) -> None:
     text = LEASE.text.decode()
-    codes = set(re.findall(r"code\"?\s*[=:]\s*['\"](\w+)['\"]", text))
+    codes = set(re.findall(r"(?:code|code, no\.\w+)\"?\s*[=:]\s*['\"](\w+)['\"]", text))
     counters = set(re.findall(r"count\('(\w+)'", text)) | {"unseen", "expired"}
     seen: set[str] = set()
     for case in CASES:
@@ -78,6 +80,7 @@ MUTANTS = [
     ("left < free", "left > free"),
     ("now - mark.at <= stale_after", "now - mark.at < stale_after"),
     ("now < told.ends_at and told.left", "now <= told.ends_at and told.left"),
+    ("if amount > all then", "if true then"),
     ("if not fresh and not CAUTION[link[3]]", "if not fresh and CAUTION[link[3]] == nil and false"),
     ("if amount ~= 0 then call('HINCRBY', leases, SUM, whole(-amount)) end", ""),
     ("call('HDEL', leases, id)", "-- kept"),
