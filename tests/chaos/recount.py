@@ -95,8 +95,9 @@ def _count(found: Expected, seen: set[Id], event: UsageEvent) -> None:
         return
     seen.add(own)
     for each, sign in _signed(event):
+        cost = sign * price(each)
         for series in _series(each):
-            found.cost[series] += sign * price(each)
+            found.cost[series] += cost
             found.calls[series] += sign
 
 
@@ -127,13 +128,15 @@ class Home:
         self._dropped: set[Id] = set()
         self._spent: Counter[str] = Counter()
         self._turns: Counter[tuple[str, str]] = Counter()
+        self._at: dict[str, dict[str, int]] = {}
 
     def take(self, event: UsageEvent, forwarded: bool) -> Iterator[Turn]:
         """Yield what a record moves."""
         touched: set[str] = set()
         for each, sign in self._parts(event, forwarded):
+            cost = sign * price(each)
             for node in self._nodes(each):
-                self._spent[node] += sign * price(each)
+                self._spent[node] += cost
                 touched.add(node)
         for node in sorted(touched):
             yield from self._judge(node)
@@ -158,10 +161,9 @@ class Home:
         return [(original, -1), *new]
 
     def _judge(self, node: str) -> Iterator[Turn]:
-        spent, budget = self._spent[node], self._budget(node)
-        opened = []
-        for tier, share in TIERS.items():
-            at, stands = limit_of(budget, share), (node, tier) in self.standing
+        spent, opened = self._spent[node], []
+        for tier, at in self._limits(node).items():
+            stands = (node, tier) in self.standing
             if stands and spent < at:
                 self.standing.discard((node, tier))
                 yield self._turn(node, tier)
@@ -185,10 +187,12 @@ class Home:
         if event.project:
             yield f"{team}/{event.project}"
 
-    def _budget(self, node: str) -> int:
-        if node in self.company.budgets:
-            return self.company.budgets[node]
-        return self.company.project_budget if "/" in node else self.company.key_budget
+    def _limits(self, node: str) -> dict[str, int]:
+        if node not in self._at:
+            other = self.company.project_budget if "/" in node else self.company.key_budget
+            budget = self.company.budgets.get(node, other)
+            self._at[node] = {tier: limit_of(budget, share) for tier, share in TIERS.items()}
+        return self._at[node]
 
 
 @cache

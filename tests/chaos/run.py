@@ -180,6 +180,13 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
+def added(rows: Sequence[Row], path: Path) -> list[Row]:
+    """Return these seeds, and those that a file has besides."""
+    kept = json.loads(path.read_text())["seeds"] if path.exists() else []
+    mine = {row["seed"] for row in rows}
+    return sorted([*(row for row in kept if row["seed"] not in mine), *rows], key=lambda row: row["seed"])
+
+
 def table(rows: Sequence[Row]) -> Table:
     """Return the figures for people."""
     shown = Table(title="chaos")
@@ -228,8 +235,6 @@ def main() -> int:
     seeds = tuple(int(seed) for seed in given.seeds.split(",")) if given.seeds else base.seeds
     form = Form(seeds, given.calls or base.calls, given.rate or base.rate, given.faults or base.faults)
     rows: list[Row] = []
-    if given.add and given.json.exists():
-        rows += [row for row in json.loads(given.json.read_text())["seeds"] if row["seed"] not in seeds]
     directory = Path(tempfile.mkdtemp(prefix="spendbrake-chaos-"))
     began, failed = time.monotonic(), False
     with Servers(directory) as servers:
@@ -243,6 +248,8 @@ def main() -> int:
             for line in (*report.ended, *report.verdict.problems):
                 say(line)
             rows.append(asdict(report))
+            if given.add:
+                rows = added(rows, given.json)
             given.json.parent.mkdir(parents=True, exist_ok=True)
             given.json.write_text(json.dumps(figures(rows), indent=1))
     console.print(table(rows))
