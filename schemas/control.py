@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-ControlKind: TypeAlias = Literal["policy", "owners", "topic", "token"]
+ControlKind: TypeAlias = Literal["policy", "owners", "topic", "token", "silence", "acknowledgement"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,4 +78,38 @@ class AccessToken:
     revoked_by: str | None = None
 
 
-ControlMessage: TypeAlias = PolicyVersion | OwnersVersion | TopicRegistration | AccessToken
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silence:
+    """Alerts that nobody is told of for a while; key `silence/<id>`. Ending one is moving its end.
+
+    Attributes:
+        matchers: As in Alertmanager: `team="search"`, `node=~"key-.*"`; all must hold.
+        starts_at: Epoch seconds UTC; `ends_at` likewise.
+        created_by: `cli:<user>`, or `token:<id>`.
+    """
+
+    id: str
+    matchers: tuple[str, ...]
+    starts_at: float
+    ends_at: float
+    created_at: float
+    created_by: str
+    comment: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledgement:
+    """Somebody has taken an alert on: no reminders, no escalation; key `acknowledgement/<trouble>`.
+
+    Attributes:
+        trouble: What it is about, the same at every destination (actions/delivery/alert.py: trouble_key).
+        action: Id of the notification that was acknowledged.
+    """
+
+    trouble: str
+    action: str
+    at: float
+    by: str
+
+
+ControlMessage: TypeAlias = PolicyVersion | OwnersVersion | TopicRegistration | AccessToken | Silence | Acknowledgement

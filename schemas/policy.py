@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from spendbrake.schemas.decision import OnUnavailable, Verdict
 from spendbrake.schemas.finding import Severity
+from spendbrake.schemas.parts.delivery import Delivery
 from spendbrake.schemas.parts.destinations import Destination
 from spendbrake.schemas.parts.part import Name as Name
 from spendbrake.schemas.parts.part import Part as Part
@@ -248,6 +249,7 @@ class PolicyFile(Part):
     untagged: Limits = Field(Limits(), description="The team of calls that nobody owns.")
     policies: tuple[Policy, ...] = ()
     destinations: Mapping[Name, Destination] = Field(default_factory=dict)
+    delivery: Delivery = Delivery()
     prices: Prices = Prices()
     detection: Detection = Detection()
     on_unavailable: OnUnavailable = "open"

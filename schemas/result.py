@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-Outcome: TypeAlias = Literal["done", "shadow", "expired", "superseded", "failed", "unknown"]
+Outcome: TypeAlias = Literal["done", "shadow", "expired", "superseded", "failed", "unknown", "muted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +14,7 @@ class Result:
     Attributes:
         at: Wall clock of the worker, epoch seconds UTC.
         outcome: `unknown` = an intent was recorded but whether the receiver saw it cannot be told; never resent.
+            `muted` = over before anybody was told: silenced, inhibited, in quiet hours, or while its group waited.
         attempts: Tries made, this one included.
         writer: Process that wrote it; `sequence` counts its results from 0.
         previous: Hex digest of the writer's result before; empty for its first.

@@ -14,12 +14,14 @@ def alert_key(action: Action) -> str:
     """Return the id of the alert that a notification is about, 32 hex digits: the same from its first news to its last.
 
     A second crossing after a top-up is another alert. The policy is part of it: two policies that answer one finding
-    end on their own.
+    end on their own. So is the destination; `trouble_key` is the same at all of them.
     """
-    trigger = action.tier or action.incident
-    parts = [action.destination, action.node, action.policy, trigger, action.period, action.turn]
-    text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
+    return _hash([action.destination, *_trouble(action)])
+
+
+def trouble_key(action: Action) -> str:
+    """Return the id of what an alert is about, wherever it is told: what is acknowledged once for all."""
+    return _hash(_trouble(action))
 
 
 def is_over(action: Action) -> bool:
@@ -45,3 +47,12 @@ def labels_of(action: Action) -> Mapping[str, str]:
         "environment": str(told.get("environment", "")),
         "destination": action.destination,
     }
+
+
+def _trouble(action: Action) -> list[object]:
+    return [action.node, action.policy, action.tier or action.incident, action.period, action.turn]
+
+
+def _hash(parts: list[object]) -> str:
+    text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]

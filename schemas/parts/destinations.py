@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from spendbrake.schemas.parts.delivery import Grouping
 from spendbrake.schemas.parts.part import Part
 
 Address = Annotated[str, Field(max_length=320, pattern=r"^[^@\s<>,;]+@[^@\s<>,;]+$")]
@@ -15,14 +16,20 @@ TICKET_FIELDS = frozenset(
 """What a ticket's templates may name, as `$node` or `${node}`."""
 
 
-class SlackDestination(Part):
+class Grouped(Part):
+    """A destination whose alerts may be told together; the other systems group by themselves."""
+
+    grouping: Grouping | None = Field(None, description="Each alert is told at once, and once, when absent.")
+
+
+class SlackDestination(Grouped):
     type: Literal["slack"]
     channel: str
     token_env: Variable = Field("SLACK_BOT_TOKEN", description="Environment variable that holds the bot token.")
     base_url: str = "https://slack.com/api/"
 
 
-class WebhookDestination(Part):
+class WebhookDestination(Grouped):
     type: Literal["webhook"]
     url: str
     secret_env: Variable = Field(
@@ -40,7 +47,7 @@ class PagerDutyDestination(Part):
     base_url: str = "https://events.pagerduty.com"
 
 
-class EmailDestination(Part):
+class EmailDestination(Grouped):
     type: Literal["email"]
     host: str = Field(description="SMTP server.")
     port: int = Field(587, ge=1, le=65_535)

@@ -16,7 +16,14 @@ from fastavro.schema import SchemaParseException
 
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.command import Command
-from spendbrake.schemas.control import AccessToken, OwnersVersion, PolicyVersion, TopicRegistration
+from spendbrake.schemas.control import (
+    AccessToken,
+    Acknowledgement,
+    OwnersVersion,
+    PolicyVersion,
+    Silence,
+    TopicRegistration,
+)
 from spendbrake.schemas.decision import Decision
 from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.result import Result
@@ -46,6 +53,8 @@ BUNDLED: Mapping[type[Any], tuple[int, str]] = {
     Decision: (9, "decision"),
     Command: (10, "command"),
     AccessToken: (11, "token"),
+    Silence: (12, "silence"),
+    Acknowledgement: (13, "acknowledgement"),
 }
 """Class to (schema id without a registry, name of its file in schemas/avro)."""
 EARLIER: Mapping[int, str] = {}

@@ -59,6 +59,7 @@ def check(file: PolicyFile, detectors: Collection[str] | None = None) -> list[Pr
         *_defaults(file),
         *_policies(file, detectors),
         *_prices(file),
+        *_delivery(file),
         *_detection(file, detectors),
     ]
 
@@ -262,6 +263,15 @@ def _rungs(file: PolicyFile, path: Path, policy: Policy) -> Iterator[Problem]:
         if rung.name in RESERVED:
             yield Problem((*path, place, "name"), f"{rung.name!r} is reserved")
         yield from _all_known((*path, place, "notify"), "destination", rung.notify, file.destinations)
+
+
+def _delivery(file: PolicyFile) -> Iterator[Problem]:
+    rule = file.delivery.escalation
+    if rule is not None and rule.to not in file.destinations:
+        yield _unknown(("delivery", "escalation", "to"), "destination", rule.to, file.destinations)
+    for place, hours in enumerate(file.delivery.quiet_hours):
+        path: Path = ("delivery", "quiet_hours", place, "destinations")
+        yield from _all_known(path, "destination", hours.destinations, file.destinations)
 
 
 def _prices(file: PolicyFile) -> Iterator[Problem]:

@@ -3,7 +3,7 @@
 import typer
 
 from spendbrake.streams.cli import outlook, replay, up, worker
-from spendbrake.streams.cli.control import audit, budget, doctor, explain, keys, policy, redrive, token, topics
+from spendbrake.streams.cli.control import audit, budget, doctor, explain, keys, policy, redrive, silence, token, topics
 from spendbrake.streams.cli.demo import command as demo
 from spendbrake.streams.cli.send import command as send
 
@@ -25,6 +25,8 @@ app.command("worker")(worker.worker)
 app.command("send")(send.send)
 app.command("replay")(replay.replay)
 app.add_typer(audit.app, name="audit")
+app.add_typer(silence.app, name="silence")
+app.command("ack")(silence.ack)
 app.command("redrive")(redrive.redrive)
 app.command("explain")(explain.explain)
 app.command("doctor")(doctor.doctor)

@@ -23,6 +23,7 @@ from spendbrake.streams.transport.producer import Outbox, Sender
 from spendbrake.streams.transport.store import RowLog, declare_table
 from spendbrake.streams.workers.act import Acknowledge, ActLimits, Bury, LeaseMetrics
 from spendbrake.streams.workers.deployment import GROUPS, LEDGER, Broker, Place, admitted
+from spendbrake.streams.workers.notify.alerts import InForce
 from spendbrake.streams.workers.notify.building import Secrets, Tools
 from spendbrake.streams.workers.notify.destinations import Destinations
 from spendbrake.streams.workers.notify.ledger import Ledgers
@@ -34,6 +35,8 @@ from spendbrake.streams.workers.versions import Versions
 NOTICE_LIFE_S = 86_400.0
 """Reading goes on for so long while an action waits for its receiver: those behind it have others."""
 TIDY_S = 3_600.0
+DUE_S = 1.0
+"""How often it is looked for alerts that have waited long enough."""
 RECOUNT_S = 10.0
 
 
@@ -71,9 +74,7 @@ async def notify_service(
         ValueError: there is no such class.
         Refused: the topics are not as registered.
     """
-    name = f"act-{class_name}"
-    if GROUPS.get(name) != LEDGER:
-        raise ValueError(f"no class of notifications is named {class_name!r}")
+    name = _group_of(class_name)
     versions, control = await ready_versions(broker, place)
     await admitted(broker, place, versions)
     topic = place.topic(ACTIONS.name)
@@ -95,13 +96,27 @@ async def notify_service(
         clock=clock,
         pulse=pulse,
         backoff=_backoff(class_name, settings),
+        in_force=_in_force(versions),
         grace_s=0.4 * settings.group.session_timeout_s,
     )
-    # In a simulation nothing expires: its logs keep everything.
-    tidy = () if place.simulation else (_tidy(app, notify),)
-    _run_beside(app, notify, topic, _follow(versions, control, destinations), pulse.beat, *tidy)
+    loops = [_follow(versions, control, destinations), pulse.beat, _every(app, DUE_S, notify.flush_due)]
+    if not place.simulation:  # its logs keep everything, so nothing expires
+        loops.append(_every(app, TIDY_S, notify.tidy))
+    _run_beside(app, notify, topic, *loops)
     app.agent(chunk_topic(app, topic, place.partitions), name=name)(notify.consume)
     return Service(name, app, notify, topic)
+
+
+def _group_of(class_name: str) -> str:
+    """Return the consumer group of a class of notifications, without the deployment's prefix.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    name = f"act-{class_name}"
+    if GROUPS.get(name) != LEDGER:
+        raise ValueError(f"no class of notifications is named {class_name!r}")
+    return name
 
 
 def _backoff(class_name: str, settings: Settings) -> Backoff | None:
@@ -155,14 +170,35 @@ def _run_beside(app: ChunkApp, notify: Notify, topic: str, *tasks: Callable[[], 
         app.task(task)
 
 
-def _tidy(app: ChunkApp, notify: Notify) -> Callable[[], Awaitable[None]]:
-    async def tidy() -> None:
-        while not app.should_stop:
-            await app.sleep(TIDY_S)
-            if not app.should_stop and not app.rebalancing:
-                await notify.tidy()
+def _every(app: ChunkApp, interval_s: float, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """Return a task that does something again and again, but not while partitions change hands."""
 
-    return tidy
+    async def loop() -> None:
+        while not app.should_stop:
+            await app.sleep(interval_s)
+            if not app.should_stop and not app.rebalancing:
+                await work()
+
+    return loop
+
+
+def _in_force(versions: Versions) -> Callable[[float], InForce]:
+    """Return what tells by what notifications are delivered at a moment; the same object while nothing changes."""
+    known: list[Any] = [None, -1, None]
+
+    def in_force(now: float) -> InForce:
+        file = versions.book.at(now).file
+        if known[0] is not file or known[1] != versions.word:
+            silences = tuple(versions.silences.values())
+            known[:] = (
+                file,
+                versions.word,
+                InForce(file.delivery, file.destinations, silences, versions.acknowledged.__contains__),
+            )
+        rules: InForce = known[2]
+        return rules
+
+    return in_force
 
 
 def _recount(app: ChunkApp, leases: LeaseMetrics, wall: Callable[[], float]) -> Callable[[], Awaitable[None]]:

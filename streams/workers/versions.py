@@ -10,10 +10,12 @@ import structlog
 
 from spendbrake.schemas.control import (
     AccessToken,
+    Acknowledgement,
     ControlMessage,
     Owner,
     OwnersVersion,
     PolicyVersion,
+    Silence,
     TopicRegistration,
 )
 from spendbrake.schemas.policy import PolicyFile
@@ -28,7 +30,14 @@ LEAD_S = 30.0
 OWNERS_LEAD_S = 660.0
 """Owners and prices hold from this long after publication: no event that is on its way may be resolved twice."""
 
-KINDS: dict[int, type[ControlMessage]] = {6: PolicyVersion, 7: OwnersVersion, 8: TopicRegistration, 11: AccessToken}
+KINDS: dict[int, type[ControlMessage]] = {
+    6: PolicyVersion,
+    7: OwnersVersion,
+    8: TopicRegistration,
+    11: AccessToken,
+    12: Silence,
+    13: Acknowledgement,
+}
 M = TypeVar("M", PolicyVersion, OwnersVersion, TopicRegistration)
 
 
@@ -42,6 +51,7 @@ class Versions:
     Attributes:
         book: The compiled versions; it grows while the topic is followed.
         read_at: When the topic was last read to its end.
+        word: Counts what people have said of alerts: silences and acknowledgements.
         tokens: API tokens by id, revoked ones too.
     """
 
@@ -53,6 +63,9 @@ class Versions:
         self.owners: dict[int, OwnersVersion] = {}
         self.topics: dict[str, TopicRegistration] = {}
         self.tokens: dict[str, AccessToken] = {}
+        self.silences: dict[str, Silence] = {}
+        self.acknowledged: dict[str, Acknowledgement] = {}
+        self.word = 0
 
     def age_s(self) -> float:
         """Return the seconds since the topic was last read to its end."""
@@ -81,6 +94,12 @@ class Versions:
             return self.book.owners.add(message)
         if isinstance(message, AccessToken):
             self.tokens[message.id] = message
+        elif isinstance(message, Silence):
+            self.silences[message.id] = message
+            self.word += 1
+        elif isinstance(message, Acknowledgement):
+            self.acknowledged[message.trouble] = message
+            self.word += 1
         else:
             self.topics[message.name] = message
         return False
@@ -142,4 +161,8 @@ def control_record(message: ControlMessage) -> tuple[bytes, bytes]:
         return f"owners/{message.version}".encode(), encode(message)
     if isinstance(message, AccessToken):
         return f"token/{message.id}".encode(), encode(message)
+    if isinstance(message, Silence):
+        return f"silence/{message.id}".encode(), encode(message)
+    if isinstance(message, Acknowledgement):
+        return f"acknowledgement/{message.trouble}".encode(), encode(message)
     return f"topic/{message.name}".encode(), encode(message)

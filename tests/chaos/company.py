@@ -82,6 +82,8 @@ class Company:
                     "rungs": [{"name": "say", "notify": [OPS, HOOK]}],
                 },
             ],
+            # Each tier of each node is to be told: the recount knows of no parents that mute their children.
+            "delivery": {"inhibit_rules": []},
             "destinations": {
                 OPS: {"type": "slack", "channel": "#payments-ops", "token_env": "BOT_TOKEN", "base_url": slack_url},
                 HOOK: {"type": "webhook", "url": hook_url, "secret_env": "HOOK_SECRET"},

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from spendbrake.actions.delivery.alert import trouble_key
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.command import REDRIVEN_HEADER
 from spendbrake.schemas.result import Result
@@ -19,7 +20,7 @@ from spendbrake.streams.cli.base import broker_of, place_of
 from spendbrake.streams.cli.main import app
 from spendbrake.streams.settings import Settings
 from spendbrake.streams.workers.audit import Auditor
-from spendbrake.streams.workers.deployment import create
+from spendbrake.streams.workers.deployment import create, read_versions
 from unit.delivery.test_chain import chain_of
 from unit.effects.cases import alert
 
@@ -87,6 +88,28 @@ async def test_a_dead_letter_is_sent_again_under_its_id_with_a_life_of_a_day(con
     assert [dict(headers) for headers in run_of.headers] == [{REDRIVEN_HEADER: b"1"}]
     code, told = await _in_thread("redrive", "c" * 32)
     assert (code, "no dead letter" in told) == (1, True)
+
+
+async def test_silences_and_acknowledgements_reach_the_control_topic_and_are_audited(config: Settings) -> None:
+    await put(config, ACTIONS.name, replace(alert("slack"), id="a" * 32))
+    code, told = await _in_thread("silence", "add", "team=pay", 'node=~"key-.*"', "--comment", "known", "--for", "90m")
+    assert (code, told.startswith("silence ")) == (0, True), told
+    name = told.split()[1]
+    assert (await _in_thread("silence", "add", "team", "--comment", "x"))[0] == 1
+    assert (await _in_thread("silence", "add", "team=pay", "--comment", "x", "--for", "soon"))[0] == 2
+    assert "known" in (await _in_thread("silence", "list"))[1]
+    assert (await _in_thread("ack", "a" * 32, "--by", "fay"))[0] == 0
+    assert (await _in_thread("ack", "b" * 32))[0] == 1
+    assert (await _in_thread("silence", "end", name))[0] == 0
+    assert (await _in_thread("silence", "end", name))[0] == 1
+    assert name not in (await _in_thread("silence", "list"))[1]
+    async with broker_of(config) as broker:
+        versions = await read_versions(broker, place_of(config))
+    (silence,) = versions.silences.values()
+    assert silence.ends_at - silence.starts_at < 5_000
+    assert set(versions.acknowledged) == {trouble_key(alert("slack"))}
+    code, told = await _in_thread("audit", "verify")
+    assert (code, "6 results of 3 writers" in told) == (0, True), told
 
 
 def _result(action: Action, outcome: Any, error: str | None) -> Result:

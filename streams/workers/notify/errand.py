@@ -62,8 +62,8 @@ class Errand(DeadLetters):
         self._slot = means.slots.setdefault(action.destination, asyncio.Semaphore(AT_ONCE))
         self._holds, self._redriven = False, redriven
 
-    async def run(self) -> None:
-        """Return when the action has ended and its result is published.
+    async def run(self) -> Result:
+        """Return the result when the action has ended and it is published.
 
         Raises:
             GivenUp: its partition goes to another worker first.
@@ -82,6 +82,7 @@ class Errand(DeadLetters):
         means.metrics.count("results", result.effect, result.outcome)
         if result.outcome in ("failed", "unknown"):
             LOG.error("action not brought", action=result.action, outcome=result.outcome, reason=result.error)
+        return result
 
     async def bury(self, action: Action, reason: str) -> None:
         """Put the action among the dead letters; return once it is safe."""

@@ -45,6 +45,11 @@ class Lane:
         if self.closed:
             raise GivenUp
 
+    @property
+    def ledger(self) -> PartitionLedger:
+        """What is kept of the partition's actions and alerts."""
+        return self._ledger
+
     def get(self, action: str) -> Entry | None:
         """Return the entry of an action id."""
         return self._ledger.get(action)

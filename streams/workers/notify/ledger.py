@@ -5,15 +5,23 @@ a higher term; where it had written none, the group's generation tells the two a
 never stands against what its successor wrote.
 """
 
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 from typing import Any, Protocol
 
 import orjson
 
+from spendbrake.actions.delivery.grouping import Held
 from spendbrake.actions.delivery.ledger import KEEP_S, Entry
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.wire.avro import decode, encode
+from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.streams.workers.notify.together import Together
 
+HELD = "held/"
+"""Before the key of an alert that is held."""
 TERM_KEY = "term"
 """Row with the highest term of a partition: it outlives the entries, which are forgotten. It is no action's id."""
 FORGOTTEN_AT_ONCE = 1_000
@@ -36,11 +44,12 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """One row; without an entry it claims a term."""
+    """One row: how far an action has come, or an alert that is held; with neither it claims a term."""
 
     key: str
     turn: Turn
     entry: Entry | None
+    held: Held | None = None
 
     @property
     def value(self) -> bytes:
@@ -50,6 +59,9 @@ class LedgerRow:
         if entry is not None:
             fields |= {"attempts": entry.attempts, "at": entry.at, "outcome": entry.outcome}
             fields |= {"error": entry.error, "response": entry.response}
+        if self.held is not None:
+            kept = {each.name: getattr(self.held, each.name) for each in dataclass_fields(Held)}
+            fields["held"] = {**kept, "action": b64encode(encode(self.held.action)).decode()}
         return orjson.dumps(fields)
 
     @classmethod
@@ -61,9 +73,12 @@ class LedgerRow:
         """
         try:
             fields = orjson.loads(value)
-            turn = Turn(*map(int, fields.pop("turn")))
+            turn, held = Turn(*map(int, fields.pop("turn"))), fields.pop("held", None)
+            if held is not None:
+                action = decode(Action, b64decode(held["action"]))
+                return cls(key, turn, None, Held(**{**held, "action": action}))
             return cls(key, turn, Entry(**fields) if fields else None)
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, BadRecord) as error:
             raise ValueError(f"ledger row {key!r} cannot be read: {error!r}: {value[:80]!r}") from None
 
 
@@ -88,7 +103,7 @@ class Ledgers:
         """Take a row in, unless a later one of the action is here."""
         row = LedgerRow.parse(key, value)
         self._terms[partition] = max(self._terms.get(partition, 0), row.turn.term)
-        if row.entry is not None:
+        if row.entry is not None or row.held is not None:
             _keep(self._rows.setdefault(partition, {}), row)
 
     def forget(self, partition: int) -> None:
@@ -124,17 +139,35 @@ class PartitionLedger:
         """Keep an entry; return once the broker has it."""
         await self._together.put(LedgerRow(action, self._turn(), entry))
 
+    def held(self) -> dict[str, Held]:
+        """Return the alerts that are held, by key."""
+        found = ((key.removeprefix(HELD), row.held) for key, row in self._rows.items())
+        return {key: held for key, held in found if held is not None}
+
+    async def hold(self, key: str, held: Held) -> None:
+        """Keep an alert; return once the broker has it."""
+        await self._together.put(LedgerRow(HELD + key, self._turn(), None, held))
+
+    async def let_go(self, key: str) -> None:
+        """Take an alert out; return once the broker has that."""
+        if self._rows.pop(HELD + key, None) is not None:
+            await self._claim()
+            await self._log.remove(self._partition, [HELD + key])
+
     async def expire(self, now: float) -> int:
         """Take out what no log can bring again by `now`; return how many."""
         old = [key for key, row in self._rows.items() if row.entry is not None and row.entry.at + KEEP_S <= now]
         for start in range(0, len(old), FORGOTTEN_AT_ONCE):
             some = old[start : start + FORGOTTEN_AT_ONCE]
-            if not self._claimed:
-                await self._write([])
+            await self._claim()
             await self._log.remove(self._partition, some)
             for key in some:
                 self._rows.pop(key, None)
         return len(old)
+
+    async def _claim(self) -> None:
+        if not self._claimed:
+            await self._write([])
 
     async def _write(self, rows: Sequence[LedgerRow]) -> None:
         claim = [] if self._claimed else [LedgerRow(TERM_KEY, Turn(self._term, self._generation, 0), None)]

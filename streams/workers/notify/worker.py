@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -10,18 +11,22 @@ import structlog
 from spendbrake.actions.delivery.chain import Chain
 from spendbrake.actions.delivery.port import Effect
 from spendbrake.actions.delivery.retry import Backoff
+from spendbrake.schemas.action import Action
 from spendbrake.schemas.command import REDRIVEN_HEADER
 from spendbrake.schemas.result import Result
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.transport.chunk import Chunk
 from spendbrake.streams.workers.act import Acknowledge, Bury, placed_actions
-from spendbrake.streams.workers.notify.errand import Errand, Means
+from spendbrake.streams.workers.notify.alerts import Alerts, Firing, InForce
+from spendbrake.streams.workers.notify.dispatch import Dispatch
+from spendbrake.streams.workers.notify.errand import Means
 from spendbrake.streams.workers.notify.lane import GivenUp, Lane
 from spendbrake.streams.workers.notify.ledger import Changelog, Ledgers
 from spendbrake.streams.workers.notify.pulse import Pulse
 from spendbrake.streams.workers.notify.together import Together
 
 LOG = structlog.get_logger("spendbrake.notify")
+AT_ONCE = InForce()
 PENDING = 2_000
 """Actions begun and not ended at which no more chunks are taken."""
 UNDELIVERED = "undelivered"
@@ -46,6 +51,7 @@ class Notify:
         writer: Name of the chain of results; one start of one process.
         clock: Epoch seconds UTC; None = the time of the newest action of the partition: the clock of a trace.
         pulse: Asked before each try whether the process stood still.
+        in_force: What delivery goes by at a moment: grouping, mutes, escalation.
         grace_s: Given to calls under way when a partition is given up; less than a session of the group.
     """
 
@@ -66,6 +72,7 @@ class Notify:
         backoff: Backoff | None = None,
         grace_s: float = 4.0,
         pending: int = PENDING,
+        in_force: Callable[[float], InForce] = lambda now: AT_ONCE,
     ) -> None:
         self._ledgers, self._log, self._acknowledge, self._metrics = ledgers, log, acknowledge, metrics
         self._clock, self._pulse, self._grace_s, self._bury = clock, pulse, grace_s, bury
@@ -73,7 +80,9 @@ class Notify:
         results: Together[Result] = Together(publish)
         self._means = Means(effect, Chain(writer), results, bury, metrics, self._now, chance, backoff)
         self._room = asyncio.Semaphore(pending)
-        self._lanes: dict[int, Lane] = {}
+        self._lanes: dict[int, tuple[Lane, Dispatch]] = {}
+        self._in_force, self._firing = in_force, Firing()
+        self._flushing: set[tuple[int, str]] = set()
         self._given_up: dict[int, int] = {}
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
@@ -85,38 +94,53 @@ class Notify:
 
     async def apply(self, chunk: Chunk) -> None:
         """Begin with all actions of the class in a chunk; waits only while too many are pending."""
-        lane = await self._lane_of(chunk)
-        if lane is None:
+        opened = await self._lane_of(chunk)
+        if opened is None:
             return
+        lane, dispatch = opened
         placed, dead = placed_actions(chunk)
         if dead:
             self._metrics.count("dead_letters", "bad_action", n=len(dead))
             await self._bury(dead)
         lane.newest = max([lane.newest, *(action.time for _, action in placed)])
         begun, again = [], _redriven(chunk)
+        rules = self._in_force(self._now(lane))
         for offset, action in placed:
+            origin = f"{chunk.topic}/{chunk.partition}/{offset}"
             if action.effect == self._means.effect.name:
-                await self._room.acquire()
-                origin = f"{chunk.topic}/{chunk.partition}/{offset}"
-                errand = Errand(self._means, lane, action, origin, redriven=offset in again)
-                task = lane.queue((action.node, action.destination), errand.run)
-                task.add_done_callback(lambda _: self._room.release())
-                begun.append(task)
-        lane.start(self._see_through(lane, chunk, begun))
+                begun.append(await self._begin(lane, dispatch, action, origin, again=offset in again))
+            if action.destination and self._escalates(rules):
+                begun.append(lane.start(dispatch.hear_of(action, origin, rules)))
+        lane.start(self._see_through(begun, lambda: self._acknowledge(chunk)))
+
+    async def flush_due(self) -> None:
+        """Begin to tell what is due: groups that have waited, mutes that have ended, reminders, escalations."""
+        for partition, (lane, dispatch) in list(self._lanes.items()):
+            now = self._now(lane)
+            for group in dispatch.alerts.due(now):
+                held, place = dispatch.alerts.of_group(group), (partition, group)
+                if held is not None and place not in self._flushing and not lane.closed:
+                    self._flushing.add(place)
+                    task = lane.queue(dispatch.alerts.line(held.action, now), partial(dispatch.flush, group))
+                    task.add_done_callback(partial(self._flushed, place))
+                    lane.start(self._see_through([task], lambda: None))
 
     async def give_up(self, partitions: Iterable[int], generation: int) -> None:
         """Bring what is under way on partitions to an end; the rest is left to whoever owns them next."""
         lanes = []
         for partition in partitions:
             self._given_up[partition] = generation
-            lane = self._lanes.pop(partition, None)
-            if lane is not None:
-                lanes.append(lane)
-        await asyncio.gather(*(lane.close(self._grace_s) for lane in lanes))
+            opened = self._lanes.pop(partition, None)
+            if opened is not None:
+                lanes.append(opened)
+        await asyncio.gather(*(lane.close(self._grace_s) for lane, _ in lanes))
+        for _, dispatch in lanes:
+            dispatch.alerts.close()
 
     async def tidy(self) -> None:
         """Take entries out of the ledger whose actions the log has lost."""
-        for lane in list(self._lanes.values()):
+        for lane, dispatch in list(self._lanes.values()):
+            await dispatch.alerts.expire(self._now(lane))
             forgotten = await lane.expire(self._now(lane))
             if forgotten:
                 LOG.info("entries of the ledger have expired", entries=forgotten)
@@ -131,20 +155,38 @@ class Notify:
         if self._failure is not None:
             raise self._failure
 
-    async def _lane_of(self, chunk: Chunk) -> Lane | None:
+    async def _begin(
+        self, lane: Lane, dispatch: Dispatch, action: Action, origin: str, *, again: bool
+    ) -> "asyncio.Task[None]":
+        await self._room.acquire()
+        line = dispatch.alerts.line(action, self._now(lane))
+        task = lane.queue(line, partial(dispatch.hear, action, origin, redriven=again))
+        task.add_done_callback(lambda _: self._room.release())
+        return task
+
+    def _flushed(self, place: tuple[int, str], _: Any) -> None:
+        self._flushing.discard(place)
+
+    def _escalates(self, rules: InForce) -> bool:
+        rule = rules.delivery.escalation
+        return rule is not None and getattr(rules.destinations.get(rule.to), "type", "") == self._means.effect.name
+
+    async def _lane_of(self, chunk: Chunk) -> tuple[Lane, Dispatch] | None:
         """Return the lane of a chunk; None for a chunk of a generation in which the partition was given up."""
         if chunk.generation <= self._given_up.get(chunk.partition, -1):
             return None
-        lane = self._lanes.get(chunk.partition)
-        if lane is not None and lane.generation != chunk.generation:
-            await self.give_up([chunk.partition], lane.generation)
+        opened = self._lanes.get(chunk.partition)
+        if opened is not None and opened[0].generation != chunk.generation:
+            await self.give_up([chunk.partition], opened[0].generation)
             return await self._lane_of(chunk)
-        if lane is None:
+        if opened is None:
             ledger = self._ledgers.open(chunk.partition, chunk.generation, self._log)
-            lane = self._lanes[chunk.partition] = Lane(chunk.generation, ledger, self._pulse)
-        return lane
+            lane = Lane(chunk.generation, ledger, self._pulse)
+            dispatch = Dispatch(self._means, lane, Alerts(ledger, self._in_force, self._firing))
+            opened = self._lanes[chunk.partition] = lane, dispatch
+        return opened
 
-    async def _see_through(self, lane: Lane, chunk: Chunk, begun: Sequence[Awaitable[None]]) -> None:
+    async def _see_through(self, begun: Sequence[Awaitable[None]], done: Callable[[], None]) -> None:
         try:
             await asyncio.gather(*begun)
         except GivenUp:
@@ -153,7 +195,7 @@ class Notify:
             self._failure = self._failure or error
             self._failed.set()
             return
-        self._acknowledge(chunk)
+        done()
 
     def _now(self, lane: Lane) -> float:
         return lane.newest if self._clock is None else self._clock()

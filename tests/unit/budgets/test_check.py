@@ -121,6 +121,11 @@ def test_the_same_project_name_may_stand_in_two_teams() -> None:
             {"policies": [policy(rungs=[{"name": "r"}, {"name": "r"}])]},
             "policies[0].rungs[1].name: rung 'r' is used before, in rungs[0]",
         ),
+        ({"delivery": {"escalation": {"to": "pager"}}}, "delivery.escalation.to: no destination 'pager'"),
+        (
+            {"delivery": {"quiet_hours": [{"destinations": ["pager"]}]}},
+            "delivery.quiet_hours[0].destinations[0]: no destination 'pager'",
+        ),
         ({"policies": [policy(rungs=[{"name": "lift"}])]}, "policies[0].rungs[0].name: 'lift' is reserved"),
         (
             {"policies": [policy(rungs=[{"name": "r", "notify": ["ops"]}])]},

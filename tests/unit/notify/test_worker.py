@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spendbrake.actions.delivery.alert import alert_key
 from spendbrake.actions.delivery.chain import verify
 from spendbrake.actions.delivery.ledger import Entry
 from spendbrake.actions.delivery.port import GiveUp, Retry
@@ -216,7 +217,10 @@ async def test_expired_entries_are_tidied_away() -> None:
     await process.worker.apply(chunk(action(1)))
     await until(lambda: process.acknowledged == [(0, 0)])
     await process.worker.tidy()
-    assert {key for key, _ in changelog.rows} == {"term", "a-1"}
+    assert {key for key, _ in changelog.rows} == {"term", "a-1", f"held/{alert_key(action(1))}"}
+    process.worker._clock = lambda: NOW + 63 * 86_400
+    await process.worker.tidy()
+    assert {key for key, _ in changelog.rows} == {"term"}, "an alert whose end was never told is let go at last"
 
 
 STEPS = st.lists(st.sampled_from(["drop", Retry("429"), Retry("500", maybe_done=True), None]), max_size=4)

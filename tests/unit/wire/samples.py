@@ -5,7 +5,15 @@ from typing import Any
 
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.command import Approval, Command
-from spendbrake.schemas.control import AccessToken, Owner, OwnersVersion, PolicyVersion, TopicRegistration
+from spendbrake.schemas.control import (
+    AccessToken,
+    Acknowledgement,
+    Owner,
+    OwnersVersion,
+    PolicyVersion,
+    Silence,
+    TopicRegistration,
+)
 from spendbrake.schemas.decision import Decision, Scope, Stamp
 from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.result import Result
@@ -185,6 +193,16 @@ SAMPLES: dict[str, Any] = {
         reason="launch of größe",
         approvals=(Approval(by="fay", role="finance"), Approval(by="eli", role="engineering")),
     ),
+    "silence": Silence(
+        id="7b1e",
+        matchers=('team="search"', 'node=~"key-.*"'),
+        starts_at=1_763_000_000.0,
+        ends_at=1_763_007_200.0,
+        created_at=1_763_000_000.5,
+        created_by="cli:root",
+        comment="größere Migration",
+    ),
+    "acknowledgement": Acknowledgement(trouble="ab" * 16, action="cd" * 16, at=1_763_000_000.0, by="cli:fay"),
     "token": AccessToken(
         id="5f3a9c1d",
         name="gateway of the shop",

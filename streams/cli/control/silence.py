@@ -1,0 +1,131 @@
+"""`spendbrake silence` and `spendbrake ack`: what people say of alerts. Limits are not touched by either."""
+
+import time
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from spendbrake.streams.cli.base import broker_of, console, fail, place_of, run, settings, user
+
+app = typer.Typer(help="Alerts that nobody is told of for a while.", no_args_is_help=True)
+UNITS_S = {"m": 60, "h": 3_600, "d": 86_400}
+MOST_S = 62 * 86_400.0
+
+
+@app.command()
+def add(
+    matchers: Annotated[list[str], typer.Argument(help='Which alerts: team=search, node=~"key-.*"; all must hold.')],
+    comment: Annotated[str, typer.Option(help="Why.")],
+    lasts: Annotated[str, typer.Option("--for", help="How long: 90m, 2h, 3d.")] = "2h",
+    by: Annotated[str | None, typer.Option(help="Who says so; you when absent.")] = None,
+) -> None:
+    """Silence alerts from now on. What still goes on when the silence ends is told then."""
+    run(_add(matchers, comment, _seconds(lasts), by or f"cli:{user()}", time.time()))
+
+
+@app.command("list")
+def list_(every: Annotated[bool, typer.Option("--all", help="Ended ones too.")] = False) -> None:
+    """Show silences."""
+    run(_list(every, time.time()))
+
+
+@app.command()
+def end(silence: Annotated[str, typer.Argument(help="Id, as `silence list` shows it.")]) -> None:
+    """End a silence now."""
+    run(_end(silence, f"cli:{user()}", time.time()))
+
+
+def ack(
+    action_id: Annotated[str, typer.Argument(help="Id of any notification of the alert, as its message shows it.")],
+    by: Annotated[str | None, typer.Option(help="Who takes it on; you when absent.")] = None,
+) -> None:
+    """Take an alert on: it is not told again, and not escalated."""
+    run(_ack(action_id, by or f"cli:{user()}", time.time()))
+
+
+async def _add(matchers: list[str], comment: str, lasts_s: float, by: str, now: float) -> None:
+    from spendbrake.actions.delivery.matchers import matcher_of
+    from spendbrake.schemas.control import Silence
+
+    for text in matchers:
+        matcher_of(text)
+    silence = Silence(
+        id=uuid.uuid4().hex[:12],
+        matchers=tuple(matchers),
+        starts_at=now,
+        ends_at=now + lasts_s,
+        created_at=now,
+        created_by=by,
+        comment=comment,
+    )
+    await _publish(silence, "silence.add", by, {"matchers": list(matchers), "ends_at": silence.ends_at})
+    console.print(f"silence {silence.id} until {_when(silence.ends_at)}", highlight=False)
+
+
+async def _list(every: bool, now: float) -> None:
+    table = Table(box=None, padding=(0, 2))
+    for column in ("id", "matchers", "until", "by", "why"):
+        table.add_column(column, overflow="fold")
+    for each in sorted((await _versions()).silences.values(), key=lambda silence: silence.ends_at):
+        if every or each.ends_at > now:
+            table.add_row(each.id, " ".join(each.matchers), _when(each.ends_at), each.created_by, each.comment)
+    console.print(table)
+
+
+async def _end(name: str, by: str, now: float) -> None:
+    silence = (await _versions()).silences.get(name)
+    if silence is None:
+        fail(f"there is no silence {name!r}")
+    if silence.ends_at <= now:
+        fail(f"silence {name} has ended at {_when(silence.ends_at)}")
+    await _publish(replace(silence, ends_at=now), "silence.end", by, {})
+    console.print(f"silence {name} has ended", highlight=False)
+
+
+async def _ack(action_id: str, by: str, now: float) -> None:
+    from spendbrake.actions.delivery.alert import trouble_key
+    from spendbrake.schemas.action import Action
+    from spendbrake.schemas.control import Acknowledgement
+    from spendbrake.schemas.topics import ACTIONS
+    from spendbrake.streams.cli.control.explain import messages
+
+    config = settings()
+    async with broker_of(config) as broker:
+        topic = place_of(config).topic(ACTIONS.name)
+        found = [action async for action in messages(broker, topic, Action) if action.id == action_id]
+    if not found or not found[0].destination:
+        fail(f"no notification {action_id!r} in {topic}: unknown, or older than the log")
+    message = Acknowledgement(trouble=trouble_key(found[0]), action=action_id, at=now, by=by)
+    await _publish(message, "alert.acknowledge", by, {"action": action_id, "node": found[0].node})
+    console.print(f"acknowledged: {found[0].reason}", highlight=False)
+
+
+async def _publish(message: Any, what: str, by: str, about: dict[str, Any]) -> None:
+    from spendbrake.streams.workers.audit import Auditor
+
+    config = settings()
+    async with broker_of(config) as broker:
+        await Auditor(broker, place_of(config), time.time).publish(message, what, by, about)
+
+
+async def _versions() -> Any:
+    from spendbrake.streams.workers.deployment import read_versions
+
+    config = settings()
+    async with broker_of(config) as broker:
+        return await read_versions(broker, place_of(config))
+
+
+def _seconds(text: str) -> float:
+    size = UNITS_S.get(text[-1:], 0)
+    if not size or not text[:-1].isdecimal() or not 0 < int(text[:-1]) * size <= MOST_S:
+        fail(f"--for {text!r}: give a number of minutes, hours or days, as 90m, 2h, 3d; 62 days at most", 2)
+    return float(int(text[:-1]) * size)
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,207 @@
+"""The alerts of one partition that are held, in memory and in the ledger, and the groups they are told in."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from spendbrake.actions.delivery.alert import alert_key, is_over, trouble_key
+from spendbrake.actions.delivery.grouping import Flush, Group, Held, group_id
+from spendbrake.actions.delivery.mutes import muting
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.control import Silence
+from spendbrake.schemas.parts.delivery import Delivery, Grouping
+from spendbrake.schemas.parts.destinations import Destination
+from spendbrake.schemas.result import Result
+from spendbrake.schemas.topics import DAY_S
+from spendbrake.streams.workers.notify.ledger import PartitionLedger
+
+LIFE_S = 62 * DAY_S
+"""An alert is held for two periods at the longest."""
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What delivery goes by at a moment.
+
+    Attributes:
+        acknowledged: Whether somebody has taken trouble on, by its key (actions/delivery/alert.py: trouble_key).
+    """
+
+    delivery: Delivery = field(default_factory=Delivery)
+    destinations: Mapping[str, Destination] = field(default_factory=dict)
+    silences: tuple[Silence, ...] = ()
+    acknowledged: Callable[[str], bool] = lambda trouble: False
+
+
+class Firing:
+    """The alerts that fire on all partitions of a process, by node: what inhibits others."""
+
+    def __init__(self) -> None:
+        self._by_node: dict[str, dict[str, Action]] = {}
+
+    def __call__(self, nodes: Sequence[str] | None) -> Iterator[Action]:
+        """Yield the latest news of the alerts at nodes; all for None."""
+        for node in self._by_node if nodes is None else nodes:
+            yield from self._by_node.get(node, {}).values()
+
+    def note(self, key: str, action: Action) -> None:
+        """Take in the latest news of an alert."""
+        if is_over(action):
+            self.drop(key, action)
+        else:
+            self._by_node.setdefault(action.node, {})[key] = action
+
+    def drop(self, key: str, action: Action) -> None:
+        """Forget an alert."""
+        at_node = self._by_node.get(action.node, {})
+        at_node.pop(key, None)
+        if not at_node:
+            self._by_node.pop(action.node, None)
+
+
+class Alerts:
+    """Held alerts of one partition. Those of one group are told one message at a time.
+
+    Args:
+        in_force: What delivery goes by at a moment, epoch seconds UTC.
+        firing: Of the whole process.
+    """
+
+    def __init__(self, ledger: PartitionLedger, in_force: Callable[[float], InForce], firing: Firing) -> None:
+        self._ledger, self._in_force, self._firing = ledger, in_force, firing
+        self._held = ledger.held()
+        self._due: dict[str, float] = {}
+        self._groups: dict[str, set[str]] = {}
+        self._rules: Mapping[str, Destination] | None = None
+        for key, held in self._held.items():
+            firing.note(key, held.action)
+
+    def close(self) -> None:
+        """Let go of what the process knows; the ledger keeps it for whoever owns the partition next."""
+        for key, held in self._held.items():
+            self._firing.drop(key, held.action)
+
+    def get(self, key: str) -> Held | None:
+        """Return an alert that is held."""
+        return self._held.get(key)
+
+    def group(self, action: Action, now: float) -> str:
+        """Return the id of the group that an action's alert belongs to."""
+        return group_id(action, alert_key(action), self._grouping(action.destination, now))
+
+    def line(self, action: Action, now: float) -> tuple[str, str]:
+        """Return in which line an action stands: news of a node, or of a group, follow each other."""
+        if self._grouping(action.destination, now) is None:
+            return action.node, action.destination
+        return self.group(action, now), action.destination
+
+    def hear(self, action: Action, now: float, origin: str, *, not_before: float = 0.0) -> Held | None:
+        """Take news in; return the alert as it was if news of it were still to be told, which now never will be.
+
+        The end of an alert that is not held is told: it began before this was kept.
+        """
+        key = alert_key(action)
+        before = self._held.get(key)
+        if before is None:
+            times = 1 if is_over(action) else 0
+            held = Held(action=action, heard_at=now, origin=origin, not_before=not_before, times=times)
+        elif before.action.id == action.id:
+            return None
+        else:
+            held = before.hears(action, now, origin)
+        self._put(key, held, now)
+        return before if before is not None and before.waits else None
+
+    def due(self, now: float) -> list[str]:
+        """Return the groups that have something to do."""
+        self._regroup(now)
+        return [group for group, at in self._due.items() if at <= now]
+
+    def of_group(self, group: str) -> Held | None:
+        """Return one alert of a group."""
+        return next((self._held[key] for key in self._groups.get(group, ())), None)
+
+    def is_due(self, group: str, now: float) -> bool:
+        """Say whether a group has something to do."""
+        return self._due.get(group, float("inf")) <= now
+
+    def flush(self, group: str, now: float) -> tuple[Flush, dict[str, Held]]:
+        """Return what a group comes to now, and its members as they are."""
+        members = {key: self._held[key] for key in self._groups.get(group, ())}
+        rules = self._in_force(now)
+        muted = muting(rules.delivery, rules.silences, self._firing)
+        return self._group(members, now).flush(now, muted), members
+
+    async def keep(self, changed: Mapping[str, Held], now: float) -> None:
+        """Keep alerts; return once they are safe."""
+        for key, held in changed.items():
+            self._put(key, held, now)
+        await asyncio.gather(*(self._ledger.hold(key, held) for key, held in changed.items()))
+
+    async def tell(self, keys: Iterable[str], now: float, result: Result) -> None:
+        """Note what has become of the news of alerts; those that are over are let go."""
+        known = {key: self._held[key] for key in keys if key in self._held}
+        silent = result.outcome in ("muted", "superseded")
+        told = {key: held.settled() if silent else held.has_told(now, result.response) for key, held in known.items()}
+        await self.keep({key: held for key, held in told.items() if not is_over(held.action)}, now)
+        await self.drop([key for key, held in told.items() if is_over(held.action)], now)
+
+    async def drop(self, keys: Iterable[str], now: float) -> None:
+        """Let go of alerts."""
+        for key in keys:
+            held = self._held.pop(key)
+            self._firing.drop(key, held.action)
+            self._leave(key, held, now)
+            await self._ledger.let_go(key)
+
+    async def expire(self, now: float) -> None:
+        """Let go of alerts whose end nobody has told for longer than any period lasts."""
+        told = [key for key, held in self._held.items() if held.times and not held.waits]
+        await self.drop([key for key in told if self._held[key].told_at + LIFE_S <= now], now)
+
+    def _put(self, key: str, held: Held, now: float) -> None:
+        self._held[key] = held
+        self._firing.note(key, held.action)
+        group = self.group(held.action, now)
+        self._groups.setdefault(group, set()).add(key)
+        self._reckon(group, now)
+
+    def _leave(self, key: str, held: Held, now: float) -> None:
+        group = self.group(held.action, now)
+        members = self._groups.get(group, set())
+        members.discard(key)
+        if members:
+            self._reckon(group, now)
+        else:
+            self._groups.pop(group, None)
+            self._due.pop(group, None)
+
+    def _reckon(self, group: str, now: float) -> None:
+        members = {key: self._held[key] for key in self._groups[group]}
+        self._due[group] = self._group(members, now).due_at()
+
+    def _group(self, members: Mapping[str, Held], now: float) -> Group:
+        held = next(iter(members.values()), None)
+        grouping = None if held is None else self._grouping(held.action.destination, now)
+        acknowledged = self._in_force(now).acknowledged
+        return Group(members, grouping, lambda key: acknowledged(trouble_key(members[key].action)))
+
+    def _grouping(self, destination: str, now: float) -> Grouping | None:
+        return getattr(self._in_force(now).destinations.get(destination), "grouping", None)
+
+    def _regroup(self, now: float) -> None:
+        """Group anew when the destinations have changed."""
+        rules = self._in_force(now).destinations
+        if rules is self._rules:
+            return
+        self._rules = rules
+        self._groups, self._due = {}, {}
+        for key, held in self._held.items():
+            self._groups.setdefault(self.group(held.action, now), set()).add(key)
+        for group in self._groups:
+            self._reckon(group, now)
+
+
+def parked(held: Held, name: str) -> Held:
+    """Return an alert whose telling in a message of several has begun."""
+    return replace(held, telling=name)

@@ -1,0 +1,126 @@
+"""What becomes of news: told now, later, together with others, or not at all. It brings nothing itself."""
+
+from collections.abc import Iterable, Mapping
+
+from spendbrake.actions.delivery.alert import alert_key, is_over
+from spendbrake.actions.delivery.grouping import Held, offset_of
+from spendbrake.actions.delivery.ledger import Entry
+from spendbrake.actions.delivery.message import escalated
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.result import Outcome, Result
+from spendbrake.streams.workers.notify.alerts import Alerts, InForce, parked
+from spendbrake.streams.workers.notify.errand import Errand, Means
+from spendbrake.streams.workers.notify.lane import Lane
+
+
+class Dispatch:
+    """The alerts of one lane on their way. Calls for one group must follow each other."""
+
+    def __init__(self, means: Means, lane: Lane, alerts: Alerts) -> None:
+        self._means, self._lane, self.alerts = means, lane, alerts
+
+    async def hear(self, action: Action, origin: str, *, redriven: bool = False) -> None:
+        """Take news in, and tell them if they are due; return once they are told, or safe in the ledger.
+
+        News whose end is known, that are expired, shadows, or sent again by hand have no part in groups.
+
+        Raises:
+            GivenUp: the partition goes to another worker first.
+        """
+        now = self._now()
+        entry = self._lane.get(action.id)
+        ended = entry is not None and entry.outcome is not None
+        if redriven or ended or action.mode == "shadow" or action.expires_at <= now:
+            result = await self._bring(action, origin, redriven=redriven)
+            await self._note(action, origin, result)
+            return
+        await self._hear(action, origin, now)
+        await self._settle(action, now)
+
+    async def hear_of(self, action: Action, origin: str, rules: InForce) -> None:
+        """Take in news for others: here they are told only if nobody acknowledges them in time."""
+        rule = rules.delivery.escalation
+        if rule is None or action.destination == rule.to:
+            return
+        news = escalated(action, rule, self._means.effect.name)
+        held, now = self.alerts.get(alert_key(news)), self._now()
+        known = self._lane.get(news.id)
+        if known is not None and known.outcome is not None:
+            return
+        if is_over(action) if held is not None else not is_over(action) and action.severity in rule.severities:
+            await self._hear(news, origin, now, not_before=action.time + rule.after_s)
+            await self._settle(news, now)
+
+    async def flush(self, group: str) -> None:
+        """Tell what is due of a group.
+
+        Raises:
+            GivenUp: the partition goes to another worker first.
+        """
+        now = self._now()
+        flush, members = self.alerts.flush(group, now)
+        await self.alerts.keep(flush.later, now)
+        for key, why in flush.dropped.items():
+            await self._end(members[key].action, "muted", why)
+        await self.alerts.drop(flush.dropped, now)
+        if flush.message is None:
+            return
+        about = {key: members[key] for key in flush.about}
+        if len(about) > 1:
+            begun = {key: parked(held, flush.message.id) for key, held in about.items() if held.waits}
+            await self.alerts.keep(begun, now)
+        first = next(iter(about.values()))
+        result = await self._bring(flush.message, first.origin)
+        await self._end_members(flush.message, about.values(), result)
+        await self.alerts.tell(about, self._now(), result)
+
+    async def _note(self, action: Action, origin: str, result: Result) -> None:
+        """Note the end of news that had no part in a group, or had ended before this process began."""
+        key = alert_key(action)
+        held = self.alerts.get(key)
+        if held is None:
+            return
+        if held.action.id == action.id:
+            await self.alerts.tell([key], self._now(), result)
+        elif is_over(action) and held.place < offset_of(origin):
+            await self.alerts.drop([key], self._now())
+
+    async def _hear(self, action: Action, origin: str, now: float, *, not_before: float = 0.0) -> None:
+        held = self.alerts.get(alert_key(action))
+        if held is not None and held.action.id != action.id and offset_of(origin) < held.place:
+            await self._end(action, "superseded", "later news came before it was told")
+            return
+        before = self.alerts.hear(action, now, origin, not_before=not_before)
+        if before is not None and not (is_over(action) and not before.times):
+            await self._end(before.action, "superseded", "later news came before it was told")
+        elif before is not None:
+            await self._end(before.action, "muted", "over before anybody was told")
+
+    async def _settle(self, action: Action, now: float) -> None:
+        group, key = self.alerts.group(action, now), alert_key(action)
+        if self.alerts.is_due(group, now):
+            await self.flush(group)
+        held = self.alerts.get(key)
+        if held is not None and held.waits:
+            await self.alerts.keep({key: held}, now)
+
+    async def _bring(self, action: Action, origin: str, *, redriven: bool = False) -> Result:
+        return await Errand(self._means, self._lane, action, origin, redriven=redriven).run()
+
+    async def _end_members(self, message: Action, about: Iterable[Held], result: Result) -> None:
+        """Report the news that a message about several has told."""
+        for held in about:
+            if held.waits and held.action.id != message.id:
+                await self._end(held.action, result.outcome, result.error, {"message": message.id})
+
+    async def _end(
+        self, action: Action, outcome: Outcome, error: str | None, response: Mapping[str, str] | None = None
+    ) -> None:
+        """Report an end that no effect has brought about, then keep it: reported twice is better than never."""
+        at, means = self._now(), self._means
+        await means.results.put(means.chain.link(action, outcome, at=at, attempts=0, error=error, response=response))
+        means.metrics.count("results", action.effect, outcome)
+        await self._lane.put(action.id, Entry(attempts=0, at=at, outcome=outcome, error=error, response=response or {}))
+
+    def _now(self) -> float:
+        return self._means.clock(self._lane)
