@@ -3,7 +3,8 @@
 import typer
 
 from spendbrake.streams.cli import outlook, replay, up, worker
-from spendbrake.streams.cli.control import audit, budget, doctor, explain, keys, policy, redrive, silence, token, topics
+from spendbrake.streams.cli.alerts import audit, redrive, silence
+from spendbrake.streams.cli.control import budget, doctor, explain, keys, policy, token, topics
 from spendbrake.streams.cli.demo import command as demo
 from spendbrake.streams.cli.send import command as send
 
