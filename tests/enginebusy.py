@@ -7,7 +7,7 @@ from enginelog import START, Log, Record, event, policy
 from spendbrake.schemas.command import Command
 from spendbrake.schemas.wire.avro import encode
 
-_POLICIES: list[dict[str, Any]] = [
+POLICIES: list[dict[str, Any]] = [
     {
         "name": "cap",
         "when": {"tiers": ["hard-cap"]},
@@ -23,7 +23,7 @@ _POLICIES: list[dict[str, Any]] = [
         ],
     },
 ]
-_NODES = [
+NODES = [
     {"id": "acme", "level": "organization", "calendar": {"timezone": "Asia/Kolkata", "month_starts_on": 7}},
     {"id": "west", "level": "billing_group", "parent": "acme", "calendar": {"timezone": "America/Los_Angeles"}},
     {"id": "t2", "level": "team", "parent": "west", "monthly_budget_usd": 5, "approved_models": ["gpt-*"]},
@@ -42,9 +42,9 @@ _DETECTION = {
 
 def _document(team: float, **more: Any) -> dict[str, Any]:
     return policy(
-        nodes=_NODES,
+        nodes=NODES,
         defaults={"team": {"monthly_budget_usd": team, "parent": "west"}, "project": {"monthly_budget_usd": 2}},
-        policies=_POLICIES,
+        policies=POLICIES,
         burn_rates=_RATES,
         detection=_DETECTION | more,
     )

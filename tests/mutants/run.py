@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mutants.patches import ROOT, RULES, Patch, patches
@@ -78,6 +78,7 @@ class Copy:
 def tried(copy: Copy, patch: Patch) -> Verdict:
     """Return what becomes of one mutant in a copy, which is left as it was."""
     began = time.monotonic()
+    patch = replace(patch, path=copy.root / patch.path.relative_to(ROOT))
     trouble = patch.apply(copy.root)
     if trouble:
         return Verdict(patch.rule, patch.name, "", 0.0, trouble)

@@ -1,18 +1,22 @@
 """A crash anywhere changes nothing: replaying from the commit repeats outputs under the same ids and loses none."""
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pytest
 
 from enginebusy import POLICY, busy_log
-from enginelog import Cut, Log, Merged, books, engine, outputs, versions
+from enginelog import Cut, Log, Merged, Record, books, engine, outputs, versions
 from spendbrake.streams.engine.outcome import Outcome, OutRecord, Row
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.state.rows import copy_blocks, copy_partition, copy_team, dirty_teams, restore
 from spendbrake.streams.engine.step import Engine
 
 SEEDS = (3, 11, 16)
+
+
+def new_engine() -> Engine:
+    return engine(versions=versions(*POLICY))
 
 
 class Disk:
@@ -26,16 +30,24 @@ class Disk:
 class Worker:
     """Steps a log as a worker does: outputs, heads, series, blocks, the partition's row, the commit."""
 
-    def __init__(self, log: Log, disk: Disk, rnd: random.Random, sent: list[OutRecord]) -> None:
+    def __init__(
+        self,
+        log: Sequence[Record],
+        disk: Disk,
+        rnd: random.Random,
+        sent: list[OutRecord],
+        make: Callable[[], Engine] = new_engine,
+        number: int = 0,
+    ) -> None:
         self.log, self.disk, self.rnd, self.sent = log, disk, rnd, sent
-        self.engine: Engine = engine(versions=versions(*POLICY))
-        self.state: PartitionState = self.engine.new_state(0, 1)
+        self.engine, self.number = make(), number
+        self.state: PartitionState = self.engine.new_state(number, 1)
         restore(self.state, disk.rows, disk.committed)
         self.at = disk.committed or 0
 
     def step(self) -> None:
         size = self.rnd.randrange(1, 60)
-        cut = Cut(self.log.records[self.at : self.at + size], self.at)
+        cut = Cut(self.log[self.at : self.at + size], self.at, self.number)
         if len(cut.offsets):
             self.sent += self.engine.step(self.state, cut).records
             self.at += len(cut.offsets)
@@ -73,19 +85,19 @@ def crashing(log: Log, seed: int, deadly: float = 0.05) -> tuple[PartitionState,
     """Return the state at the end, everything that was sent, and the number of crashes."""
     rnd = random.Random(seed)
     disk, crashes, sent = Disk(), 0, list[OutRecord]()
-    worker = Worker(log, disk, rnd, sent)
+    worker = Worker(log.records, disk, rnd, sent)
     while worker.at < len(log.records):
         worker.step()
         if rnd.random() > 0.3 or worker.at == len(log.records):
             continue
         if any(rnd.random() < deadly for _ in worker.snapshot()) or rnd.random() < 0.2:
             crashes += 1
-            worker = Worker(log, disk, rnd, sent)
+            worker = Worker(log.records, disk, rnd, sent)
     return worker.state, sent, crashes
 
 
 def calm(log: Log, size: int, of: Engine | None = None) -> tuple[PartitionState, list[OutRecord]]:
-    of = of or engine(versions=versions(*POLICY))
+    of = of or new_engine()
     state = of.new_state(0, 1)
     outcomes: list[Outcome] = [of.step(state, cut) for cut in log.every(size)]
     return state, [record for outcome in outcomes for record in outcome.records] + of.flush(state)
@@ -119,13 +131,13 @@ def test_where_batches_are_cut_changes_nothing(seed: int) -> None:
 def test_a_log_that_is_read_again_from_its_start_over_all_rows_adds_nothing() -> None:
     log = busy_log(7, 300)
     disk = Disk()
-    first = Worker(log, disk, random.Random(7), [])
+    first = Worker(log.records, disk, random.Random(7), [])
     while first.at < len(log.records):
         first.step()
     for _ in first.snapshot():
         pass
     disk.committed = None
-    second = Worker(log, disk, random.Random(8), [])
+    second = Worker(log.records, disk, random.Random(8), [])
     while second.at < len(log.records):
         second.step()
     assert books(second.state) == books(first.state)
