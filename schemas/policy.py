@@ -235,6 +235,13 @@ class Detection(Part):
     )
 
 
+class Approvers(Part):
+    """Who may give which approval by a button in Slack: user ids. One person is one approver, of the first role."""
+
+    finance: tuple[str, ...] = ()
+    engineering: tuple[str, ...] = ()
+
+
 class PolicyFile(Part):
     """The whole file."""
 
@@ -248,6 +255,7 @@ class PolicyFile(Part):
     defaults: Mapping[Name, NodeDefault] = Field(default_factory=dict, description="By level.")
     untagged: Limits = Field(Limits(), description="The team of calls that nobody owns.")
     policies: tuple[Policy, ...] = ()
+    approvers: Approvers = Approvers()
     destinations: Mapping[Name, Destination] = Field(default_factory=dict)
     delivery: Delivery = Delivery()
     prices: Prices = Prices()

@@ -27,7 +27,7 @@ MIN_SECRET = 16
 MIN_ADMIN_TOKEN = 32
 SECRETS_DIR = f"{ENV_PREFIX}SECRETS_DIR"
 """Names a folder of files, one a setting: `spendbrake_secret`, `spendbrake_admin_token`. The environment wins."""
-SECRETS = ("secret", "admin_token")
+SECRETS = ("secret", "admin_token", "slack_signing_secret")
 SECTION_HINT = f"a section is set by its fields, as {ENV_PREFIX}HTTP__PORT"
 
 
@@ -59,6 +59,9 @@ class Settings(BaseSettings):
         (),
         validate_default=True,
         description="Sign the service's own records; several by comma: the first signs, all verify.",
+    )
+    slack_signing_secret: SecretStr | None = Field(
+        None, description="Of the Slack app: presses of buttons are taken at /v1/slack/actions where it is set."
     )
     admin_token: SecretStr | None = Field(
         None, min_length=MIN_ADMIN_TOKEN, description="An admin's API token besides those that were made."
@@ -145,7 +148,8 @@ class Settings(BaseSettings):
         """Return the settings in force for people and JSON, with secrets and passwords masked."""
         shown = self.model_dump(mode="json")
         shown["secret"] = [MASK] * len(self.secret)
-        shown["admin_token"] = None if self.admin_token is None else MASK
+        for name in ("admin_token", "slack_signing_secret"):
+            shown[name] = None if shown[name] is None else MASK
         for name in ("broker", "redis", "registry"):
             shown[name] = None if shown[name] is None else masked_url(shown[name])
         return shown

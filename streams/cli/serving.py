@@ -14,9 +14,7 @@ import structlog
 
 from spendbrake.actions.gateway.addresses import AddressBook
 from spendbrake.actions.gateway.guard import AsyncGuard
-from spendbrake.schemas.command import Command
 from spendbrake.schemas.topics import CONTROL, USAGE
-from spendbrake.streams.api.access.admin import Tokens
 from spendbrake.streams.api.access.gate import Gate
 from spendbrake.streams.api.access.rate import Rate
 from spendbrake.streams.api.app import Running, api, serve
@@ -28,13 +26,11 @@ from spendbrake.streams.api.ingest import Ingest, Send
 from spendbrake.streams.api.outlook import Outlooks
 from spendbrake.streams.api.owners import Local, Remote, announce
 from spendbrake.streams.api.pages import Operation
-from spendbrake.streams.api.requests import Requests
 from spendbrake.streams.cli.base import redis_prefix
+from spendbrake.streams.cli.changes import changes
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.settings import EMBEDDED, Settings
-from spendbrake.streams.workers import desk
-from spendbrake.streams.workers.audit import Auditor
 from spendbrake.streams.workers.deployment import Broker, Place
 from spendbrake.streams.workers.service import Service
 from spendbrake.streams.workers.versions import Versions
@@ -74,7 +70,7 @@ async def whole_api(
         guard = await parts.enter_async_context(_guard(config, redis_url, clock))
         operations = [
             *_ingest(config, place, broker, metrics).operations(),
-            *_changes(place, broker, burn.versions, clock),
+            *changes(config, place, broker, burn.versions, clock, parts),
             *_gateways(guard, metrics, clock),
             *_burn(Local(burn.worker.journal), burn.versions, place, clock),
             *watch.operations(),
@@ -99,7 +95,7 @@ async def api_worker(config: Settings, place: Place, broker: Broker) -> AsyncIte
         parts.push_async_callback(remote.aclose)
         operations = [
             *_ingest(config, place, broker, metrics).operations(),
-            *_changes(place, broker, versions, time.time),
+            *changes(config, place, broker, versions, time.time, parts),
             *_gateways(guard, metrics, time.time),
             *_burn(Local(), versions, place, time.time, remote),
             *watch.operations(),
@@ -184,22 +180,6 @@ def reachable(host: str, port: int, redis_url: str) -> str:
 
 def _ingest(config: Settings, place: Place, broker: Broker, metrics: Metrics) -> Ingest:
     return Ingest(usage_of(broker, place), metrics, rate=Rate(config.http.ingest_events_per_s, time.monotonic))
-
-
-def _changes(place: Place, broker: Any, versions: Versions, clock: Callable[[], float]) -> list[Operation]:
-    """Return what changes something, each change in the audit before it is made."""
-    auditor = Auditor(broker, place, time.time)
-
-    def rules() -> Rules:
-        return versions.book.at(clock())
-
-    async def say(command: Command, by: str) -> str:
-        about = {"by": by, "command": command.id, "node": command.node, "amount_nano": command.amount}
-        async with auditor.around(f"budget.{command.kind}", command.request or command.id, about):
-            return await desk.say(broker, place, rules(), command)
-
-    requests = Requests(say, lambda: desk.requests(broker, place), rules, time.time)
-    return [*Tokens(versions.tokens, auditor.publish, time.time).operations(), *requests.operations()]
 
 
 async def _versions(broker: Broker, place: Place, parts: contextlib.AsyncExitStack) -> Versions:

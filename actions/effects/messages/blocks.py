@@ -11,13 +11,15 @@ from slack_sdk.models.blocks import (
     SectionBlock,
 )
 
-from spendbrake.actions.delivery.alert import LIFT, is_over
+from spendbrake.actions.delivery.alert import LIFT, is_over, trouble_key
 from spendbrake.actions.effects.messages.account import Account, account_of, ends_at, limit_text, time_text, title_of
 from spendbrake.schemas.action import Action
+from spendbrake.schemas.finding import COMMAND
 from spendbrake.schemas.money import NanoUsd, usd_text
 
-ACK, DENY = "spendbrake.ack", "spendbrake.deny"
-"""`action_id` of the buttons; their value is the action's id."""
+ACK, APPROVE, DENY = "spendbrake.ack", "spendbrake.approve", "spendbrake.deny"
+"""`action_id` of the buttons. The value of the first is what the alert is about (`trouble_key`), of the others the id
+of the request that is to be decided."""
 MAX_TEXT = 3_000
 MAX_HEADER = 150
 MAX_FIELD = 2_000
@@ -40,16 +42,18 @@ def blocks_of(action: Action) -> list[Block]:
     blocks.append(SectionBlock(text=MarkdownTextObject(text=_done(action))))
     blocks.append(ContextBlock(elements=[MarkdownTextObject(text=_small_print(action, money))]))
     if action.rung != LIFT and not is_over(action):
-        blocks.append(
-            ActionsBlock(
-                block_id=action.id,
-                elements=[
-                    ButtonElement(text="Acknowledge", action_id=ACK, value=action.id, style="primary"),
-                    ButtonElement(text="False alarm", action_id=DENY, value=action.id),
-                ],
-            )
-        )
+        blocks.append(ActionsBlock(block_id=action.id, elements=_buttons(action)))
     return blocks
+
+
+def _buttons(action: Action) -> list[ButtonElement]:
+    if action.evidence.get("detector") != COMMAND:
+        return [ButtonElement(text="Acknowledge", action_id=ACK, value=trouble_key(action), style="primary")]
+    request = str(action.evidence["request"])
+    return [
+        ButtonElement(text="Approve", action_id=APPROVE, value=request, style="primary"),
+        ButtonElement(text="Deny", action_id=DENY, value=request, style="danger"),
+    ]
 
 
 def mrkdwn(text: str, limit: int) -> str:

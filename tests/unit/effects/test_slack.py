@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servers.receivers import SlackServer
+from spendbrake.actions.delivery.alert import trouble_key
 from spendbrake.actions.effects.base import GiveUp, Retry
 from spendbrake.actions.effects.messages.blocks import blocks_of, mrkdwn
 from spendbrake.actions.effects.slack import Slack, Workspace
@@ -43,13 +44,23 @@ async def test_a_message_says_what_happened_what_it_costs_and_what_was_done(serv
     assert message.text == "Critical: Payments: critical crossed"
 
 
-async def test_buttons_carry_the_actions_id_and_a_lift_has_none(server: SlackServer) -> None:
+async def test_a_request_carries_the_buttons_that_decide_it(server: SlackServer) -> None:
+    action = alert("slack")
+    asked = replace(action, evidence={**action.evidence, "detector": "command", "request": "request-1"})
+    await slack(server).carry_out(asked)
+    *_, buttons = server.messages[0].blocks
+    assert [(button["action_id"], button["value"]) for button in buttons["elements"]] == [
+        ("spendbrake.approve", "request-1"),
+        ("spendbrake.deny", "request-1"),
+    ]
+
+
+async def test_the_button_carries_what_the_alert_is_about_and_a_lift_has_none(server: SlackServer) -> None:
     action = alert("slack")
     await slack(server).carry_out(action)
     *_, buttons = server.messages[0].blocks
     assert [(button["action_id"], button["value"]) for button in buttons["elements"]] == [
-        ("spendbrake.ack", action.id),
-        ("spendbrake.deny", action.id),
+        ("spendbrake.ack", trouble_key(action)),
     ]
     await slack(server).carry_out(lift("slack"))
     assert "actions" not in [block["type"] for block in server.messages[1].blocks]

@@ -1,0 +1,1 @@
+"""What people ask for and decide: over HTTP with tokens, and by buttons in Slack."""

@@ -1,0 +1,55 @@
+"""What the API changes: tokens, requests, alerts taken on. Each change is in the audit before it is made."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from spendbrake.schemas.command import Command
+from spendbrake.schemas.control import Acknowledgement
+from spendbrake.streams.api.access.admin import Tokens
+from spendbrake.streams.api.desk.buttons import Buttons
+from spendbrake.streams.api.desk.requests import Requests
+from spendbrake.streams.api.pages import Operation
+from spendbrake.streams.engine.rules.book import Rules
+from spendbrake.streams.settings import Settings
+from spendbrake.streams.workers import desk
+from spendbrake.streams.workers.audit import Auditor
+from spendbrake.streams.workers.deployment import Place
+from spendbrake.streams.workers.versions import Versions
+
+
+def changes(
+    config: Settings,
+    place: Place,
+    broker: Any,
+    versions: Versions,
+    clock: Callable[[], float],
+    parts: contextlib.AsyncExitStack,
+) -> list[Operation]:
+    """Return the operations that change something; `parts` closes what they keep open."""
+    auditor = Auditor(broker, place, time.time)
+
+    def rules() -> Rules:
+        return versions.book.at(clock())
+
+    async def say(command: Command, by: str) -> str:
+        about = {"by": by, "command": command.id, "node": command.node, "amount_nano": command.amount}
+        async with auditor.around(f"budget.{command.kind}", command.request or command.id, about):
+            return await desk.say(broker, place, rules(), command)
+
+    async def take(trouble: str, by: str) -> None:
+        message = Acknowledgement(trouble=trouble, action="", at=time.time(), by=by)
+        await auditor.publish(message, "alert.acknowledge", by, {"trouble": trouble})
+
+    async def known() -> Any:
+        return await desk.requests(broker, place)
+
+    tokens = Tokens(versions.tokens, auditor.publish, time.time)
+    operations = [*tokens.operations(), *Requests(say, known, rules, time.time).operations()]
+    if config.slack_signing_secret is not None:
+        secret = config.slack_signing_secret.get_secret_value()
+        buttons = Buttons(secret, say, take, known, lambda: rules().file, time.time)
+        parts.push_async_callback(buttons.aclose)
+        operations += buttons.operations()
+    return operations
