@@ -40,18 +40,22 @@ _DETECTION = {
 }
 
 
-def _document(team: float, **more: Any) -> dict[str, Any]:
+def _document(team: float, parent: str = "west", **more: Any) -> dict[str, Any]:
     return policy(
         nodes=NODES,
-        defaults={"team": {"monthly_budget_usd": team, "parent": "west"}, "project": {"monthly_budget_usd": 2}},
+        defaults={"team": {"monthly_budget_usd": team, "parent": parent}, "project": {"monthly_budget_usd": 2}},
         policies=POLICIES,
         burn_rates=_RATES,
         detection=_DETECTION | more,
     )
 
 
-POLICY = [(0.0, _document(6)), (START + 30_000.0, _document(3, false_alarms_per_team_week=2))]
-"""(from when it is in force, the policy file)."""
+POLICY = [
+    (0.0, _document(6)),
+    (START + 30_000.0, _document(3, false_alarms_per_team_week=2)),
+    (START + 60_000.0, _document(3, parent="acme", false_alarms_per_team_week=2)),
+]
+"""(from when it is in force, the policy file). By the last one all teams but t2 have moved up."""
 
 
 def busy_log(seed: int, n: int) -> Log:

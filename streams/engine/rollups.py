@@ -8,6 +8,8 @@ What is sent, exactly:
 - A child is told of when money was added to it since it was last told of. `periods` and `calls` hold its totals in
   the calendar's current period, and in the one before if a day of it was touched; `days`, `hours` and `minutes` those
   local days, epoch hours and epoch minutes that were touched and are still in the rings (62 days, 48 h, 2 h).
+- A team that has moved in the tree tells a parent what it has spent below it (moves.py): former ones keep their share,
+  and are told with `retired` that no more comes.
 - All values are absolute, as of `stamp`, the last offset applied; the record with the later stamp holds. Minutes, hours
   and days that are not named have not changed.
 - At most once in `EVERY_S` of the log's clock, up to `LONGEST_S` after many children, by whatever record or tick comes
@@ -24,13 +26,15 @@ import pyruhvro
 from numpy.typing import NDArray
 
 from spendbrake.schemas.decision import Stamp
-from spendbrake.schemas.rollup import Rollup
+from spendbrake.schemas.rollup import ChildTotals, Rollup
 from spendbrake.schemas.topics import ROLLUPS
 from spendbrake.schemas.wire.avro import BUNDLED, HEADER, MAGIC, encode, schema_text
 from spendbrake.schemas.wire.envelope import seal
 from spendbrake.schemas.wire.murmur import partition_of
-from spendbrake.streams.budgets.calendar import period_after
+from spendbrake.streams.budgets.calendar import day_id, period_after
 from spendbrake.streams.engine.outcome import OutRecord
+from spendbrake.streams.engine.parents.cells import month_number
+from spendbrake.streams.engine.parents.state import Sums
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.state.rings import Rings
@@ -64,16 +68,23 @@ def rollups(state: PartitionState, rules: Rules, now: float, stamp: Stamp, secre
     days = _held(state.series.days, row, row, day)
     hours = _held(state.series.hours, state.teams.series[hours_of], hours_of, hour)
     minutes = _held(state.teams.minutes, team, team, minute)
+    cells = days, hours, minutes
     records = []
     children, begins = np.unique(row, return_index=True)
     earliest = np.minimum.reduceat(day, begins) if len(day) else day
     for parent, number, some in _groups(state, rules, children):
+        key = rules.calendars[number].key
+        if state.moved:
+            some, apart = _split(state, children, some)
+            for place in apart:
+                child = _rest(state, rules, parent, number, int(children[place]), int(earliest[place]), stamp, cells)
+                told = Rollup(parent=parent, calendar=key, now=now, children=(child,))
+                records.append(rollup_record(told, rules.partitions, secret))
         for first in range(0, len(some), CHILDREN):
             chosen = some[first : first + CHILDREN]
-            told = _Told(state, rules, number, children[chosen], earliest[chosen])
+            columns = _Told(state, rules, number, children[chosen], earliest[chosen]).columns(stamp, *cells)
             # Never slices of columns: the encoder misreads offsets within structs.
-            columns = told.columns(stamp, days, hours, minutes)
-            value = _encoded(parent, rules.calendars[number].key, now, columns)
+            value = _encoded(parent, key, now, columns)
             records.append(_record(parent, value, now, rules.partitions, secret))
     state.touched.next_at = now + min(EVERY_S + EVERY_CHILD_S * len(children), LONGEST_S)
     return records
@@ -107,6 +118,53 @@ def _groups(state: PartitionState, rules: Rules, children: I64) -> Iterator[tupl
             places.setdefault((view.parent, cal), []).append(place)
     for (parent, cal), some in sorted(places.items()):
         yield parent, cal, np.array(some, np.int64)
+
+
+def _split(state: PartitionState, children: I64, some: I64) -> tuple[I64, list[int]]:
+    """Return which of `some` children have always told this parent, and which have moved."""
+    apart = np.isin(state.series.team[children[some]], list(state.moved))
+    return some[~apart], some[apart].tolist()
+
+
+def _rest(
+    state: PartitionState,
+    rules: Rules,
+    parent: str,
+    number: int,
+    row: int,
+    first_day: int,
+    stamp: Stamp,
+    cells: tuple[Cells, Cells, Cells],
+) -> ChildTotals:
+    """Return what a team that has moved tells of a series of its own: without what its former parents keep."""
+    team, calendar = int(state.series.team[row]), rules.calendars[number]
+    shares = [share for of, share in state.heads[team].shares.items() if of != parent]
+    books = [share.books[calendar.key] for share in shares if calendar.key in share.books]
+    ring, period = state.series.days, state.periods.current[number]
+    spans = {period.month: (period.first, period.end)}
+    if first_day < period.first:
+        before = period_after(period.month, -1)
+        spans[before] = calendar.period_days(before)
+
+    def months(name: str, kept: list[Sums]) -> dict[str, int]:
+        sums = {m: int(ring.sums(name, np.array([row]), a, z - 1)[0]) for m, (a, z) in spans.items()}
+        return {m: amount - sum(some[month_number(m)] for some in kept) for m, amount in sums.items()}
+
+    def touched(place: int, name: int, kept: list[Sums]) -> dict[int, int]:
+        names, buckets, cost = cells[place]
+        mine = names == name
+        pairs = zip(buckets[mine].tolist(), cost[mine].tolist(), strict=True)
+        return {bucket: amount - sum(some[bucket] for some in kept) for bucket, amount in pairs}
+
+    return ChildTotals(
+        child=state.teams.names[team],
+        stamp=stamp,
+        periods=months("cost", [book.months for book in books]),
+        calls=months("calls", [book.calls for book in books]),
+        days={day_id(day): amount for day, amount in touched(0, row, [book.days for book in books]).items()},
+        hours=touched(1, team, [share.hours for share in shares]),
+        minutes=touched(2, team, [share.minutes for share in shares]),
+    )
 
 
 class _Told:

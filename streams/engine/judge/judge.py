@@ -17,6 +17,7 @@ from spendbrake.streams.engine.emit import Emitter
 from spendbrake.streams.engine.judge.evidence import approved, context_of, contributors, standing_of
 from spendbrake.streams.engine.judge.moment import Moment
 from spendbrake.streams.engine.judge.tiering import Tiering, finding_of
+from spendbrake.streams.engine.moves import leave, moved
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.rules.routes import Routes
 from spendbrake.streams.engine.state.partition import PartitionState
@@ -42,6 +43,8 @@ class Judge:
     def change(self, moment: Moment) -> None:
         """Put the rules at hand into force in place of those before."""
         before = self.state.numbered_by
+        if before is not None:
+            self._move(before, moment)
         for row, crossings, month in self.tiering.change(moment.now, self._judgeable(moment.offset)):
             self._crossings(row, crossings, month, moment)
         if before is None or before.file.detection != self.rules.file.detection:
@@ -50,6 +53,13 @@ class Judge:
                     self._retune(team)
         for team in range(len(self.state.teams)):
             self.tick(team, moment)
+
+    def _move(self, before: Rules, moment: Moment) -> None:
+        """Split the totals of teams that hang elsewhere by the rules at hand."""
+        teams = [each for each in moved(self.state, before, self.rules) if self.judges(each[0], moment.offset)]
+        if teams:
+            stamp, secret = self._stamp(moment), self.emit.secret
+            self.emit.outcome.records += leave(self.state, before, self.rules, teams, stamp, secret)
 
     def roll(self, moment: Moment) -> None:
         """Begin local days and months that the clock has reached; set tiers of nodes that are new."""

@@ -1,7 +1,7 @@
 """One hop up: what a parent tells the parent above it, and what stays behind when it moves. Amounts are absolute."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from spendbrake.schemas.decision import Stamp
 from spendbrake.schemas.rollup import ChildTotals, Rollup
@@ -107,7 +107,11 @@ def _left(sums: Sums, kept: Iterable[Sums], bucket: int) -> int:
 
 def _share(parent: Parent, of: str) -> Totals:
     """Return the share of the totals that lies with `of`."""
-    kept, totals = list(parent.share(of)), parent.totals
+    return left_of(parent.totals, list(parent.share(of)))
+
+
+def left_of(totals: Totals, kept: Sequence[Totals]) -> Totals:
+    """Return what is left of sums when what others keep is taken off."""
     share = Totals(
         _rest(totals.minutes, [some.minutes for some in kept]), _rest(totals.hours, [some.hours for some in kept])
     )

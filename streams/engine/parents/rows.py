@@ -4,7 +4,6 @@ A parent is copied at one offset, its head first. After a crash children catch u
 idempotent, and nothing is judged anew up to the offset of the head. Sums are derived from children.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from spendbrake.streams.budgets.tiers import NodeTiers
 from spendbrake.streams.engine.outcome import Row, Unit
 from spendbrake.streams.engine.parents.cells import Cells
 from spendbrake.streams.engine.parents.hop import wants_at
-from spendbrake.streams.engine.parents.state import Book, Child, Line, Parent, ParentsState, Sums, Totals, Untold
+from spendbrake.streams.engine.parents.state import Child, Line, Parent, ParentsState, Sums, Totals, Untold
 from spendbrake.streams.engine.state.codec import BadRow, pack, unpack
 from spendbrake.streams.engine.state.rows import LostState
 
@@ -71,7 +70,7 @@ def _head(parent: Parent) -> dict[str, Any]:
         "due": _finite(parent.due),
         "sent_at": _finite(parent.sent_at),
         "first_days": {key: book.first_day for key, book in parent.totals.books.items()},
-        "before": {node: _totals(kept) for node, kept in parent.before.items()},
+        "before": {node: kept.to_state() for node, kept in parent.before.items()},
         "untold": {
             "minutes": sorted(untold.minutes),
             "hours": sorted(untold.hours),
@@ -83,15 +82,6 @@ def _head(parent: Parent) -> dict[str, Any]:
 
 def _finite(at: float) -> float | None:
     return at if np.isfinite(at) else None
-
-
-def _totals(totals: Totals) -> dict[str, Any]:
-    books = {key: [_pairs(book.months), _pairs(book.calls), _pairs(book.days)] for key, book in totals.books.items()}
-    return {"minutes": _pairs(totals.minutes), "hours": _pairs(totals.hours), "books": books}
-
-
-def _pairs(sums: Sums) -> list[tuple[int, int]]:
-    return sorted(sums.items())
 
 
 def _children(parent: Parent, names: list[str]) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
@@ -189,7 +179,7 @@ def _load_head(state: ParentsState, node: str, meta: Mapping[str, Any], offset: 
     parent.judged = offset
     for key, first in meta["first_days"].items():
         parent.totals.book(key).first_day = first
-    parent.before = {former: _load_totals(kept) for former, kept in meta["before"].items()}
+    parent.before = {former: Totals.from_state(kept) for former, kept in meta["before"].items()}
     untold = meta["untold"]
     parent.untold = Untold(
         set(untold["minutes"]),
@@ -197,14 +187,6 @@ def _load_head(state: ParentsState, node: str, meta: Mapping[str, Any], offset: 
         {key: set(days) for key, days in untold["days"].items()},
         {key: set(months) for key, months in untold["months"].items()},
     )
-
-
-def _load_totals(data: Mapping[str, Any]) -> Totals:
-    books = {
-        key: Book(months=Counter(dict(months)), calls=Counter(dict(calls)), days=Counter(dict(days)))
-        for key, (months, calls, days) in data["books"].items()
-    }
-    return Totals(Counter(dict(data["minutes"])), Counter(dict(data["hours"])), books)
 
 
 def _load_children(parent: Parent, group: int, meta: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:

@@ -1,8 +1,9 @@
 """The state of one partition of the rollups log: what children have told, and what was judged of each parent."""
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 from spendbrake.actions.policies.state import LadderState
 from spendbrake.streams.budgets.allocation.approvals import Desk
@@ -88,6 +89,23 @@ class Totals:
         if book is None:
             book = self.books[key] = Book()
         return book
+
+    def to_state(self) -> dict[str, Any]:
+        """Return the sums, JSON-ready; months that are closed are not among them."""
+        books = {
+            key: [sorted(sums.items()) for sums in (book.months, book.calls, book.days)]
+            for key, book in self.books.items()
+        }
+        return {"minutes": sorted(self.minutes.items()), "hours": sorted(self.hours.items()), "books": books}
+
+    @classmethod
+    def from_state(cls, data: Mapping[str, Any]) -> Self:
+        """Return the sums that `to_state` told of."""
+        books = {
+            key: Book(months=Counter(dict(months)), calls=Counter(dict(calls)), days=Counter(dict(days)))
+            for key, (months, calls, days) in data["books"].items()
+        }
+        return cls(Counter(dict(data["minutes"])), Counter(dict(data["hours"])), books)
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from spendbrake.actions.policies.state import LadderState
 from spendbrake.detectors.panel import TeamPanel
 from spendbrake.streams.budgets.tiers import NodeTiers
+from spendbrake.streams.engine.parents.state import Totals
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.rules.periods import Periods
 from spendbrake.streams.engine.state.fingerprints import Fingerprints
@@ -47,6 +48,7 @@ class Head:
         tiers: Tier states by node id.
         burning: By rule of burn rates the turns of its state: odd while it stands.
         commands: Ids of commands that were applied, with the clock then.
+        shares: By former parent of a team that has moved: what it was told, and keeps.
         keys: API key -> what gateways must know of it, as published; `projects` likewise, by the name events use.
     """
 
@@ -56,6 +58,7 @@ class Head:
     tiers: dict[str, NodeTiers] = field(default_factory=dict)
     burning: dict[str, int] = field(default_factory=dict)
     commands: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, Totals] = field(default_factory=dict)
     keys: dict[str, KeyChain] = field(default_factory=dict)
     projects: dict[str, KeyChain] = field(default_factory=dict)
 
@@ -79,6 +82,7 @@ class PartitionState:
         grid: Cell of the clock's grid that burn rates were last looked at in; -1 before any.
         burning: Teams that burn too fast.
         granted: Teams with grants in force.
+        moved: Teams whose totals are split among parents.
         replayed: Highest stamp of a loaded row: up to here rows may hold parts of the log already, and everything that
             followed from it was sent.
     """
@@ -97,6 +101,7 @@ class PartitionState:
         self.heads: dict[int, Head] = {}
         self.dirty_heads: set[int] = set()
         self.granted: set[int] = set()
+        self.moved: set[int] = set()
         self.grid, self.burning = -1, set[int]()
         self.periods = Periods()
         self.hour = -1

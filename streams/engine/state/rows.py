@@ -13,6 +13,7 @@ from spendbrake.actions.policies.state import LadderState
 from spendbrake.schemas.decision import Stamp
 from spendbrake.streams.budgets.tiers import NodeTiers
 from spendbrake.streams.engine.outcome import Row, Unit
+from spendbrake.streams.engine.parents.state import Totals
 from spendbrake.streams.engine.state.codec import BadRow, pack, unpack
 from spendbrake.streams.engine.state.fingerprints import BLOCK, BlockRow
 from spendbrake.streams.engine.state.partition import GRID_S, Head, KeyChain, PartitionState
@@ -119,6 +120,7 @@ def _head(state: PartitionState, team: int) -> dict[str, Any]:
         "tiers": {node: tiers.to_state() for node, tiers in head.tiers.items()},
         "commands": head.commands,
         "burning": head.burning,
+        "shares": {former: share.to_state() for former, share in head.shares.items()},
         "keys": _chains(head.keys),
         "projects": _chains(head.projects),
         "closed": int(state.teams.closed[team]),
@@ -213,6 +215,9 @@ def _load_head(state: PartitionState, name: str, meta: Mapping[str, Any], arrays
     head.commands, head.burning = dict(meta["commands"]), dict(meta["burning"])
     if any(turn % 2 for turn in head.burning.values()):
         state.burning.add(team)
+    head.shares = {former: Totals.from_state(share) for former, share in meta["shares"].items()}
+    if head.shares:
+        state.moved.add(team)
     for kind, chains in (("keys", head.keys), ("projects", head.projects)):
         chains |= {name: KeyChain(tuple(nodes), *rest) for name, (nodes, *rest) in meta[kind].items()}
     head.saved_panel = arrays["panel"].tobytes() if "panel" in arrays else None
