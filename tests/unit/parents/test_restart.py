@@ -93,7 +93,9 @@ class Disk:
 
 
 def snapshot(state: ParentsState, disk: Disk) -> Iterator[None]:
-    """Write everything in the order that holds; the process may die at each yield."""
+    """Write everything in the order that holds, once rows have caught up; the process may die at each yield."""
+    if state.replaying:
+        return
     state.mark()
     cut = state.applied + 1
     for node in dirty_parents(state):
