@@ -150,6 +150,10 @@ class Limit(Part):
     max_rps: float | None = Field(None, gt=0, le=1_000_000)
     burst: int | None = Field(None, ge=1, le=1_000_000)
     model: str | None = Field(None, description="The model to use, under `downgrade`.")
+    routes: Mapping[str, str] = Field(
+        default_factory=dict,
+        description="Under `downgrade`, instead of `model`: model pattern -> model to use; others stay.",
+    )
     ttl_s: float | None = Field(
         None, gt=0, le=32 * 86_400, description="Life of the limit; a budget's own period end when absent."
     )
@@ -158,9 +162,21 @@ class Limit(Part):
     def _complete(self) -> Self:
         if self.verdict == "throttle" and self.max_rps is None:
             raise ValueError("throttle needs max_rps")
-        if self.verdict == "downgrade" and self.model is None:
-            raise ValueError("downgrade needs the model to use")
+        if self.verdict == "downgrade" and (self.model is None) == (not self.routes):
+            raise ValueError("downgrade needs the model to use, or routes from models to others")
+        if self.routes and (self.verdict != "downgrade" or self.scope.models is not None):
+            raise ValueError("routes are for downgrade, and name the models themselves")
         return self
+
+    def parts(self) -> "tuple[Limit, ...]":
+        """Return the limits it stands for: one for each route, or itself."""
+        if not self.routes:
+            return (self,)
+        scopes = {pattern: self.scope.model_copy(update={"models": (pattern,)}) for pattern in self.routes}
+        return tuple(
+            self.model_copy(update={"routes": {}, "model": model, "scope": scopes[pattern]})
+            for pattern, model in self.routes.items()
+        )
 
 
 class Rung(Part):

@@ -120,23 +120,23 @@ class Climb:
         if self._policy is None:
             return
         rung = self._policy.rungs[len(track.climbed) - 1]
-        want = self._want(self._policy, key, track, rung, track.climbed[-1])
+        want = self._want(self._policy, key, track, rung, rung.limit, track.climbed[-1])
         if not track.bound:
             want = replace(want, rung=NOTICE, limit=None, scope=Scope())
         notices = self._clerk.notices(want, rung.notify, self._now, self._stamp)
         track.told += [name for name in rung.notify if name not in track.told]
         self.actions += notices
 
-    def _want(self, policy: Policy, key: str, track: Track, rung: Rung, climbed_at: float) -> Want:
+    def _want(self, policy: Policy, key: str, track: Track, rung: Rung, limit: Limit | None, climbed_at: float) -> Want:
         return Want(
             policy=policy,
             target=self._target,
             key=key,
             track=track,
             rung=rung.name,
-            limit=rung.limit,
-            scope=self._clerk.scope(rung.limit),
-            ends_at=_limit_end(policy, track, rung.limit, climbed_at),
+            limit=limit,
+            scope=self._clerk.scope(limit),
+            ends_at=_limit_end(policy, track, limit, climbed_at),
         )
 
     def _wants(self) -> dict[str, Want]:
@@ -156,9 +156,10 @@ class Climb:
             return
         highest: dict[str, Want] = {}
         for rung, climbed_at in zip(self._policy.rungs, track.climbed, strict=False):
-            want = self._want(self._policy, key, track, rung, climbed_at)
-            if want.limit is not None and want.ends_at > self._now:
-                highest[want.scope.text()] = want
+            for limit in rung.limit.parts() if rung.limit is not None else ():
+                want = self._want(self._policy, key, track, rung, limit, climbed_at)
+                if want.ends_at > self._now:
+                    highest[want.scope.text()] = want
         yield from highest.values()
 
     def _enforce(self, key: str, want: Want, slot: Slot | None) -> None:

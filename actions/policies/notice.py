@@ -193,7 +193,8 @@ def _unlimited(policy: str, mode: Mode, target: str, track: Track, now: float, s
 
 
 def _limit_params(limit: Limit) -> dict[str, Any]:
-    values = {"max_rps": limit.max_rps, "burst": limit.burst, "model": limit.model}
+    routes = dict(limit.routes) or None
+    values = {"max_rps": limit.max_rps, "burst": limit.burst, "model": limit.model, "routes": routes}
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -95,7 +95,7 @@ def limit_text(action: Action) -> str:
         case "throttle":
             return f"Held {calls} of {action.node} to {_plain(action.params.get('max_rps'))} a second."
         case "downgrade":
-            return f"Moved {calls} of {action.node} to {action.params.get('model')}."
+            return f"Moved {calls} of {action.node} to {_other_model(action)}."
         case "queue":
             return f"Queued {calls} of {action.node}."
         case "approve":
@@ -104,6 +104,13 @@ def limit_text(action: Action) -> str:
             return f"Blocked {calls} of {action.node}."
         case _:
             return "No limit has been put in place."
+
+
+def _other_model(action: Action) -> str:
+    routes = action.params.get("routes")
+    if not routes:
+        return str(action.params.get("model"))
+    return "other models: " + ", ".join(f"{pattern} to {model}" for pattern, model in sorted(routes.items()))
 
 
 def title_of(action: Action) -> str:

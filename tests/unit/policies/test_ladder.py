@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from spendbrake.actions.effects.messages.account import limit_text
 from spendbrake.actions.policies.ladder import Ladder
 from spendbrake.actions.policies.state import LadderState
 from spendbrake.schemas.decision import Stamp
@@ -303,3 +305,34 @@ def test_policies_that_contradict_themselves_are_refused_with_every_reason() -> 
         "policies[cap].rungs[lift].notify: no destination 'nobody'",
         "policies[cap].rungs[lift].notify: no destination 'nobody'",
     ]
+
+
+def test_routes_move_each_model_to_another_and_leave_the_rest_alone() -> None:
+    routes = {"claude-opus-*": "claude-haiku-4-5", "gpt-4o": "gpt-4o-mini"}
+    file = policy_file({**CAP, "rungs": [{"name": "down", "limit": {"verdict": "downgrade", "routes": routes},
+                                          "notify": ["ops"]}]})  # fmt: skip
+    team = Team(file)
+    made = team.sees(budget(), 10.0)
+    limits = {each.scope.models: each.params for each in made if each.effect == "limits"}
+    assert limits == {("claude-opus-*",): {"model": "claude-haiku-4-5"}, ("gpt-4o",): {"model": "gpt-4o-mini"}}
+    assert len({each.id for each in made}) == 3
+    (told,) = [each for each in made if each.effect == "slack"]
+    assert limit_text(told) == (
+        "Moved all calls of pay to other models: claude-opus-* to claude-haiku-4-5, gpt-4o to gpt-4o-mini."
+    )
+    lifted = team.sees(budget(state="resolve", turn=2), 20.0)
+    assert [each.verdict for each in lifted if each.effect == "limits"] == ["allow", "allow"]
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"verdict": "downgrade"},
+        {"verdict": "downgrade", "model": "a", "routes": {"b": "c"}},
+        {"verdict": "block", "routes": {"b": "c"}},
+        {"verdict": "downgrade", "routes": {"b": "c"}, "scope": {"models": ["b"]}},
+    ],
+)
+def test_a_downgrade_says_to_what_once(limit: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="downgrade"):
+        policy_file({**CAP, "rungs": [{"name": "down", "limit": limit}]})
