@@ -137,11 +137,12 @@ def _run(scene: Scene, form: Form, say: Callable[[str], None]) -> Report:
         traffic.seconds,
         dict(sent.kinds),
         dict(scene.struck),
-        [f"{each.worker}: {each.code}: {each.words}" for each in scene.ended],
+        list(map(str, scene.ended)),
         scene.gauges.total("spendbrake_holes_total"),
         scene.gauges.most_lag,
         verdict,
     )
+    verdict.sets("workers that nothing from outside has ended", [str(e) for e in scene.ended if not e.rightly], ())
     verdict.differ("workers that did not end well", {n: c for n, c in scene.retire().items() if c}, {})
     return report
 

@@ -1,5 +1,6 @@
 """A whole deployment in the storm: servers of its own, receivers, workers, and a supervisor that starts them again."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -50,6 +51,10 @@ class Servers:
         self.kafka.stop()
 
 
+EXCUSED = re.compile(r"Frozen|TimeoutError|Kafka\w*Error|NotReady|Connection|AF_INET")
+"""Last words of a worker that may end: the broker was away, or it stood still or could not store in time."""
+
+
 @dataclass(frozen=True)
 class Ended:
     """A worker that has ended by itself."""
@@ -57,6 +62,14 @@ class Ended:
     worker: str
     code: int
     words: str
+
+    @property
+    def rightly(self) -> bool:
+        """Whether a fault from outside explains it."""
+        return bool(EXCUSED.search(self.words))
+
+    def __str__(self) -> str:
+        return f"{self.worker}: {self.code}: {self.words}"
 
 
 class Scene(Deployment):
