@@ -36,9 +36,10 @@ def peers(rows: Rows) -> plt.Figure:
     axes.set_xscale("log")
     axes.set_xlim(1, max(values) * 3)
     axes.set_xlabel("CPU microseconds an event, warm, one core (logarithmic)")
-    axes.set_title(
-        "spendbrake does its whole pipeline; the others decode, sum by team and window, one threshold", fontsize=10
-    )
+    figure.suptitle(
+        "spendbrake's whole pipeline beside peers that decode, sum by team and window, and hold one threshold",
+        fontsize=10, x=0.02, ha="left",
+    )  # fmt: skip
     return figure
 
 
