@@ -39,6 +39,10 @@ class _Partition:
     """What a restart would read first: the commit, or the first chunk of the generation before there is one."""
     reached: int = 0
 
+    @property
+    def past_commit(self) -> int:
+        return self.reached - self.begins
+
 
 class InFlight:
     """Chunks handed out and not yet committable, a queue a partition, within one generation of the group.
@@ -116,6 +120,13 @@ class InFlight:
         """Return the number of offsets in flight, of all partitions."""
         return self._offsets
 
+    def filled(self) -> float:
+        """Return how much is taken of what may be in flight, in all or of the fullest partition; 1 = reading pauses."""
+        filled = self._offsets / self._limits.offsets
+        if self._limits.lookback is None:
+            return filled
+        return max([filled, *(p.past_commit / self._limits.lookback for p in self._partitions.values())])
+
     def paused(self, now: float) -> set[TP]:
         """Return the partitions that must not be read from now: all of them past the limit of offsets."""
         if self._offsets >= self._limits.offsets:
@@ -128,7 +139,7 @@ class InFlight:
         }
 
     def _is_too_far(self, partition: _Partition) -> bool:
-        return self._limits.lookback is not None and partition.reached - partition.begins >= self._limits.lookback
+        return self._limits.lookback is not None and partition.past_commit >= self._limits.lookback
 
     def forget(self, tps: Iterable[TP]) -> None:
         """Drop partitions that were given up."""

@@ -29,6 +29,7 @@ from spendbrake.streams.transport.store import RowLog, declare_table
 from spendbrake.streams.workers.burn import Burn
 from spendbrake.streams.workers.deployment import STATE, Broker, Place, admitted
 from spendbrake.streams.workers.parents import Parents
+from spendbrake.streams.workers.partitions.pace import Pace
 from spendbrake.streams.workers.partitions.relay import Relay
 from spendbrake.streams.workers.partitions.snapshot import Snapshot
 from spendbrake.streams.workers.partitions.stepper import Stepper
@@ -42,6 +43,10 @@ COMMIT_S = 1.0
 PLAYED_SNAPSHOT_S, PLAYED_COMMIT_S = 0.2, 0.1
 """Of a simulation: its clock runs as far ahead as commits let it, so rows are written at once, not spread."""
 POLICY_WAIT_S = 1.0
+LEAST_PAUSE_S = 0.5
+"""Between two rounds of what is done again and again, however much it is hurried."""
+PRESSED = 0.5
+"""Part of what may be in flight from which on storing does not take its time."""
 LOOK_S = 5.0
 """A worker that reads nothing still hears so often how far behind it is."""
 
@@ -150,7 +155,8 @@ def _stepping(
     def acknowledge(partition: int, first: int, last: int, generation: int) -> bool:
         return bool(cast(Any, app.consumer).acknowledge((topic, partition), first, last, generation))
 
-    snapshot = Snapshot(RowLog(table, cast(Sender, app.producer), _writer()), worker.copies, acknowledge)
+    spread = Pace(lambda: app.should_stop or app.rebalancing or _pressed(app))
+    snapshot = Snapshot(RowLog(table, cast(Sender, app.producer), _writer()), worker.copies, acknowledge, spread.rest)
 
     app.delivery.on_revoke = lambda tps: worker.store_all(snapshot, {tp[1] for tp in tps if tp[0] == topic})
     app.agent(chunk_topic(app, topic, place.partitions), name=name)(worker.consume)
@@ -165,7 +171,8 @@ def _stepping(
     else:
         _every(app, TICK_EVERY_S, partial(_tick, ticker, worker, outbox))
     interval_s = min(settings.burn.snapshot_interval_s, PLAYED_SNAPSHOT_S if place.simulation else math.inf)
-    _every(app, interval_s, partial(_store, snapshot, worker, 0.0 if place.simulation else 0.8 * interval_s))
+    store = partial(_store, snapshot, worker, 0.0 if place.simulation else 0.8 * interval_s)
+    _every(app, interval_s, store, hurried=partial(_pressed, app))
     _every(app, settings.republish_s, worker.republish)
     _every(app, CAPS_EVERY_S, worker.tell_caps)
     app.task(_follow(versions, log, ticker))
@@ -175,6 +182,11 @@ def _stepping(
 def _exposure(settings: Settings) -> Exposure:
     exposed = settings.overshoot
     return Exposure(exposed.in_flight, to_nano(exposed.max_call_usd), settings.group.session_timeout_s)
+
+
+def _pressed(app: ChunkApp) -> bool:
+    """Tell whether so much is unacknowledged that reading might have to pause."""
+    return bool(cast(Any, app.consumer).in_flight.filled() >= PRESSED)
 
 
 async def _tick(ticker: Ticker, worker: Stepper, outbox: Outbox) -> None:
@@ -218,13 +230,25 @@ def new_app(name: str, broker: Broker, place: Place, settings: Settings, topic: 
     return app
 
 
-def _every(app: ChunkApp, interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
-    """Call `work` again and again, `interval_s` after it has returned; what it raises ends the process."""
+def _every(
+    app: ChunkApp,
+    interval_s: float,
+    work: Callable[[], Awaitable[None]],
+    hurried: Callable[[], bool] | None = None,
+) -> None:
+    """Call `work` again and again, `interval_s` after it has returned; what it raises ends the process.
+
+    Args:
+        hurried: Tells whether it should be called sooner.
+    """
+    least_s = min(interval_s, LEAST_PAUSE_S) if hurried is not None else interval_s
+    pace = Pace(lambda: app.should_stop or hurried is None or hurried(), app.sleep)
 
     @app.task
     async def loop() -> None:
         while not app.should_stop:
-            await app.sleep(interval_s)
+            await app.sleep(least_s)
+            await pace.rest(interval_s - least_s)
             if not app.should_stop and not app.rebalancing:
                 await work()
 

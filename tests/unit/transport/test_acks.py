@@ -60,6 +60,20 @@ def test_too_many_offsets_in_all_pause_every_partition_in_flight() -> None:
     assert flights.paused(0.0) == set()
 
 
+def test_in_flight_is_as_full_as_its_fullest_partition_is_past_its_commit() -> None:
+    flights = InFlight(Limits(offsets=100, lookback=20))
+    deliver(flights, (0, 9))
+    deliver(flights, (0, 18), tp=OTHER)
+    assert flights.filled() == 0.95
+    flights.ack(OTHER, 0, 18, generation=1)
+    assert flights.committable(OTHER) == 19
+    assert flights.filled() == 0.95
+    flights.committed(OTHER, 19)
+    assert flights.filled() == 0.5
+    deliver(flights, (10, 59))
+    assert flights.filled() == 3.0
+
+
 @pytest.mark.parametrize(("now", "paused"), [(159.9, set()), (160.0, {TP})])
 def test_a_chunk_unacknowledged_for_too_long_pauses_its_partition(now: float, paused: set[tuple[str, int]]) -> None:
     flights = InFlight(Limits(age_s=60.0))
