@@ -56,7 +56,7 @@ def message_of(alerts: Sequence[Told], now: float, name: str = "") -> Action:
         lead,
         id=name or _id("group", *ids),
         reason=f"{len(alerts)} alerts, {', '.join(counts)}. {lead.reason}",
-        evidence={**lead.evidence, "alerts": [_line(action) for action in told[:LISTED]]},
+        evidence={**lead.evidence, "alerts": [_line(action) for action in told[:LISTED]], "n_alerts": len(told)},
         params={**lead.params, "resolved": over},
         expires_at=now + LIFE_S,
     )

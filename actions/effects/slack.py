@@ -1,24 +1,30 @@
 """Effect `slack`: one Block Kit message an action, with the action's id in its metadata, so that it can be found again.
 
+An alert is one thread: its first news is the message, later news are replies, and the message is changed to say how
+things stand now. A change is no news: it is made before the reply, and may be made again.
+
 The bot needs `chat:write`; to find a message after a crash also `channels:history` (`groups:history`), and to know a
 channel by its name `channels:read` (`groups:read`). Without these what is in doubt ends as `unknown`.
 """
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 from slack_sdk.errors import SlackApiError
+from slack_sdk.models.blocks import Block
 from slack_sdk.models.metadata import Metadata
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
+from spendbrake.actions.delivery.alert import is_over
 from spendbrake.actions.effects.base import Effect, GiveUp, Retry
 from spendbrake.actions.effects.messages.account import title_of
-from spendbrake.actions.effects.messages.blocks import MAX_TEXT, blocks_of, mrkdwn
+from spendbrake.actions.effects.messages.blocks import MAX_TEXT, blocks_of, mrkdwn, reply_of
 from spendbrake.schemas.action import Action
 
 EVENT_TYPE = "spendbrake_action"
@@ -28,6 +34,8 @@ SLACK_CLOCK_S = 600.0
 """A message is looked for from this long before its action: two clocks differ."""
 TRANSIENT = frozenset({"internal_error", "fatal_error", "request_timeout", "service_unavailable"})
 """Errors after which Slack may or may not have posted the message."""
+GONE = frozenset({"thread_not_found", "message_not_found", "cannot_reply_to_message"})
+"""Refusals of a reply whose thread is no longer there."""
 CHANNEL_ID = re.compile(r"^[CGD][A-Z0-9]{6,}$")
 
 
@@ -37,6 +45,15 @@ class Workspace:
 
     token: str = field(repr=False)
     base_url: str = "https://slack.com/api/"
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """The first message of an alert; `several`: it tells of others as well, and is not changed."""
+
+    channel: str
+    ts: str
+    several: bool
 
 
 class Slack(Effect):
@@ -59,25 +76,51 @@ class Slack(Effect):
         self._channel_ids: dict[tuple[str, str], str] = {}
 
     async def carry_out(self, action: Action) -> Mapping[str, Any]:
-        """Post one message; return its channel and timestamp, by which it can be changed later.
+        """Post one message; return the channel and timestamp of the alert's first, by which it can be changed later.
 
         Raises:
             Retry: no answer, a rate limit, or Slack's own trouble.
             GiveUp: Slack refuses: a wrong token, no such channel; or the destination is not configured.
         """
-        answer = await self._answer(
+        first = thread_of(action)
+        if first is not None:
+            return await self._reply(action, first)
+        channel = str(action.params.get("channel", ""))
+        answer = await self._post(action, channel, blocks_of(action))
+        self._channel_ids[action.destination, channel] = str(answer.get("channel", ""))
+        several = {"several": True} if "alerts" in action.evidence else {}
+        return {"channel": str(answer.get("channel", "")), "ts": str(answer.get("ts", "")), **several}
+
+    async def _reply(self, action: Action, first: Thread) -> Mapping[str, Any]:
+        """Change the alert's message, then post the news in its thread; in the channel as well while it goes on."""
+        if not first.several:
+            with contextlib.suppress(GiveUp):  # it was deleted, or is too old to be changed: the reply says it all
+                await self._answer(
+                    self._client(action).chat_update(
+                        channel=first.channel, ts=first.ts, text=_plain(action), blocks=blocks_of(action)
+                    )
+                )
+        where = {"thread_ts": first.ts, "reply_broadcast": not is_over(action)}
+        try:
+            await self._post(action, first.channel, reply_of(action), **where)
+        except GiveUp as error:
+            if str(error) not in GONE:
+                raise
+            await self._post(action, first.channel, blocks_of(action))
+        return {"channel": first.channel, "ts": first.ts}
+
+    async def _post(self, action: Action, channel: str, blocks: Sequence[Block], **where: Any) -> Mapping[str, Any]:
+        return await self._answer(
             self._client(action).chat_postMessage(
-                channel=str(action.params.get("channel", "")),
-                text=mrkdwn(f"{title_of(action)}: {action.reason}", MAX_TEXT),
-                blocks=blocks_of(action),
+                channel=channel,
+                text=_plain(action),
+                blocks=blocks,
                 metadata=Metadata(event_type=EVENT_TYPE, event_payload={"action_id": action.id}),
                 unfurl_links=False,
                 unfurl_media=False,
+                **where,
             )
         )
-        channel = str(answer.get("channel", ""))
-        self._channel_ids[action.destination, str(action.params.get("channel", ""))] = channel
-        return {"channel": channel, "ts": str(answer.get("ts", ""))}
 
     async def find(self, action: Action) -> bool | None:
         """Look for the action's id in the metadata of the channel's messages since the action was issued.
@@ -89,23 +132,27 @@ class Slack(Effect):
             Retry: no answer, a rate limit, or Slack's own trouble.
         """
         try:
+            first = thread_of(action)
+            if first is not None:
+                return await self._search(action, first.channel, first)
             channel = await self._channel_id(action)
             return None if channel is None else await self._search(action, channel)
         except GiveUp:
             return None
 
-    async def _search(self, action: Action, channel: str) -> bool | None:
-        cursor = ""
+    async def _search(self, action: Action, channel: str, first: Thread | None = None) -> bool | None:
+        client, cursor = self._client(action), ""
+        window: dict[str, Any] = {
+            "channel": channel,
+            "oldest": f"{action.time - SLACK_CLOCK_S:.6f}",
+            "include_all_metadata": True,
+        }
         for _ in range(PAGES):
-            page = await self._answer(
-                self._client(action).conversations_history(
-                    channel=channel,
-                    oldest=f"{action.time - SLACK_CLOCK_S:.6f}",
-                    include_all_metadata=True,
-                    limit=PAGE,
-                    cursor=cursor,
-                )
-            )
+            if first is None:
+                call = client.conversations_history(**window, limit=PAGE, cursor=cursor)
+            else:
+                call = client.conversations_replies(**window, ts=first.ts, limit=PAGE, cursor=cursor)
+            page = await self._answer(call)
             if any(_id_in(message) == action.id for message in page.get("messages", ())):
                 return True
             cursor = _cursor(page)
@@ -150,6 +197,19 @@ class Slack(Effect):
         except (TimeoutError, aiohttp.ClientError) as error:
             raise Retry(f"no answer: {type(error).__name__}", maybe_done=True) from error
         return answer.data if isinstance(answer.data, Mapping) else {}
+
+
+def thread_of(action: Action) -> Thread | None:
+    """Return where the alert of an action was first told; None for its first news."""
+    earlier = action.params.get("earlier") or {}
+    if not earlier.get("channel") or not earlier.get("ts"):
+        return None
+    return Thread(str(earlier["channel"]), str(earlier["ts"]), bool(earlier.get("several")))
+
+
+def _plain(action: Action) -> str:
+    """Return the text of notifications on a phone, and of readers without blocks."""
+    return mrkdwn(f"{title_of(action)}: {action.reason}", MAX_TEXT)
 
 
 def _client_of(place: Workspace, proxy: str | None) -> AsyncWebClient:

@@ -100,6 +100,8 @@ class Message:
     text: str
     blocks: list[Any]
     metadata: Mapping[str, Any]
+    thread: str = ""
+    broadcast: bool = False
 
 
 @dataclass
@@ -158,8 +160,10 @@ class SlackServer(Served):
     async def _call(self, method: str, request: web.Request) -> web.Response:
         if method == "chat.postMessage":
             return self._post(await _body(request))
+        if method == "chat.update":
+            return self._update(await _body(request))
         arguments = {**request.query, **(await request.post() if request.method == "POST" else {})}
-        if method == "conversations.history":
+        if method in ("conversations.history", "conversations.replies"):
             return self._history(arguments)
         if method == "conversations.list":
             return self._list()
@@ -175,6 +179,9 @@ class SlackServer(Served):
         wrong = _wrong_blocks(body.get("blocks", []))
         if wrong:
             return web.json_response({"ok": False, "error": "invalid_blocks", "errors": [wrong]})
+        thread = str(body.get("thread_ts") or "")
+        if thread and thread not in [m.ts for m in self.messages if m.channel == channel and not m.thread]:
+            return _slack_error("thread_not_found")
         self.now += 1
         message = Message(
             ts=f"{self.now:.6f}",
@@ -182,9 +189,21 @@ class SlackServer(Served):
             text=str(body.get("text", "")),
             blocks=list(body.get("blocks", [])),
             metadata=body.get("metadata") or {},
+            thread=thread,
+            broadcast=body.get("reply_broadcast") in (True, "1", "true"),
         )
         self.messages.append(message)
         return web.json_response({"ok": True, "channel": channel, "ts": message.ts})
+
+    def _update(self, body: Mapping[str, Any]) -> web.Response:
+        found = [m for m in self.messages if (m.channel, m.ts) == (body.get("channel"), body.get("ts"))]
+        if not found:
+            return _slack_error("message_not_found")
+        wrong = _wrong_blocks(body.get("blocks", []))
+        if wrong:
+            return web.json_response({"ok": False, "error": "invalid_blocks", "errors": [wrong]})
+        found[0].text, found[0].blocks = str(body.get("text", "")), list(body.get("blocks", []))
+        return web.json_response({"ok": True, "channel": found[0].channel, "ts": found[0].ts})
 
     def _history(self, arguments: Mapping[str, Any]) -> web.Response:
         if "channels:history" not in self.scopes:
@@ -193,7 +212,14 @@ class SlackServer(Served):
         if channel not in self.channels.values():
             return _slack_error("channel_not_found")
         oldest, start = float(arguments.get("oldest", 0)), int(arguments.get("cursor") or 0)
-        known = [m for m in reversed(self.messages) if m.channel == channel and float(m.ts) > oldest]
+        thread = arguments.get("ts", "")
+        known = [
+            m
+            for m in reversed(self.messages)
+            if m.channel == channel
+            and float(m.ts) > oldest
+            and (thread in (m.thread, m.ts) if thread else m.broadcast or not m.thread)
+        ]
         size = min(self.page, int(arguments.get("limit", 100)))
         told = arguments.get("include_all_metadata") in ("1", "true")
         page = [

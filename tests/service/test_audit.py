@@ -99,6 +99,8 @@ async def test_silences_and_acknowledgements_reach_the_control_topic_and_are_aud
     assert (await _in_thread("silence", "add", "team=pay", "--comment", "x", "--for", "soon"))[0] == 2
     assert "known" in (await _in_thread("silence", "list"))[1]
     assert (await _in_thread("ack", "a" * 32, "--by", "fay"))[0] == 0
+    assert (await _in_thread("ack", "a" * 8))[0] == 0
+    assert (await _in_thread("ack", "a" * 7))[0] == 1
     assert (await _in_thread("ack", "b" * 32))[0] == 1
     assert (await _in_thread("silence", "end", name))[0] == 0
     assert (await _in_thread("silence", "end", name))[0] == 1
@@ -109,7 +111,7 @@ async def test_silences_and_acknowledgements_reach_the_control_topic_and_are_aud
     assert silence.ends_at - silence.starts_at < 5_000
     assert set(versions.acknowledged) == {trouble_key(alert("slack"))}
     code, told = await _in_thread("audit", "verify")
-    assert (code, "6 results of 3 writers" in told) == (0, True), told
+    assert (code, "8 results of 4 writers" in told) == (0, True), told
 
 
 def _result(action: Action, outcome: Any, error: str | None) -> Result:

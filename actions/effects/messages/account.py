@@ -1,7 +1,7 @@
 """What a notification says in figures and words: read from an action's evidence, for any destination. No layout."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_DOWN, Decimal
@@ -114,8 +114,15 @@ def _other_model(action: Action) -> str:
 
 
 def title_of(action: Action) -> str:
-    """Return the headline: severity and node; of news that something has ended, that it has."""
-    return f"{status_of(action)}: {account_of(action).name}"
+    """Return the headline: severity and node; of news that something has ended, that it has; of several, how many."""
+    several = f"{action.evidence.get('n_alerts')} alerts" if alerts_of(action) else account_of(action).name
+    return f"{status_of(action)}: {several}"
+
+
+def alerts_of(action: Action) -> Sequence[Mapping[str, Any]]:
+    """Return the lines of a message about several alerts (delivery/message.py); empty for a message about one."""
+    rows = action.evidence.get("alerts")
+    return rows if isinstance(rows, list | tuple) else ()
 
 
 def status_of(action: Action) -> str:

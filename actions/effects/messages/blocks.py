@@ -1,5 +1,8 @@
 """The Slack message of an action, in Block Kit: layout and escaping, within Slack's limits. It sends nothing."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from slack_sdk.models.blocks import (
     ActionsBlock,
     Block,
@@ -12,7 +15,16 @@ from slack_sdk.models.blocks import (
 )
 
 from spendbrake.actions.delivery.alert import LIFT, is_over, trouble_key
-from spendbrake.actions.effects.messages.account import Account, account_of, ends_at, limit_text, time_text, title_of
+from spendbrake.actions.effects.messages.account import (
+    Account,
+    account_of,
+    alerts_of,
+    ends_at,
+    limit_text,
+    status_of,
+    time_text,
+    title_of,
+)
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.finding import COMMAND
 from spendbrake.schemas.money import NanoUsd, usd_text
@@ -24,23 +36,35 @@ MAX_TEXT = 3_000
 MAX_HEADER = 150
 MAX_FIELD = 2_000
 TOP = 5
+SHORT = 12
+"""Digits of an id that name an alert to people."""
+LISTED = 12
+"""Alerts that a message about several shows; 230 characters each fit the text of a section."""
 MARKS = {"critical": ":red_circle:", "warning": ":large_orange_circle:", "info": ":large_blue_circle:"}
 
 
 def blocks_of(action: Action) -> list[Block]:
     """Return the message: what happened, the money, who carries it, what was done, and the buttons."""
     money = account_of(action)
+    mark = ":white_check_mark:" if is_over(action) else MARKS[action.severity]
     blocks: list[Block] = [
         HeaderBlock(text=PlainTextObject(text=_cut(title_of(action), MAX_HEADER), emoji=False)),
-        SectionBlock(text=_markdown(f"{MARKS[action.severity]} ", action.reason)),
+        SectionBlock(text=_markdown(f"{mark} ", action.reason)),
     ]
+    several = alerts_of(action)
+    if several:
+        return [
+            *blocks,
+            SectionBlock(text=MarkdownTextObject(text=_alerts(several, int(action.evidence["n_alerts"])))),
+            _id_of(action, money),
+        ]
     fields = _figures(money)
     if fields:
         blocks.append(SectionBlock(fields=[MarkdownTextObject(text=text) for text in fields]))
     if money.contributors:
         blocks.append(SectionBlock(text=MarkdownTextObject(text=_contributors(money))))
     blocks.append(SectionBlock(text=MarkdownTextObject(text=_done(action))))
-    blocks.append(ContextBlock(elements=[MarkdownTextObject(text=_small_print(action, money))]))
+    blocks.append(_id_of(action, money))
     if action.rung != LIFT and not is_over(action):
         blocks.append(ActionsBlock(block_id=action.id, elements=_buttons(action)))
     return blocks
@@ -53,6 +77,16 @@ def _buttons(action: Action) -> list[ButtonElement]:
     return [
         ButtonElement(text="Approve", action_id=APPROVE, value=request, style="primary"),
         ButtonElement(text="Deny", action_id=DENY, value=request, style="danger"),
+    ]
+
+
+def reply_of(action: Action) -> list[Block]:
+    """Return the message that later news of an alert are: in its thread, where the figures stand above already."""
+    mark = ":white_check_mark:" if is_over(action) else MARKS[action.severity]
+    return [
+        SectionBlock(text=_markdown(f"{mark} ", f"{status_of(action)}: {action.reason}")),
+        SectionBlock(text=MarkdownTextObject(text=_done(action))),
+        _id_of(action, account_of(action)),
     ]
 
 
@@ -103,6 +137,17 @@ def _contributors(money: Account) -> str:
     return "\n".join(lines)
 
 
+def _alerts(rows: Sequence[Mapping[str, Any]], number: int) -> str:
+    lines = []
+    for row in rows[:LISTED]:
+        mark = ":white_check_mark:" if row["over"] else MARKS[row["severity"]]
+        told = f"{mrkdwn(str(row['name']), 80)}: {mrkdwn(str(row['reason']), 110)}"
+        lines.append(f"{mark} {told} `{str(row['id'])[:SHORT]}`")
+    if number > LISTED:
+        lines.append(f"and {number - LISTED} more")
+    return "\n".join(lines)
+
+
 def _done(action: Action) -> str:
     end = ends_at(action)
     until = "" if end is None else f" Until {_date(end)}, or until it is resolved."
@@ -110,7 +155,13 @@ def _done(action: Action) -> str:
     return f"*Action*\n{mrkdwn(limit_text(action), MAX_FIELD)}{until}{shadow}"
 
 
+def _id_of(action: Action, money: Account) -> ContextBlock:
+    return ContextBlock(elements=[MarkdownTextObject(text=_small_print(action, money))])
+
+
 def _small_print(action: Action, money: Account) -> str:
+    if alerts_of(action):
+        return f"message {action.id} · acknowledge one with `spendbrake ack ID`"
     parts = [f"policy {action.policy}, rung {action.rung}"]
     parts += [f"tier {action.tier} of {action.period}"] if action.tier is not None else []
     parts += [f"node {money.node}", f"action {action.id}"]

@@ -1,13 +1,22 @@
 """The mail of an action: subject, text and headers. It sends nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime
+from typing import Any
 
 from spendbrake.actions.delivery.alert import alert_key, is_over
-from spendbrake.actions.effects.messages.account import Account, account_of, ends_at, limit_text, time_text, title_of
+from spendbrake.actions.effects.messages.account import (
+    Account,
+    account_of,
+    alerts_of,
+    ends_at,
+    limit_text,
+    time_text,
+    title_of,
+)
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.money import NanoUsd, usd_text
 
@@ -33,6 +42,11 @@ def mail_of(action: Action, sender: str, to: Sequence[str], now: float) -> Email
 
 def text_of(action: Action) -> str:
     """Return the text: what happened, the money, who carries it, what was done."""
+    several = alerts_of(action)
+    if several:
+        lines = [f"{_mark(row)} {row['name']}: {row['reason']}\n    {row['id']}" for row in several]
+        parts = [action.reason, "\n".join(lines), "Take one on: spendbrake ack ID", f"-- \n{action.id}"]
+        return "\n\n".join(parts) + "\n"
     money = account_of(action)
     figures = [f"{name + ':':24}{value}" for name, value in _figures(money) if value]
     parts = [action.reason, "\n".join(figures)]
@@ -44,6 +58,10 @@ def text_of(action: Action) -> str:
     tier = f", tier {action.tier} of {action.period}" if action.tier else ""
     parts.append(f"-- \npolicy {action.policy}, rung {action.rung}{tier}, node {money.node}, action {action.id}")
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _mark(row: Mapping[str, Any]) -> str:
+    return "over:" if row["over"] else f"{row['severity']}:"
 
 
 def _figures(money: Account) -> list[tuple[str, str]]:

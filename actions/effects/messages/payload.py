@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from spendbrake.actions.delivery.alert import LIFT, RESOLVED, alert_key
-from spendbrake.actions.effects.messages.account import account_of, ends_at, time_text, usd_number
+from spendbrake.actions.effects.messages.account import account_of, alerts_of, ends_at, time_text, usd_number
 from spendbrake.schemas.action import Action
 
 MAX_BYTES = 20_000
 """Largest body, by the advice of Standard Webhooks."""
 MAX_REASON = 2_000
 MAX_CONTRIBUTORS = 10
+MAX_ALERTS = 10
 TYPES = {"throttle": "rate_limit"}
 """Words for verdicts on this wire, where they differ from ours."""
 EVENTS = {LIFT: "spend.lifted", RESOLVED: "spend.resolved"}
@@ -26,8 +27,9 @@ def body_of(action: Action) -> bytes:
     told = {"truncated": ["reason"]} if len(action.reason) > MAX_REASON else {}
     body = _encode(action, {**data, **told})
     if len(body) > MAX_BYTES:
-        reason = data["reason"][:200]
-        body = _encode(action, {**data, "contributors": [], "reason": reason, "truncated": ["contributors", "reason"]})
+        less = {"contributors": [], "reason": data["reason"][:200]}
+        less |= {"alerts": data["alerts"][:MAX_ALERTS]} if "alerts" in data else {}
+        body = _encode(action, {**data, **less, "truncated": sorted(less)})
     if len(body) > MAX_BYTES:
         core = {**core_of(action), "notify": [], "id": action.id, "alert": data["alert"]}
         cut = sorted({"allocation_id", "notify", *data} - (core.keys() - {"allocation_id", "notify"}))
@@ -58,7 +60,7 @@ def core_of(action: Action) -> dict[str, Any]:
 
 def data_of(action: Action) -> dict[str, Any]:
     """Return the core and all that we add to it."""
-    money = account_of(action)
+    money, several = account_of(action), alerts_of(action)
     end = ends_at(action)
     return {
         **core_of(action),
@@ -90,6 +92,7 @@ def data_of(action: Action) -> dict[str, Any]:
         ],
         "expires_at": None if end is None else time_text(end),
         "reset_at": None if action.reset_at is None else time_text(action.reset_at),
+        **({"alerts": list(several)} if several else {}),
     }
 
 

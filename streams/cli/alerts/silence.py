@@ -13,6 +13,8 @@ from spendbrake.streams.cli.base import broker_of, console, fail, place_of, run,
 
 app = typer.Typer(help="Alerts that nobody is told of for a while.", no_args_is_help=True)
 UNITS_S = {"m": 60, "h": 3_600, "d": 86_400}
+LEAST = 8
+"""Digits of an id that are enough where they name one alert."""
 MOST_S = 62 * 86_400.0
 
 
@@ -40,7 +42,7 @@ def end(silence: Annotated[str, typer.Argument(help="Id, as `silence list` shows
 
 
 def ack(
-    action_id: Annotated[str, typer.Argument(help="Id of any notification of the alert, as its message shows it.")],
+    action_id: Annotated[str, typer.Argument(help="Id of a notification of the alert, or its first 8 digits or more.")],
     by: Annotated[str | None, typer.Option(help="Who takes it on; you when absent.")] = None,
 ) -> None:
     """Take an alert on: it is not told again, and not escalated."""
@@ -96,8 +98,11 @@ async def _ack(action_id: str, by: str, now: float) -> None:
     config = settings()
     async with broker_of(config) as broker:
         topic = place_of(config).topic(ACTIONS.name)
-        found = [action async for action in messages(broker, topic, Action) if action.id == action_id]
-    if not found or not found[0].destination:
+        every = [action async for action in messages(broker, topic, Action) if action.destination]
+    found = [action for action in every if action.id == action_id or _begins(action.id, action_id)]
+    if len({trouble_key(action) for action in found}) > 1:
+        fail(f"{action_id!r} begins the ids of {len(found)} notifications: give more of it")
+    if not found:
         fail(f"no notification {action_id!r} in {topic}: unknown, or older than the log")
     message = Acknowledgement(trouble=trouble_key(found[0]), action=action_id, at=now, by=by)
     await _publish(message, "alert.acknowledge", by, {"action": action_id, "node": found[0].node})
@@ -118,6 +123,10 @@ async def _versions() -> Any:
     config = settings()
     async with broker_of(config) as broker:
         return await read_versions(broker, place_of(config))
+
+
+def _begins(name: str, part: str) -> bool:
+    return len(part) >= LEAST and name.startswith(part)
 
 
 def _seconds(text: str) -> float:

@@ -1,8 +1,9 @@
 """Slack against a double of its API that keeps messages, metadata and scopes."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,10 +11,13 @@ from hypothesis import strategies as st
 
 from servers.receivers import SlackServer
 from spendbrake.actions.delivery.alert import trouble_key
+from spendbrake.actions.delivery.grouping import Held
+from spendbrake.actions.delivery.message import message_of
 from spendbrake.actions.effects.base import GiveUp, Retry
 from spendbrake.actions.effects.messages.blocks import blocks_of, mrkdwn
 from spendbrake.actions.effects.slack import Slack, Workspace
-from unit.effects.cases import TOP, alert, incident, lift
+from spendbrake.schemas.action import Action
+from unit.effects.cases import TOP, alert, incident, lift, story
 
 
 @pytest.fixture
@@ -156,3 +160,73 @@ async def test_a_token_appears_in_no_error(server: SlackServer) -> None:
     with pytest.raises(GiveUp) as failed:
         await slack(server, token="xoxb-secret").carry_out(alert("slack"))
     assert "xoxb-secret" not in repr(failed.value)
+
+
+def later(action: Action, told: Mapping[str, Any], **changes: Any) -> Action:
+    return replace(action, **{"params": {**action.params, "earlier": dict(told)}, **changes})
+
+
+async def test_an_alert_is_one_thread_and_its_message_says_how_things_stand(server: SlackServer) -> None:
+    first, last = story("slack")
+    effect = slack(server)
+    told = await effect.carry_out(first)
+    worse = later(first, told, id="2" * 32, rung="stop", verdict="block", reason="and worse")
+    assert await effect.carry_out(worse) == told, "the thread stays the first message's"
+    message, reply = server.messages
+    assert (reply.thread, reply.broadcast) == (message.ts, True)
+    assert message.text == "Critical: Payments: and worse"
+    assert message.metadata["event_payload"] == {"action_id": first.id}
+    await effect.carry_out(later(last, told))
+    assert (server.messages[2].thread, server.messages[2].broadcast) == (message.ts, False)
+    assert message.blocks[0]["text"]["text"] == "Lifted: Payments"
+    assert "actions" not in [block["type"] for block in message.blocks], "there is nothing left to acknowledge"
+    assert server.calls["chat.update"] == 2
+
+
+async def test_a_reply_is_found_in_its_thread_where_the_channel_does_not_show_it(server: SlackServer) -> None:
+    first, last = story("slack")
+    effect = slack(server)
+    told = await effect.carry_out(first)
+    end = later(last, told, time=1_000.0)
+    assert await effect.find(end) is False
+    await effect.carry_out(end)
+    for number in range(3):
+        await effect.carry_out(later(last, told, id=f"other-{number}"))
+    assert await effect.find(end) is True
+    assert await effect.find(replace(end, params={**end.params, "earlier": {}})) is False
+
+
+async def test_a_message_that_was_deleted_keeps_no_news_back(server: SlackServer) -> None:
+    first, last = story("slack")
+    effect = slack(server)
+    told = await effect.carry_out(first)
+    server.messages.clear()
+    await effect.carry_out(later(last, told))
+    (message,) = server.messages
+    assert (message.thread, message.text) == ("", "Lifted: Payments: topped up")
+
+
+async def test_a_change_without_an_answer_posts_nothing_yet(server: SlackServer) -> None:
+    first, last = story("slack")
+    effect = slack(server)
+    told = await effect.carry_out(first)
+    server.faults = ["500"]
+    with pytest.raises(Retry):
+        await effect.carry_out(later(last, told))
+    assert len(server.messages) == 1
+    await effect.carry_out(later(last, told))
+    assert len(server.messages) == 2
+
+
+async def test_a_message_about_several_lists_them_and_is_not_changed_by_the_news_of_one(server: SlackServer) -> None:
+    first, last = story("slack")
+    others = [Held(action=replace(first, id=f"{n:032x}", node=f"team-{n}"), heard_at=0.0) for n in range(20)]
+    message = message_of([*others, Held(action=last, heard_at=0.0)], 5_000.0)
+    effect = slack(server)
+    told = await effect.carry_out(message)
+    text = json.dumps(server.messages[0].blocks, ensure_ascii=False)
+    assert "21 alerts, 20 firing, 1 over." in text
+    assert "and 9 more" in text
+    await effect.carry_out(later(last, told))
+    assert server.calls["chat.update"] == 0
+    assert server.messages[1].thread == server.messages[0].ts
