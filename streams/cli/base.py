@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 console = Console()
 errors = Console(stderr=True)
+LENGTHS_S = {"m": 60, "h": 3_600, "d": 86_400}
 SIMULATION = "sim-"
 """Prefixes that begin so name topics with a trace's own clock."""
 
@@ -83,6 +84,17 @@ def _innermost(error: Exception) -> Exception:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def length_s(text: str) -> float | None:
+    """Return a length of time as people write it, in seconds; None where it is none.
+
+    Examples:
+        >>> length_s("90m"), length_s("2h"), length_s("3d"), length_s("soon"), length_s("0h")
+        (5400.0, 7200.0, 259200.0, None, None)
+    """
+    unit, number = LENGTHS_S.get(text[-1:]), text[:-1]
+    return float(int(number) * unit) if unit and number.isdecimal() and int(number) else None
 
 
 def place_of(config: Settings) -> "Place":

@@ -9,10 +9,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from spendbrake.streams.cli.base import broker_of, console, fail, place_of, run, settings, user
+from spendbrake.streams.cli.base import broker_of, console, fail, length_s, place_of, run, settings, user
 
 app = typer.Typer(help="Alerts that nobody is told of for a while.", no_args_is_help=True)
-UNITS_S = {"m": 60, "h": 3_600, "d": 86_400}
 LEAST = 8
 """Digits of an id that are enough where they name one alert."""
 MOST_S = 62 * 86_400.0
@@ -130,10 +129,10 @@ def _begins(name: str, part: str) -> bool:
 
 
 def _seconds(text: str) -> float:
-    size = UNITS_S.get(text[-1:], 0)
-    if not size or not text[:-1].isdecimal() or not 0 < int(text[:-1]) * size <= MOST_S:
+    length = length_s(text)
+    if length is None or length > MOST_S:
         fail(f"--for {text!r}: give a number of minutes, hours or days, as 90m, 2h, 3d; 62 days at most", 2)
-    return float(int(text[:-1]) * size)
+    return length
 
 
 def _when(at: float) -> str:

@@ -1,21 +1,20 @@
 """`spendbrake budget`: ask for more money or an exception from a policy; approve, deny, withdraw."""
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from spendbrake.streams.cli.base import broker_of, console, fail, place_of, run, settings, user
+from spendbrake.streams.cli.base import broker_of, console, fail, length_s, place_of, run, settings, user
 
 app = typer.Typer(help="Top-ups and exceptions: requested by one, approved by two.", no_args_is_help=True)
 
 By = Annotated[str, typer.Option(help="Who says so: it stands in the audit.")]
 DeciderRole = Annotated[str, typer.Option(help="In which role: finance or engineering.")]
 RequestId = Annotated[str, typer.Argument(help="Id of the request, as `budget requests` shows it.")]
-UNITS_S = {"m": 60, "h": 3_600, "d": 86_400}
 
 
 @app.command()
@@ -118,10 +117,10 @@ def _nano(usd: str | None) -> int:
 
 def _until(text: str, now: float) -> float:
     """Return an end, given as a life or as a moment, as epoch seconds."""
-    unit = UNITS_S.get(text[-1:])
+    length = length_s(text)
+    if length is not None:
+        return now + length
     try:
-        if unit is not None:
-            return now + timedelta(seconds=float(text[:-1]) * unit).total_seconds()
         moment = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         fail(f"--until {text!r}: neither a life such as 24h nor a moment such as 2026-12-01T00:00", 2)
