@@ -66,6 +66,14 @@ def test_a_token_is_printed_once_listed_without_its_secret_and_revoked(cli) -> N
     assert "roles: one or more of" in cli("token", "create", "x", "--role", "king", code=1)
 
 
+def test_the_doctor_tells_who_may_ask_the_api(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "warn access: no API token" in cli("doctor", code=1)
+    monkeypatch.setenv("SPENDBRAKE_METRICS__HOST", "0.0.0.0")
+    assert "bad  access: no API token: what listens on 0.0.0.0 does not start" in cli("doctor", code=1)
+    cli("token", "create", "me", "--role", "admin")
+    assert "ok   access: 1 API tokens hold" in cli("doctor", code=1)
+
+
 async def test_every_change_stands_in_the_audit_before_and_after(tmp_path: Path) -> None:
     broker = EmbeddedBroker(tmp_path / "log", lambda: NOW)
     await broker.create_topics(PLACE.plans())

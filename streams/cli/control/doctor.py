@@ -43,14 +43,14 @@ async def _checks() -> AsyncIterator[Check]:
         if problems:
             return
         yield "ok", "topics", f"{len(place.plans())} as they must be, {place.partitions} partitions"
-        async for check in _versions(broker, place):
+        async for check in _versions(broker, place, config):
             yield check
         async for check in _horizon(config, place, broker):
             yield check
     yield _redis(config)
 
 
-async def _versions(broker: Any, place: Any) -> AsyncIterator[Check]:
+async def _versions(broker: Any, place: Any, config: Any) -> AsyncIterator[Check]:
     from spendbrake.schemas.policy import PolicyFile
     from spendbrake.streams.settings import named_secret
     from spendbrake.streams.workers.deployment import Refused, admitted, read_versions
@@ -61,6 +61,7 @@ async def _versions(broker: Any, place: Any) -> AsyncIterator[Check]:
         yield "ok", "registrations", "topics are the ones that were registered"
     except Refused as error:
         yield "bad", "registrations", str(error)
+    yield _access(versions, config)
     if not versions.policies:
         yield "bad", "policy", "none in force: spendbrake policy apply FILE"
         return
@@ -72,6 +73,23 @@ async def _versions(broker: Any, place: Any) -> AsyncIterator[Check]:
             if named_secret(variable) is not None:
                 continue
             yield "warn", "destinations", f"{name}: {variable} is not set in this environment"
+
+
+def _access(versions: Any, config: Any) -> Check:
+    """Tell who could ask the API for what."""
+    from spendbrake.streams.api.access.gate import LOOPBACK
+
+    held = sum(token.revoked_at is None for token in versions.tokens.values())
+    if versions.tokens or config.admin_token is not None:
+        return (
+            "ok",
+            "access",
+            f"{held} API tokens hold" + (", and the admin's of the settings" * bool(config.admin_token)),
+        )
+    hosts = {config.http.host, config.authz.host, config.metrics.host} - set(LOOPBACK)
+    if hosts:
+        return "bad", "access", f"no API token: what listens on {', '.join(sorted(hosts))} does not start"
+    return "warn", "access", "no API token: everybody on this machine may ask the API for everything"
 
 
 def _variables(destination: Any) -> set[str]:
