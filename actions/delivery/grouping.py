@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from spendbrake.actions.delivery.alert import is_over, labels_of
-from spendbrake.actions.delivery.message import message_of, reminder_of
+from spendbrake.actions.delivery.message import message_of, reminder_of, taken_of
 from spendbrake.actions.delivery.mutes import Muted
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.parts.delivery import Grouping
@@ -35,6 +35,7 @@ class Held:
         earlier: What the receiver answered to the first news: a thread, labels.
         telling: Id of the message about several alerts that was begun and is not known to have ended.
         recheck_at: A muted one is not looked at before.
+        taken: Whether the receiver was told that somebody has taken the alert on.
     """
 
     action: Action
@@ -47,6 +48,7 @@ class Held:
     earlier: Mapping[str, Any] = field(default_factory=dict)
     telling: str = ""
     recheck_at: float = 0.0
+    taken: bool = False
 
     @property
     def waits(self) -> bool:
@@ -88,12 +90,14 @@ class Flush:
         about: Keys of the alerts it tells of.
         dropped: Keys of alerts that nobody was told of and that are over, with the reason.
         later: Alerts that go on waiting, muted.
+        taken: Key of the alert that the message says somebody has taken on; it tells no news of it.
     """
 
     message: Action | None
     about: tuple[str, ...]
     dropped: Mapping[str, str]
     later: Mapping[str, Held]
+    taken: str = ""
 
 
 def offset_of(origin: str) -> int:
@@ -122,18 +126,26 @@ class Group:
         members: By alert key.
         grouping: None for an alert on its own.
         acknowledged: Whether somebody has taken an alert on, by its key.
+        tells_taken: Whether the receiver wants to know of that.
     """
 
     def __init__(
-        self, members: Mapping[str, Held], grouping: Grouping | None, acknowledged: Callable[[str], bool]
+        self,
+        members: Mapping[str, Held],
+        grouping: Grouping | None,
+        acknowledged: Callable[[str], bool],
+        *,
+        tells_taken: bool = False,
     ) -> None:
-        self._members, self._acknowledged = members, acknowledged
+        self._members, self._acknowledged, self._tells_taken = members, acknowledged, tells_taken
         self._rule, self._repeats = grouping or AT_ONCE, grouping is not None
         told = [held.told_at for held in members.values() if held.times]
         self._last = max(told, default=-math.inf)
 
     def due_at(self) -> float:
         """Return when there is something to do next; infinity while it waits for news."""
+        if self._taken():
+            return -math.inf
         waiting = [held for held in self._members.values() if held.waits]
         times = [held.ready_at for held in waiting]
         if waiting and self._last == -math.inf:
@@ -149,6 +161,8 @@ class Group:
         if begun:
             about = {key: held for key, held in self._members.items() if held.telling == begun[0]}
             return Flush(message_of(list(about.values()), now, begun[0]), tuple(about), {}, {})
+        for key, held in self._taken().items():
+            return Flush(taken_of(held.action, now), (), {}, {}, key)
         tell: dict[str, Held] = {}
         dropped: dict[str, str] = {}
         later: dict[str, Held] = {}
@@ -182,6 +196,16 @@ class Group:
             later[key] = replace(held, recheck_at=mute.until or now + RECHECK_S)
         else:
             tell[key] = held
+
+    def _taken(self) -> dict[str, Held]:
+        """Return the alerts that somebody has taken on, unknown to the receiver, which has heard of them."""
+        if not self._tells_taken:
+            return {}
+        return {
+            key: held
+            for key, held in self._members.items()
+            if held.times and not held.taken and not is_over(held.action) and self._acknowledged(key)
+        }
 
     def _firing(self) -> dict[str, Held]:
         """Return the alerts that are told again and again."""

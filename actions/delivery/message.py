@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from spendbrake.actions.delivery.alert import alert_key, is_over
+from spendbrake.actions.delivery.alert import alert_key, is_over, trouble_key
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.finding import SEVERITIES
 from spendbrake.schemas.parts.delivery import Escalation
@@ -67,6 +67,16 @@ def reminder_of(alerts: Sequence[Told], now: float) -> Action:
     again = _id("repeat", *(f"{each.action.id} {each.times}" for each in alerts))
     message = message_of(alerts, now)
     return replace(message, id=again, reason=f"Still on, and nobody has acknowledged it: {message.reason}")
+
+
+def taken_of(action: Action, now: float) -> Action:
+    """Return the action that tells a receiver that somebody has taken an alert on."""
+    return replace(
+        action,
+        id=_id("taken", action.destination, trouble_key(action)),
+        params={**action.params, "acknowledged": True},
+        expires_at=now + LIFE_S,
+    )
 
 
 def escalated(action: Action, rule: Escalation, effect: str) -> Action:

@@ -53,6 +53,7 @@ class PagerDuty(Effect):
 
     name = "pagerduty"
     takes_ids = True
+    tells_taken = True
 
     def __init__(
         self,

@@ -65,14 +65,22 @@ class Alerts:
     Args:
         in_force: What delivery goes by at a moment, epoch seconds UTC.
         firing: Of the whole process.
+        tells_taken: Whether receivers want to know who has taken an alert on.
     """
 
-    def __init__(self, ledger: PartitionLedger, in_force: Callable[[float], InForce], firing: Firing) -> None:
-        self._ledger, self._in_force, self._firing = ledger, in_force, firing
+    def __init__(
+        self,
+        ledger: PartitionLedger,
+        in_force: Callable[[float], InForce],
+        firing: Firing,
+        *,
+        tells_taken: bool = False,
+    ) -> None:
+        self._ledger, self._in_force, self._firing, self._tells_taken = ledger, in_force, firing, tells_taken
         self._held = ledger.held()
         self._due: dict[str, float] = {}
         self._groups: dict[str, set[str]] = {}
-        self._rules: Mapping[str, Destination] | None = None
+        self._rules: InForce | None = None
         for key, held in self._held.items():
             firing.note(key, held.action)
 
@@ -184,18 +192,25 @@ class Alerts:
         held = next(iter(members.values()), None)
         grouping = None if held is None else self._grouping(held.action.destination, now)
         acknowledged = self._in_force(now).acknowledged
-        return Group(members, grouping, lambda key: acknowledged(trouble_key(members[key].action)))
+        return Group(
+            members,
+            grouping,
+            lambda key: acknowledged(trouble_key(members[key].action)),
+            tells_taken=self._tells_taken,
+        )
 
     def _grouping(self, destination: str, now: float) -> Grouping | None:
         return getattr(self._in_force(now).destinations.get(destination), "grouping", None)
 
     def _regroup(self, now: float) -> None:
-        """Group anew when the destinations have changed."""
-        rules = self._in_force(now).destinations
+        """Group anew when destinations have changed, or what people say of alerts."""
+        rules = self._in_force(now)
         if rules is self._rules:
             return
         self._rules = rules
         self._groups, self._due = {}, {}
+        # What was muted may be no longer: a silence was ended before its time.
+        self._held = {key: replace(held, recheck_at=0.0) for key, held in self._held.items()}
         for key, held in self._held.items():
             self._groups.setdefault(self.group(held.action, now), set()).add(key)
         for group in self._groups:

@@ -53,6 +53,7 @@ class Destinations(Effect):
     ) -> None:
         self.name = kind
         self.takes_ids = bool(effect_class(kind).takes_ids)
+        self.tells_taken = bool(getattr(effect_class(kind), "tells_taken", False))
         self._in_force, self._tools, self._metrics = in_force, tools, metrics
         self._clock, self._timer = clock, timer
         self._now = float("-inf")

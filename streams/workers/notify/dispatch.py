@@ -1,6 +1,7 @@
 """What becomes of news: told now, later, together with others, or not at all. It brings nothing itself."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from spendbrake.actions.delivery.alert import alert_key, is_over
 from spendbrake.actions.delivery.grouping import Held, offset_of
@@ -64,6 +65,10 @@ class Dispatch:
             await self._end(members[key].action, "muted", why)
         await self.alerts.drop(flush.dropped, now)
         if flush.message is None:
+            return
+        if flush.taken:
+            await self._bring(flush.message, members[flush.taken].origin)
+            await self.alerts.keep({flush.taken: replace(members[flush.taken], taken=True)}, self._now())
             return
         about = {key: members[key] for key in flush.about}
         if len(about) > 1:

@@ -182,7 +182,9 @@ class Notify:
         if opened is None:
             ledger = self._ledgers.open(chunk.partition, chunk.generation, self._log)
             lane = Lane(chunk.generation, ledger, self._pulse)
-            dispatch = Dispatch(self._means, lane, Alerts(ledger, self._in_force, self._firing))
+            tells = bool(getattr(self._means.effect, "tells_taken", False))
+            alerts = Alerts(ledger, self._in_force, self._firing, tells_taken=tells)
+            dispatch = Dispatch(self._means, lane, alerts)
             opened = self._lanes[chunk.partition] = lane, dispatch
         return opened
 

@@ -71,6 +71,18 @@ async def test_a_silenced_alert_is_told_when_the_silence_ends() -> None:
     assert receiver.received == ["a-1"]
 
 
+async def test_a_silence_that_is_ended_before_its_time_holds_nothing_back() -> None:
+    receiver = Receiver()
+    worker = Worker(receiver, InForce(PLAIN, silences=(silence(50_000.0),)))
+    await worker.take(alarm(1, "a"))
+    await worker.at(400.0)
+    worker.rules = InForce(PLAIN, silences=(silence(450.0),))
+    await worker.at(440.0)
+    assert receiver.received == []
+    await worker.at(460.0)
+    assert receiver.received == ["a-1"]
+
+
 async def test_what_waits_outlives_the_process_and_its_partition() -> None:
     changelog, receiver = MemoryChangelog(), Receiver()
     first = Worker(receiver, InForce(PLAIN, silences=(silence(500.0),)), changelog)
@@ -152,6 +164,20 @@ async def test_what_nobody_acknowledges_in_time_is_told_to_somebody_else_and_so_
     await worker.take(alarm(4, "a", over=True, **slack), alarm(5, "b", over=True, **slack))
     assert len(receiver.received) == 2
     assert "a-1" not in worker.ends(), "the action itself is another class's"
+
+
+async def test_a_receiver_that_wants_to_know_is_told_once_who_has_taken_an_alert_on() -> None:
+    receiver, known = Receiver(takes_ids=True), set()
+    receiver.tells_taken = True
+    worker = Worker(receiver, InForce(PLAIN, acknowledged=known.__contains__))
+    await worker.take(alarm(1, "a"), alarm(2, "b"))
+    known.add(trouble_key(alarm(1, "a")))
+    worker.rules = InForce(PLAIN, acknowledged=known.__contains__)
+    for now in (200.0, 300.0):
+        await worker.at(now)
+        assert len(receiver.received) == 3
+    await worker.take(alarm(3, "a", over=True))
+    assert receiver.received[3:] == ["a-3"]
 
 
 async def test_an_alert_that_changes_while_it_is_tried_is_told_as_it_is_after() -> None:
