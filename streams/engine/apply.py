@@ -57,6 +57,13 @@ class Rows:
         return both.take(np.argsort(both.place, kind="stable"))
 
 
+def joined(parts: list[Rows]) -> Rows:
+    """Return the rows of all parts, which follow each other."""
+    if len(parts) == 1:
+        return parts[0]
+    return Rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS))
+
+
 COLUMNS = tuple(f.name for f in fields(Rows))
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from spendbrake.schemas.decision import Stamp
 from spendbrake.schemas.topics import USAGE
 from spendbrake.schemas.wire.avro import bundled_schemas
+from spendbrake.streams.engine.apply import joined
 from spendbrake.streams.engine.emit import Emitter
 from spendbrake.streams.engine.intake.counting import Counting
 from spendbrake.streams.engine.intake.sorter import Intake, Sorter, places
@@ -81,7 +82,7 @@ class Engine:
             Tiering(state, self.book.at(at)).prime(at)
         intake = self.sorter.sort(batch, schemas)
         self._refuse(state, intake, offsets, now, emit)
-        for begin, end in self._pieces(offsets, now, intake):
+        for begin, end in self._pieces(now, intake):
             self._piece(state, intake, offsets, now, begin, end, emit, schemas)
             state.applied, state.now = int(offsets[end - 1]), float(now[end - 1])
             if due(state, state.now):
@@ -96,13 +97,13 @@ class Engine:
         stamp = Stamp(epoch=state.epoch, offset=state.applied)
         return rollups(state, self.book.at(state.now), state.now, stamp, self.settings.secrets[0])
 
-    def _pieces(self, offsets: I64, now: F64, intake: Intake) -> list[tuple[int, int]]:
-        """Cut a batch where the rules change, at commands, where a block of fingerprints begins, and on the grid.
+    def _pieces(self, now: F64, intake: Intake) -> list[tuple[int, int]]:
+        """Cut a batch where the rules change, at commands, and on the grid.
 
         So no ring is passed over within a piece, and no hour, day or period ends there.
         """
-        grid, block = np.floor(now / SEGMENT_S), offsets // BLOCK
-        cuts = set((np.flatnonzero((np.diff(grid) > 0) | (np.diff(block) > 0)) + 1).tolist())
+        grid = np.floor(now / SEGMENT_S)
+        cuts = set((np.flatnonzero(np.diff(grid) > 0) + 1).tolist())
         cuts |= {order.place for order in intake.orders if order.place}
         change = self.book.next_change(float(now[0]))
         while change <= now[-1]:
@@ -134,13 +135,8 @@ class Engine:
         rules = self.book.at(float(now[begin]))
         routes = self._routes_for(state, rules)
         routes.schemas = {**bundled_schemas(), **schemas} if schemas else None
-        part, corrections = intake.events, intake.corrections
-        if begin > 0 or end < len(now):
-            part = part.take((part.place >= begin) & (part.place < end))
-            corrections = [one for one in corrections if begin <= one.place < end]
-        state.fingerprints.begin(int(offsets[begin]), int(offsets[end - 1]), float(now[begin]))
-        rows = Counting(state, rules, routes, emit, offsets, now).rows(part, corrections)
-        state.fingerprints.close(int(offsets[end - 1]))
+        counting = Counting(state, rules, routes, emit, offsets, now)
+        rows = joined([counting.block(intake, first, last) for first, last in _blocks(offsets, begin, end)])
         order = next((order for order in intake.orders if order.place == begin), None)
         Segment(state, rules, routes, emit, offsets[begin:end], now[begin:end], begin).run(rows, order)
 
@@ -150,3 +146,11 @@ class Engine:
         if routes is None or stale or routes.owners_known != self.book.owners.count or len(routes.routes) > ROUTES_KEPT:
             routes = self._routes[state.number] = Routes(state, rules, self.book, self.settings.partitions)
         return routes
+
+
+def _blocks(offsets: I64, begin: int, end: int) -> list[tuple[int, int]]:
+    """Cut the records `[begin, end)` where a block of fingerprints begins: the ring moves on by whole blocks."""
+    if offsets[begin] // BLOCK == offsets[end - 1] // BLOCK:
+        return [(begin, end)]
+    cuts = np.flatnonzero(np.diff(offsets[begin:end] // BLOCK)) + begin + 1
+    return list(pairwise([begin, *cuts.tolist(), end]))

@@ -7,7 +7,7 @@ from spendbrake.streams.engine.apply import Rows
 from spendbrake.streams.engine.emit import Emitter
 from spendbrake.streams.engine.intake.columns import NO_COST, Part, concat, fingerprint_of, from_events
 from spendbrake.streams.engine.intake.corrections import Corrections, unplaced_mark
-from spendbrake.streams.engine.intake.sorter import Correction
+from spendbrake.streams.engine.intake.sorter import Correction, Intake
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.rules.routes import Routes
 from spendbrake.streams.engine.state.partition import PartitionState
@@ -35,8 +35,19 @@ class Counting:
         self.offsets, self.now = offsets, now
         self.corrections = Corrections(state, routes, emit, offsets, now)
 
-    def rows(self, part: Part, corrections: list[Correction]) -> Rows:
-        """Return what counts of one piece: events and corrections between two offsets of one block."""
+    def block(self, intake: Intake, begin: int, end: int) -> Rows:
+        """Return what counts of the records `[begin, end)` of the batch, which lie in one block of fingerprints."""
+        part, corrections = intake.events, intake.corrections
+        if begin > 0 or end < len(self.offsets):
+            part = part.take((part.place >= begin) & (part.place < end))
+            corrections = [one for one in corrections if begin <= one.place < end]
+        first, last, seen = int(self.offsets[begin]), int(self.offsets[end - 1]), self.state.fingerprints
+        seen.begin(first, last, float(self.now[begin]))
+        rows = self._rows(part, corrections)
+        seen.close(last)
+        return rows
+
+    def _rows(self, part: Part, corrections: list[Correction]) -> Rows:
         if not corrections:
             return self._plain(part)
         self._meet(part, corrections)
