@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyruhvro
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from xxhash import xxh3_64_intdigest
 
 from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS, UsageEvent
@@ -47,8 +47,8 @@ class Part:
         cost: As billed by the producer, nano-USD; NO_COST lets the price book decide.
         session: xxh3 of the session id; 0 = none.
         units: True where something other than tokens is billed.
-        owners: Distinct (key, team, project, environment, provider, model) as texts joined by SEP, behind them the
-            resolved team of a forwarded event or nothing.
+        owners: (key, team, project, environment, provider, model) as texts joined by SEP, behind them the resolved
+            team of a forwarded event or nothing.
     """
 
     place: I64
@@ -143,9 +143,9 @@ def from_bodies(places: list[int], values: list[bytes]) -> tuple[Part, list[int]
         return Part.empty(), suspects
     table = tables[0] if len(tables) == 1 else pa.concat_batches(tables)
     owner = _owner_column(table)
-    doubtful = _doubtful(table, owner)
     place = np.array(good, np.int64)
-    if doubtful.any():
+    if not is_plain(table, owner):
+        doubtful = _doubtful(table, owner)
         suspects += place[doubtful].tolist()
         keep = pa.array(~doubtful)
         table, owner, place = table.filter(keep), owner.filter(keep), place[~doubtful]
@@ -171,6 +171,38 @@ def _owner_column(table: pa.RecordBatch) -> pa.StringArray:
     parts = [table.column(name) for name in ("api_key_id", "team", "project", "environment", "provider", "model")]
     nothing = pa.scalar("")
     return pc.binary_join_element_wise(*parts, nothing, SEP, null_handling="replace", null_replacement="")
+
+
+def is_plain(table: pa.RecordBatch, owner: pa.StringArray) -> bool:
+    """Tell at a glance that no row of a batch is doubtful. It may say no where there is none."""
+    tokens = [table.column(name).to_numpy() for name in TOKENS]
+    any_bit = tokens[0] | tokens[1] | tokens[2] | tokens[3]
+    if any_bit.min() < 0 or any_bit.max() >= MAX_TOKENS // 2 or (tokens[1] + tokens[2] > tokens[0]).any():
+        return False
+    at = _micros(table)
+    if at.min() < 0 or at.max() >= MAX_TIME * 1_000_000:
+        return False
+    rare = [table.column(name) for name in ("cost_nano_usd", "latency_ms", "units", "kind", "replaces")]
+    if any(column.null_count < len(column) for column in rare):
+        return False
+    names = [_lengths(table.column(name)) for name in NAMES]
+    optional = [column for column in map(table.column, OPTIONAL) if column.null_count < len(column)]
+    if any(not lengths.all() for lengths in names):
+        return False
+    if any(lengths.max() > MAX_NAME for lengths in (*names, *map(_lengths, optional))):
+        return False
+    text = np.frombuffer(owner.buffers()[2], np.uint8, int(_lengths(owner).sum()), int(_offsets(owner)[0]))
+    return int(np.count_nonzero(text == ord(SEP))) == OWNER_PARTS * len(owner)
+
+
+def _offsets(column: pa.StringArray) -> NDArray[np.int32]:
+    return np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1]
+
+
+def _lengths(column: pa.StringArray) -> NDArray[np.int32]:
+    """Return the length of each text in bytes; of one that is null it means nothing."""
+    offsets = _offsets(column)
+    return offsets[1:] - offsets[:-1]
 
 
 def _doubtful(table: pa.RecordBatch, owner: pa.StringArray) -> Mask:
@@ -202,37 +234,49 @@ def _doubtful(table: pa.RecordBatch, owner: pa.StringArray) -> Mask:
 
 
 def _columns(place: I64, table: pa.RecordBatch, owner: pa.StringArray) -> Part:
-    coded = owner.dictionary_encode()
-    source = pc.fill_null(table.column("source"), "default")
-    identity = pc.binary_join_element_wise(source, table.column("request_id"), "\0").cast(pa.binary()).to_pylist()
-    hashed = np.fromiter(map(xxh3_64_intdigest, identity), np.uint64, len(identity))
-    cost = pc.fill_null(table.column("cost_nano_usd"), NO_COST)
+    source = table.column("source")
+    source = "default" if source.null_count == len(source) else pc.fill_null(source, "default")
+    identity = pc.binary_join_element_wise(source, table.column("request_id"), "\0")
+    failed = pc.not_equal(table.column("error_code"), "")
     return Part(
         place=place,
         at=_micros(table) / 1_000_000,
-        fingerprint=np.maximum(hashed, np.uint64(1)),
-        owner=_numbers(coded.indices).astype(np.int64),
+        fingerprint=np.maximum(_hashes(identity), np.uint64(1)),
+        owner=np.arange(len(place)),  # a text may come twice: to find that out costs more than it saves
         **{name: table.column(name).to_numpy() for name in TOKENS},
-        cost=_numbers(cost).astype(np.int64),
-        error=pc.fill_null(pc.not_equal(table.column("error_code"), ""), False).to_numpy(zero_copy_only=False),
+        cost=_filled(table.column("cost_nano_usd"), NO_COST, np.int64),
+        error=_filled(failed, False, np.bool_),
         session=_sessions(table),
-        units=_numbers(pc.fill_null(table.column("units"), 0.0)) > 0,
-        owners=coded.dictionary.to_pylist(),
+        units=_filled(table.column("units"), 0.0, np.float64) > 0,
+        owners=owner.to_pylist(),
     )
 
 
+def _filled(column: pa.Array, default: Any, dtype: DTypeLike) -> NDArray[Any]:
+    """Return a column as numbers, `default` where it is null."""
+    if column.null_count == len(column):
+        return np.full(len(column), default, dtype)
+    return _numbers(pc.fill_null(column, default)).astype(dtype, copy=False)
+
+
 def _sessions(table: pa.RecordBatch) -> NDArray[np.uint64]:
-    named = table.column("session_id")
-    traced = table.column("trace_id")
+    named, traced = table.column("session_id"), table.column("trace_id")
     if named.null_count == len(named) == traced.null_count:
         return np.zeros(len(named), np.uint64)
+    if named.null_count == 0 and _lengths(named).all():
+        return _hashes(named)
     named = pc.if_else(pc.equal(named, ""), pa.scalar(None, pa.string()), named)
     names = pc.coalesce(named, traced).cast(pa.binary()).to_pylist()
     return np.fromiter((xxh3_64_intdigest(name) if name else 0 for name in names), np.uint64, len(names))
 
 
+def _hashes(texts: pa.StringArray) -> NDArray[np.uint64]:
+    names = texts.cast(pa.binary()).to_pylist()
+    return np.fromiter(map(xxh3_64_intdigest, names), np.uint64, len(names))
+
+
 def _micros(table: pa.RecordBatch) -> I64:
-    return _numbers(table.column("time").cast(pa.int64()))
+    return _numbers(table.column("time")).view(np.int64)
 
 
 def _numbers(column: pa.Array) -> NDArray[Any]:

@@ -74,33 +74,18 @@ class Routes:
         """Return the route of each event; `now` is the clock at each."""
         if not len(part):
             return np.zeros(0, np.int64)
-        numbers, n = self.book.owners.number_at(part.at), len(part.owners)
+        numbers = self.book.owners.number_at(part.at)
+        names = list(map(part.owners.__getitem__, part.owner.tolist()))
         first = int(numbers[0])
         if (numbers == first).all():
-            which = part.owner
-            used = np.flatnonzero(np.bincount(which, minlength=n))
-            names = part.owners if len(used) == n else [part.owners[owner] for owner in used.tolist()]
-            of = [first] * len(names)
+            found = np.fromiter(map(self._index[first].get, names, repeat(-1)), np.int64, len(names))
         else:
-            pairs, which = np.unique((numbers + 1) * n + part.owner, return_inverse=True)
-            used, n = np.arange(len(pairs)), len(pairs)
-            of = (pairs // len(part.owners) - 1).tolist()
-            names = [part.owners[owner] for owner in (pairs % len(part.owners)).tolist()]
-        found = np.zeros(n, np.int64)
-        known = [self._index[number] for number in of] if of[0] != of[-1] else None
-        if known is None:
-            found[used] = list(map(self._index[of[0]].get, names, repeat(-1)))
-        else:
-            found[used] = [index.get(name, -1) for index, name in zip(known, names, strict=True)]
-        missing = np.flatnonzero(found[used] < 0)
-        if len(missing):
-            places = np.zeros(n, np.int64)
-            places[which[::-1]] = np.arange(len(which))[::-1]
-            # In the order of the log: the first to come get the places that are limited.
-            for k in sorted(missing.tolist(), key=lambda k: int(places[used[k]])):
-                found[used[k]] = self._route(of[k], names[k], float(now[places[used[k]]]))
-        routes: I64 = found[which]
-        return routes
+            pairs = zip(numbers.tolist(), names, strict=True)
+            found = np.fromiter((self._index[n].get(name, -1) for n, name in pairs), np.int64, len(names))
+        # In the order of the log: the first to come get the places that are limited.
+        for row in np.flatnonzero(found < 0).tolist():
+            found[row] = self._route(int(numbers[row]), names[row], float(now[row]))
+        return found
 
     def row_of(self, team: NodeView, node: NodeView | None = None) -> int:
         """Return the row of a team at home here, or the series of one of its nodes; made where it is missing."""
@@ -119,6 +104,9 @@ class Routes:
         return self.routes[int(self.resolve(part, np.array([now]))[0])]
 
     def _route(self, number: int, text: str, now: float) -> int:
+        known = self._index[number].get(text)
+        if known is not None:
+            return known
         row = self._index[number][text] = len(self.routes)
         route = self._resolve(text, number, now)
         self.routes.append(route)
