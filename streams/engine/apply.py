@@ -94,40 +94,51 @@ class Entries:
 
 def spread(state: PartitionState, rows: Rows, routes: Routes, calendars: list[BudgetCalendar]) -> Entries:
     """Return the entries of rows, without those that the stored rows of their series hold already."""
-    wide = routes.series[rows.route]
-    row, column = np.nonzero(wide >= 0)
-    series = wide[row, column]
+    row, column, series = _columns_of(routes.series[rows.route])
     fresh = rows.offset[row] > state.series.seen[series] if state.replays(rows.offset) else np.True_
     if not fresh.all():
         row, column, series = row[fresh], column[fresh], series[fresh]
-    at = rows.at[row]
-    day = _days(calendars, state.series.calendar[series], at)
-    first, end = state.periods.month_days(state.series.calendar[series])
+    day, current = _days(state, calendars, series, rows.at, row)
     return Entries(
         row=row,
         column=column,
         series=series,
         cost=rows.cost[row],
         calls=rows.sign[row],
-        minute=(at // MINUTE_S).astype(np.int64),
-        hour=(at // HOUR_S).astype(np.int64),
+        minute=(rows.at // MINUTE_S).astype(np.int64)[row],
+        hour=(rows.at // HOUR_S).astype(np.int64)[row],
         day=day,
-        current=(day >= first) & (day < end),
+        current=current,
     )
 
 
-def _days(calendars: list[BudgetCalendar], calendar: I64, at: F64) -> I64:
-    """Return the local day of each moment by the calendar of that number."""
-    if not len(calendar):
-        return np.zeros(0, np.int64)
-    first = int(calendar[0])
-    if (calendar == first).all():
-        return calendars[first].day_index(at).astype(np.int64)
-    days = np.zeros(len(at), np.int64)
+def _columns_of(wide: I64) -> tuple[I64, I64, I64]:
+    """Return row, column and series of each place that is not padding, by row."""
+    there = wide >= 0
+    if not there.all():
+        row, column = np.nonzero(there)
+        return row, column, wide[there]
+    n, width = wide.shape
+    return np.repeat(np.arange(n), width), np.tile(np.arange(width), n), wide.reshape(-1)
+
+
+def _days(state: PartitionState, calendars: list[BudgetCalendar], series: I64, at: F64, row: I64) -> tuple[I64, Mask]:
+    """Return the local day of each entry by the calendar of its series, and whether its period is the current one.
+
+    Args:
+        at: Event time of each row; `row` tells that of each entry.
+    """
+    if len(calendars) == 1:  # as nearly everywhere: a day a row will do
+        days = calendars[0].day_index(at).astype(np.int64)
+        first, end = state.periods.month_days(np.zeros(1, np.int64))
+        return days[row], ((days >= first) & (days < end))[row]
+    calendar, when = state.series.calendar[series], at[row]
+    day = np.zeros(len(series), np.int64)
     for number in np.flatnonzero(np.bincount(calendar)).tolist():
         mine = calendar == number
-        days[mine] = calendars[number].day_index(at[mine])
-    return days
+        day[mine] = calendars[number].day_index(when[mine])
+    begins, ends = state.periods.month_days(calendar)
+    return day, (day >= begins) & (day < ends)
 
 
 def add_series(state: PartitionState, rows: Rows, entries: Entries) -> None:

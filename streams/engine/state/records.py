@@ -51,4 +51,4 @@ def scatter(columns: Columns, rows: I64, records: Record) -> None:
 
 
 def _rings(name: str, rings: Rings) -> dict[str, NDArray[Any]]:
-    return {f"{name}.head": rings.head} | {f"{name}.{field}": values for field, values in rings.fields.items()}
+    return {f"{name}.head": rings.head, name: rings.data}

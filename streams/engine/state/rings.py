@@ -1,9 +1,9 @@
 """Rings of time buckets, one row a series, all rows in a few arrays. Buckets are `[b * width, (b + 1) * width)`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 I64 = NDArray[np.int64]
 NEVER = -(2**31)
@@ -15,30 +15,43 @@ class Rings:
 
     Args:
         cells: Buckets a row spans.
-        fields: Type of each field.
+        names: Of the fields.
         rows: Rows to make room for.
+
+    Attributes:
+        data: Rows, cells, fields: what is added to at once lies side by side, in one line of the cache.
+        fields: Views of `data` by name, rows and cells; good until the next `grow`.
     """
 
-    def __init__(self, cells: int, fields: Mapping[str, DTypeLike], rows: int) -> None:
-        self.cells = cells
+    def __init__(self, cells: int, names: Iterable[str], rows: int) -> None:
+        self.cells, self.names = cells, tuple(names)
         self.head = np.full(rows, NEVER, np.int64)
         self._one_of = np.zeros(rows, np.int64)
-        self.fields = {name: np.zeros((rows, cells), dtype) for name, dtype in fields.items()}
+        self.data = np.zeros((rows, cells, len(self.names)), np.int64)
+        self.fields = self._views()
+
+    def _views(self) -> dict[str, I64]:
+        return {name: self.data[:, :, place] for place, name in enumerate(self.names)}
 
     def grow(self, rows: int) -> None:
         """Make room for `rows` rows in all, in place: nothing is copied, and no view of a field may outlive this."""
         more = rows - len(self.head)
         self.head = np.concatenate([self.head, np.full(more, NEVER, np.int64)])
         self._one_of = np.zeros(rows, np.int64)
-        for field in self.fields.values():
-            field.resize((rows, self.cells), refcheck=False)
+        self.fields = {}
+        self.data.resize((rows, *self.data.shape[1:]), refcheck=False)
+        self.fields = self._views()
 
-    def advance(self, row: I64, bucket: I64) -> None:
-        """Move heads on to the newest bucket named for them, emptying the cells in between."""
-        newer = bucket > self.head[row]
+    def advance(self, row: I64, bucket: I64) -> I64:
+        """Move heads on to the newest bucket named for them, emptying the cells in between; return the heads."""
+        head = self.head[row]
+        newer = bucket > head
         if not newer.any():
-            return
-        row, bucket = row[newer], bucket[newer]
+            return head
+        self._move(row[newer], bucket[newer])
+        return self.head[row]
+
+    def _move(self, row: I64, bucket: I64) -> None:
         self._one_of[row] = np.arange(len(row))
         touched = row[self._one_of[row] == np.arange(len(row))]  # each row once, without sorting
         before = self.head[touched]
@@ -48,20 +61,21 @@ class Rings:
         which = np.repeat(touched, n)
         back = np.arange(len(which)) - np.repeat(np.cumsum(n) - n, n)
         flat = which * self.cells + (np.repeat(head, n) - back) % self.cells
-        for field in self.fields.values():
-            field.reshape(-1)[flat] = 0
+        self.data.reshape(-1, len(self.names))[flat] = 0
 
-    def add(self, row: I64, bucket: I64, amounts: Mapping[str, NDArray[np.generic]]) -> None:
+    def add(self, row: I64, bucket: I64, amounts: Mapping[str, I64]) -> None:
         """Add amounts to the buckets; what is older than a row's span is not kept here."""
-        self.advance(row, bucket)
-        flat = row * self.cells + bucket % self.cells
-        live = bucket > self.head[row] - self.cells
+        if not len(row):
+            return
+        live = bucket > self.advance(row, bucket) - self.cells
+        first = int(bucket[0])
+        flat = row * self.cells
+        flat += first % self.cells if (bucket == first).all() else bucket % self.cells
         if not live.all():
             flat = flat[live]
             amounts = {name: values[live] for name, values in amounts.items()}
         for name, values in amounts.items():
-            field = self.fields[name].reshape(-1)
-            np.add.at(field, flat, values.astype(field.dtype, copy=False))
+            np.add.at(self.fields[name].reshape(-1), flat, values)
 
     def span(self, name: str, row: int, first: int, last: int) -> I64:
         """Return the buckets `first` to `last` of one row, zeros where the row does not span them."""

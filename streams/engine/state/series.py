@@ -78,9 +78,9 @@ class SeriesTable:
         self.names: list[SeriesName] = []
         self.index: dict[tuple[int, str, str], int] = {}
         self.of_team: list[list[int]] = []
-        self.recent = Rings(RECENT, {"cost": np.int64, "calls": np.int32}, rows)
-        self.hours = Rings(HOURS, {"cost": np.int64, "calls": np.int32}, rows)
-        self.days = Rings(DAYS, {"cost": np.int64, "calls": np.int32}, rows)
+        self.recent = Rings(RECENT, ("cost", "calls"), rows)
+        self.hours = Rings(HOURS, ("cost", "calls"), rows)
+        self.days = Rings(DAYS, ("cost", "calls"), rows)
         self.team = np.zeros(rows, np.int64)
         self.calendar = np.zeros(rows, np.int64)
         self.month = np.zeros(rows, np.int64)

@@ -1,7 +1,7 @@
 """What only whole teams have: fine rings in all metrics, open buckets, unplaced money. Arrays, a row a team."""
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from spendbrake.streams.engine.state.rings import Rings
@@ -25,14 +25,9 @@ PHASE_S = 0.5
 NO_BUCKET = 2**62
 
 TOKENS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
-FINE_FIELDS: dict[str, DTypeLike] = {
-    "cost": np.int64,
-    "calls": np.int32,
-    "errors": np.int32,
-    **dict.fromkeys(TOKENS, np.int64),
-}
+FINE_FIELDS = ("cost", "calls", "errors", *TOKENS)
 """Of a minute, and of 10 s, where `late` adds the money that came after a bucket closed and was not shown since."""
-COARSE_FIELDS: dict[str, DTypeLike] = {"errors": np.int32, **dict.fromkeys(TOKENS, np.int64)}
+COARSE_FIELDS = ("errors", *TOKENS)
 
 
 class TeamTable:
@@ -54,7 +49,7 @@ class TeamTable:
     def __init__(self, rows: int = 64) -> None:
         self.names: list[str] = []
         self.index: dict[str, int] = {}
-        self.fine = Rings(FINE, {**FINE_FIELDS, "late": np.int64}, rows)
+        self.fine = Rings(FINE, (*FINE_FIELDS, "late"), rows)
         self.minutes = Rings(MINUTES, FINE_FIELDS, rows)
         self.hours = Rings(HOURS, COARSE_FIELDS, rows)
         self.days = Rings(DAYS, COARSE_FIELDS, rows)

@@ -14,7 +14,7 @@ runs = st.lists(
 
 @given(runs)
 def test_a_ring_holds_the_newest_buckets_of_each_row(batches: list[list[tuple[int, int, int]]]) -> None:
-    rings = Rings(CELLS, {"cost": np.int64, "calls": np.int32}, 2)
+    rings = Rings(CELLS, ("cost", "calls"), 2)
     rings.grow(5)
     plain: dict[tuple[int, int], int] = {}
     head: dict[int, int] = {}
@@ -41,7 +41,7 @@ def test_a_ring_holds_the_newest_buckets_of_each_row(batches: list[list[tuple[in
 
 
 def test_after_a_long_silence_nothing_old_is_left() -> None:
-    rings = Rings(CELLS, {"cost": np.int64}, 1)
+    rings = Rings(CELLS, ("cost",), 1)
     one = np.zeros(1, np.int64)
     for bucket in (3, 5, 1_000_003):
         rings.add(one, np.array([bucket]), {"cost": np.array([bucket])})
