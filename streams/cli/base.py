@@ -73,10 +73,21 @@ def _expected() -> tuple[type[Exception], ...]:
 
     from spendbrake.streams.simulate.player import StalledError
     from spendbrake.streams.transport.admin import TopicsError
+    from spendbrake.streams.transport.embedded.directory import DirectoryLocked
     from spendbrake.streams.transport.producer import SendError
     from spendbrake.streams.workers.deployment import Refused
 
-    return (KafkaException, SendError, StalledError, TopicsError, Refused, ValueError, LookupError, OSError)
+    return (
+        DirectoryLocked,
+        KafkaException,
+        SendError,
+        StalledError,
+        TopicsError,
+        Refused,
+        ValueError,
+        LookupError,
+        OSError,
+    )
 
 
 def _innermost(error: Exception) -> Exception:

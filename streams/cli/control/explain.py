@@ -11,12 +11,15 @@ from spendbrake.streams.cli.base import broker_of, console, fail, place_of, run,
 
 def explain(
     action_id: Annotated[str, typer.Argument(help="Id of the action, as a gateway or a message shows it.")],
+    derive: Annotated[
+        bool, typer.Option("--derive", help="Run the engine over the log again, and tell whether it says the same.")
+    ] = False,
 ) -> None:
     """Show an action, the finding behind it, the record it stands on, and what became of it."""
-    run(_explain(action_id))
+    run(_explain(action_id, derive))
 
 
-async def _explain(action_id: str) -> None:
+async def _explain(action_id: str, derive: bool) -> None:
     from spendbrake.schemas.action import Action
     from spendbrake.schemas.finding import Finding
     from spendbrake.schemas.result import Result
@@ -35,7 +38,37 @@ async def _explain(action_id: str) -> None:
         action = actions[0]
         findings = await read(FINDINGS.name, Finding, lambda m: m.id == action.finding)
         results = await read(RESULTS.name, Result, lambda m: m.action == action_id)
-    console.print(_story(action, len(actions), findings, results))
+        story = _story(action, len(actions), findings, results)
+        if derive:
+            story.add_row("derived", await _derive(broker, config, place, action))
+    console.print(story)
+
+
+async def _derive(broker: Any, config: Any, place: Any, action: Any) -> str:
+    """Run the engine over the log that an action stands on; return what came of it, for people."""
+    from spendbrake.schemas.topics import ROLLUPS, USAGE
+    from spendbrake.streams.engine.parents.step import ParentsEngine
+    from spendbrake.streams.offline.derive import Steps, derive
+    from spendbrake.streams.workers.deployment import read_versions
+    from spendbrake.streams.workers.service import new_engine
+
+    topic = place.topic(USAGE.name if action.team else ROLLUPS.name)
+    first, _ = (await broker.ends(topic))[action.partition]
+    if first > 0:
+        return f"not possible: {topic} begins at offset {first:,}, what came before is past its retention"
+    book = (await read_versions(broker, place)).book
+    engine: Steps = ParentsEngine(book, place.partitions, place.secrets)
+    if action.team:
+        engine = new_engine(book, place, config)
+    with console.status("reading the log again") as status:
+        span = broker.span(topic, action.partition, 0, action.stamp.offset + 1)
+        found = await derive(span, engine, action, lambda n: status.update(f"reading the log again: {n:,} records"))
+    read = f"from the {found.records:,} records up to it"
+    if found.same:
+        return f"[green]the same action[/], {read}"
+    if found.action is None:
+        return f"[red]no such action[/] {read}"
+    return f"[red]another[/] {read}, in {', '.join(found.differs)}"
 
 
 async def messages(broker: Any, topic: str, kind: Any) -> Any:

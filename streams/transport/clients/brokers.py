@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from spendbrake.streams.transport.admin import Admin, TopicPlan
+from spendbrake.streams.transport.chunk import Chunk
 from spendbrake.streams.transport.clients.control import KafkaControl, KeyValue
 from spendbrake.streams.transport.clients.sender import FutureProducer
+from spendbrake.streams.transport.clients.spans import embedded_span, kafka_span
 from spendbrake.streams.transport.embedded.admin import EmbeddedAdmin
 from spendbrake.streams.transport.embedded.broker import Broker as EmbeddedLog
 from spendbrake.streams.transport.embedded.transport import EmbeddedTransport
@@ -52,6 +54,10 @@ class KafkaBroker:
                     yield value
         finally:
             reader.close()
+
+    def span(self, topic: str, partition: int, first: int, end: int) -> AsyncIterator[Chunk]:
+        """Yield the records `[first, end)` of a partition, in order."""
+        return kafka_span(self._bootstrap, (topic, partition), first, end)
 
     def control(self, topic: str) -> KafkaControl:
         """Return a reader of the control topic."""
@@ -136,6 +142,10 @@ class EmbeddedBroker:
             for value in run.values:
                 if value is not None:
                     yield value
+
+    def span(self, topic: str, partition: int, first: int, end: int) -> AsyncIterator[Chunk]:
+        """Yield the records `[first, end)` of a partition, in order."""
+        return embedded_span(self.log, (topic, partition), first, end)
 
     def control(self, topic: str) -> EmbeddedControl:
         """Return a reader of the control topic."""

@@ -112,6 +112,8 @@ def test_a_spent_budget_closes_the_gateway_and_a_new_month_opens_it(deploy: Depl
     assert sorted(verdict for _, verdict in ordered) == ["allow", "block"]
     assert deployment.totals() == bill(trace.events), "a new month takes nothing away"
     assert [worker.stop() for worker in deployment.workers] == [0, 0], deployment.logs()
+    for number, _ in ordered:
+        assert "the same action" in deployment.run("explain", number, "--derive")
 
 
 def envelope(event: UsageEvent, **extra: object) -> dict[str, object]:

@@ -11,10 +11,14 @@ import pytest
 from servers.kafka import KafkaServer
 from servers.valkey import Valkey
 from spendbrake.actions.gateway.guard import Guard
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.topics import ACTIONS, ROLLUPS
 from spendbrake.schemas.usage import UsageEvent
-from spendbrake.schemas.wire.avro import encode
+from spendbrake.schemas.wire.avro import decode, encode
 from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.cli.stack import Stack, stack
+from spendbrake.streams.engine.parents.step import ParentsEngine
+from spendbrake.streams.offline.derive import Derived, derive
 from spendbrake.streams.settings import Burn, Settings
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
@@ -84,6 +88,16 @@ def settings(kafka: KafkaServer, valkey: Valkey, folder: Path, prefix: str) -> S
     )
 
 
+async def derived(running: Stack) -> Derived:
+    """Derive the block of the group from the log of rollups."""
+    place, broker = running.place, running.broker
+    actions = [decode(Action, value) async for value in broker.read(place.topic(ACTIONS.name))]
+    block = next(action for action in actions if (action.node, action.verdict) == ("tight", "block"))
+    span = broker.span(place.topic(ROLLUPS.name), block.partition, 0, block.stamp.offset + 1)
+    book = running.service("parents").versions.book
+    return await derive(span, ParentsEngine(book, PARTITIONS, place.secrets), block)
+
+
 async def test_a_group_over_its_cap_refuses_the_keys_of_all_its_teams(kafka: KafkaServer, tmp_path: Path) -> None:
     assert partition_of(b"a", PARTITIONS) != partition_of(b"green", PARTITIONS)
     prefix = f"p{uuid.uuid4().hex[:8]}-"
@@ -113,3 +127,4 @@ async def test_a_group_over_its_cap_refuses_the_keys_of_all_its_teams(kafka: Kaf
                 owned = worker.journal.owned[partition_of(b"tight", PARTITIONS)]
                 book = owned.state.parents["tight"].totals.book("UTC/1")
                 assert sum(book.months.values()) == 10 * 10**9
+                assert (await derived(running)).same
