@@ -38,6 +38,8 @@ from spendbrake.streams.engine.parents.state import Sums
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.state.rings import Rings
+from spendbrake.streams.engine.state.series import UNGROUPED
+from spendbrake.streams.engine.state.touched import begins, distinct
 
 I64 = NDArray[np.int64]
 
@@ -63,15 +65,15 @@ def due(state: PartitionState, now: float) -> bool:
 def rollups(state: PartitionState, rules: Rules, now: float, stamp: Stamp, secret: bytes) -> list[OutRecord]:
     """Return the rollups of all that was touched since the last ones."""
     team, minute, row, day = state.touched.take()
-    packed = np.unique(team << np.int64(32) | minute // MINUTES_AN_HOUR)
+    packed = distinct(team << np.int64(32) | minute // MINUTES_AN_HOUR)
     hours_of, hour = packed >> np.int64(32), packed & np.int64(2**32 - 1)
     days = _held(state.series.days, row, row, day)
     hours = _held(state.series.hours, state.teams.series[hours_of], hours_of, hour)
     minutes = _held(state.teams.minutes, team, team, minute)
     cells = days, hours, minutes
     records = []
-    children, begins = np.unique(row, return_index=True)
-    earliest = np.minimum.reduceat(day, begins) if len(day) else day
+    new = begins(row)
+    children, earliest = row[new], day[new]
     for parent, number, some in _groups(state, rules, children):
         key = rules.calendars[number].key
         if state.moved:
@@ -109,15 +111,26 @@ def _held(rings: Rings, rows: I64, names: I64, buckets: I64) -> Cells:
 
 def _groups(state: PartitionState, rules: Rules, children: I64) -> Iterator[tuple[str, int, I64]]:
     """Yield parent, number of calendar, and which of the children are told to it by it: by team."""
-    table, places = state.series, dict[tuple[str, int], list[int]]()
-    team, calendar = table.team[children], table.calendar[children]
-    order = np.argsort(team, kind="stable")
-    for place, number, cal in zip(order.tolist(), team[order].tolist(), calendar[order].tolist(), strict=True):
-        view = rules.team(state.teams.names[number])
-        if view.parent is not None and cal in rules.line(view):
-            places.setdefault((view.parent, cal), []).append(place)
-    for (parent, cal), some in sorted(places.items()):
-        yield parent, cal, np.array(some, np.int64)
+    table = state.series
+    for row in children[table.group[children] == UNGROUPED].tolist():
+        table.group[row] = _group_of(state, rules, row)
+    group, team = table.group[children], table.team[children]
+    for number, told in sorted(enumerate(state.groups), key=lambda pair: pair[1]):
+        some = np.flatnonzero(group == number)
+        if len(some):
+            yield *told, some[np.argsort(team[some], kind="stable")]
+
+
+def _group_of(state: PartitionState, rules: Rules, row: int) -> int:
+    """Return the number of the parent and calendar that a series is told to, worked out once; -1 for nobody."""
+    view = rules.team(state.teams.names[state.series.names[row].team])
+    calendar = int(state.series.calendar[row])
+    if view.parent is None or calendar not in rules.line(view):
+        return -1
+    told = view.parent, calendar
+    if told not in state.groups:
+        state.groups.append(told)
+    return state.groups.index(told)
 
 
 def _split(state: PartitionState, children: I64, some: I64) -> tuple[I64, list[int]]:

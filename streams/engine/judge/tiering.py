@@ -16,7 +16,7 @@ from spendbrake.streams.budgets.tiers import Crossing, NodeTiers
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.rules.periods import Period
 from spendbrake.streams.engine.state.partition import PartitionState
-from spendbrake.streams.engine.state.series import UNLIMITED
+from spendbrake.streams.engine.state.series import UNGROUPED, UNLIMITED
 
 I64 = NDArray[np.int64]
 Rolled = tuple[int, list[Crossing], int]
@@ -171,6 +171,7 @@ class Tiering:
             table.calendar[row] = self.rules.calendar(view or self.rules.team(team))
             if view is not None:  # one that is no node any more keeps its id, without limits: what stood is resolved
                 table.node[row] = view.id
+        table.group[:], self.state.groups = UNGROUPED, []
         self.state.periods.current.clear()
         self.state.numbered_by = self.rules
 

@@ -13,6 +13,7 @@ from spendbrake.streams.engine.judge.late import Late
 from spendbrake.streams.engine.judge.moment import Moment
 from spendbrake.streams.engine.state.series import UNLIMITED
 from spendbrake.streams.engine.state.sessions import Passed
+from spendbrake.streams.engine.state.touched import distinct
 
 I64 = NDArray[np.int64]
 
@@ -200,4 +201,4 @@ class Watch:
 
 
 def _distinct(series: I64, chosen: NDArray[np.bool_]) -> list[int]:
-    return np.unique(series[chosen]).tolist() if chosen.any() else []
+    return distinct(series[chosen]).tolist() if chosen.any() else []

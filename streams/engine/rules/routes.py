@@ -15,7 +15,7 @@ from spendbrake.streams.budgets.tree import KEY, PROJECT, NodeView
 from spendbrake.streams.engine.intake.columns import SEP, Part
 from spendbrake.streams.engine.rules.book import RuleBook, Rules, series_name
 from spendbrake.streams.engine.state.partition import KeyChain, PartitionState
-from spendbrake.streams.engine.state.series import OTHER
+from spendbrake.streams.engine.state.series import OTHER, UNGROUPED
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -223,5 +223,5 @@ class Routes:
         table = self.state.series
         if table.node[row] != node.id:
             table.node[row] = node.id
-            table.calendar[row] = self.rules.calendar(node)
+            table.calendar[row], table.group[row] = self.rules.calendar(node), UNGROUPED
             self.state.unarmed.append(row)

@@ -24,6 +24,7 @@ DAYS = 62
 UNLIMITED = np.iinfo(np.int64).max
 GROUP = 32
 LEAST_GROWTH = 64
+UNGROUPED = -2
 """Series of a team kept in one row."""
 
 NEW_STEPS = tuple(
@@ -70,6 +71,7 @@ class SeriesTable:
         node: Id of the node in the tree, None for series that are no node.
         shown: Whether detectors are shown it while it is new.
         told: Whether rollups tell of it: teams and calendars.
+        group: Which of the partition's `groups` rollups tell of it, under the rules at hand; -1 for none.
         seen: Offset up to which the row as it was loaded holds the log; -1 for rows born here.
         dirty: Changed since it was last stored.
     """
@@ -97,6 +99,7 @@ class SeriesTable:
         self.dirty = np.zeros(rows, np.bool_)
         self.told = np.zeros(rows, np.bool_)
         self.shown = np.zeros(rows, np.bool_)
+        self.group = np.full(rows, UNGROUPED, np.int64)
         self.node: list[str | None] = []
 
     def __len__(self) -> int:
@@ -150,6 +153,7 @@ class SeriesTable:
             ("told", False),
             ("shown", False),
             ("team", 0),
+            ("group", UNGROUPED),
         ):
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.full(more, fill, old.dtype)]))
