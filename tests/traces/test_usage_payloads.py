@@ -10,12 +10,15 @@ import pytest
 from spendbrake.schemas.providers import detect
 
 pytestmark = pytest.mark.shared
+
+ROOT = Path(__file__).parents[2]
+TRACES = Path(os.environ.get("SPENDBRAKE_TRACES", ROOT.parent / "shared" / "data"))
 COUNTS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
 
 
 @pytest.fixture(scope="module")
 def bodies() -> list[dict]:
-    path = Path(os.environ["SPENDBRAKE_TRACES"]) / "usage_payloads" / "genai_prices_usages.jsonl.gz"
+    path = TRACES / "usage_payloads" / "genai_prices_usages.jsonl.gz"
     with gzip.open(path, "rt") as lines:
         return [json.loads(line) for line in lines]
 
