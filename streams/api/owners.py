@@ -9,7 +9,7 @@ import httpx
 import structlog
 
 from spendbrake.actions.gateway.store import StoreUnavailable
-from spendbrake.streams.api.access.hop import HOP, sign
+from spendbrake.streams.api.access.hop import HOP, WINDOW_S, sign
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.workers.partitions.journal import Journal
@@ -137,6 +137,8 @@ class Remote:
             answer = await self._client.send(request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unserved(f"{url} does not answer: {error!r}") from error
+        if answer.status_code in (401, 403):
+            raise Unserved(f"{url} does not know our signature: secrets differ, or clocks by more than {WINDOW_S:g} s")
         if answer.status_code in (421, 503):
             raise Unserved(f"{url} has the partition no more, or not yet")
         return answer

@@ -174,6 +174,17 @@ async def test_an_owner_that_has_lost_the_partition_is_not_asked_to_ask_on(brake
         assert (await http.get(f"/v1/teams/{lost}/burn")).status_code == 503
 
 
+async def test_an_owner_whose_clock_or_secret_is_another_is_said_to_be(brake: Engine) -> None:
+    strict = Gate("0.0.0.0", dict, lambda: NOW + 3_600, Metrics(), admin_token="a" * 32, secrets=[SECRET])
+    transport = httpx.ASGITransport(api(owner(brake, range(N)).operations(), strict))
+    async with httpx.AsyncClient(transport=transport) as client:
+        asked = remote(Addresses(dict.fromkeys(range(N), "http://one")), client)
+        async with over(Burn(Local(), home(brake), N, asked)) as http:
+            answer = await http.get("/v1/teams/a/burn")
+    assert (answer.status_code, answer.json()["error"]) == (503, "no_owner")
+    assert "clocks" in answer.json()["message"]
+
+
 async def test_without_redis_the_burn_is_not_known(brake: Engine) -> None:
     addresses = Addresses()
     addresses.away = True
