@@ -1,7 +1,9 @@
 """LiteLLM's own proxy with mock models obeys our decisions through our hook, and its calls are in our books."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from gateway.conftest import Deployment
 from servers.gateways import litellm
+from spendbrake.actions.gateway.guard import Guard
 from spendbrake.actions.gateway.store import Store
 from spendbrake.schemas.decision import Decision, Scope, Stamp
 
@@ -41,13 +44,13 @@ async def user_api_key_auth(request, api_key):
 '''
 
 
-def hook(at: Deployment, **options: Any) -> str:
+def hook(at: Deployment, more: str = "", **options: Any) -> str:
     arguments = ", ".join(
         f"{name}={value!r}" for name, value in {"prefix": at.prefix, "timeout_s": 5.0, **options}.items()
     )
     return (
         "from spendbrake.actions.gateway.litellm import Brake\n"
-        f"brake = Brake({at.redis_url!r}, {at.url!r}, token={at.token!r}, {arguments})\n"
+        f"brake = Brake({at.redis_url!r}, {at.url!r}, token={at.token!r}, {arguments}{more})\n"
     )
 
 
@@ -86,6 +89,11 @@ class World:
                 code="by_hand", reason=f"{team}: {verdict}", action_id="a-test", expires_at=time.time() + 600, **more,
             )  # fmt: skip
             assert Store(client, self.at.prefix).write_decisions([decision], now=time.time()) == ["written"]
+
+    def left(self, key: str) -> int | None:
+        """What is left for a key once its leases are counted; None until its owner has told."""
+        with Guard(self.at.redis_url, prefix=self.at.prefix, timeout_s=5) as guard:
+            return guard.reserve(key, 10**15).left
 
     def close(self) -> None:
         self.proxy.close()
@@ -197,6 +205,23 @@ def a_stream_is_counted_once(world: World) -> None:
     assert sum(key["calls"] for key in burn["keys"]) == 2
     assert burn["month_to_date"]["nano_usd"] > CENTS
     assert [model["name"] for model in burn["models"]] == ["mock-large"]
+
+
+def test_a_cap_holds_when_all_calls_come_at_once(proxied) -> None:
+    """50 cents are the cap and each call may cost 9: five fit, however many come together."""
+    with proxied(more=f", hold=lambda data: {CENTS}") as world:
+        assert world.ask("rush").status_code == 200
+        world.counted("rush", 1)
+        until(lambda: world.left("key-rush") == 500_000_000 - CENTS)
+        with ThreadPoolExecutor(16) as threads:
+            answers = list(threads.map(lambda _: world.ask("rush"), range(16)))
+        statuses = Counter(answer.status_code for answer in answers)
+        assert statuses == {200: 4, 429: 12}, statuses
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert refused.headers["x-spendbrake-code"] == "budget_held"
+        assert int(refused.headers["retry-after"]) >= 1
+        burn = world.counted("rush", 5)
+        assert burn["month_to_date"]["nano_usd"] == 5 * CENTS
 
 
 def test_without_redis_a_closed_proxy_refuses(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from spendbrake.actions.gateway.litellm import BATCH, Brake, Caller, Reporter, caller_of
+from spendbrake.actions.gateway.lease import Lease
+from spendbrake.actions.gateway.litellm import Brake, Caller, Reporter, caller_of
+from spendbrake.actions.gateway.litellm.reporter import BATCH
 from spendbrake.actions.gateway.verdict import CheckResult
 from spendbrake.schemas.usage import UsageEvent
 
@@ -107,6 +109,21 @@ class Answers:
 
     def now(self) -> float:
         return 1_000.0
+
+    async def reserve(self, key: str, amount: int, *, project: Any = None) -> Lease:
+        self.asked.append(("reserve", key, amount))
+        granted = amount <= 100
+        return Lease(
+            id="l", key=key, amount=amount, granted=granted, status=200 if granted else 429, code="budget_held"
+        )
+
+    async def settle(self, lease: Lease, cost: int) -> bool:
+        self.asked.append(("settle", lease.id, cost))
+        return True
+
+    async def release(self, lease: Lease) -> bool:
+        self.asked.append(("release", lease.id))
+        return True
 
 
 def brake(api: Api, result: CheckResult, **more: Any) -> Brake:
@@ -242,8 +259,38 @@ def test_a_key_goes_by_its_alias_or_its_hash_and_never_by_its_secret() -> None:
 
 
 async def test_callers_are_not_remembered_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spendbrake.actions.gateway.litellm.CALLS", 3)
+    monkeypatch.setattr("spendbrake.actions.gateway.litellm.hook.CALLS", 3)
     made = brake(Api(), ALLOW)
     for i in range(5):
         await made.async_pre_call_hook(AUTH, None, {"model": "m", "litellm_call_id": f"c{i}"}, "completion")
     assert list(made._calls) == ["c2", "c3", "c4"]
+
+
+@pytest.mark.parametrize(
+    ("end", "asked"),
+    [
+        ({"response_cost": 5e-8}, ("settle", "l", 50)),
+        ({"response_cost": None}, ("settle", "l", 80)),
+        ({"cache_hit": True}, ("release", "l")),
+    ],
+)
+async def test_money_is_held_for_a_call_and_settled_with_what_it_cost(end: dict[str, Any], asked: Any) -> None:
+    api = Api()
+    made = brake(api, ALLOW, hold=lambda data: 80)
+    await called(api, made, **end)
+    assert made.guard.asked[1:] == [("reserve", "shop", 80), asked]  # type: ignore[attr-defined]
+
+
+async def test_a_failed_call_gives_its_money_back() -> None:
+    made = brake(Api(), ALLOW, hold=lambda data: 80)
+    await made.async_pre_call_hook(AUTH, None, {"model": "m", "litellm_call_id": "call-1"}, "completion")
+    await made.async_log_failure_event(logged(exception=ValueError()), None, START, START)
+    assert made.guard.asked[-1] == ("release", "l")  # type: ignore[attr-defined]
+
+
+async def test_a_call_that_no_money_can_be_held_for_is_refused() -> None:
+    made = brake(Api(), ALLOW, hold=lambda data: 101)
+    with pytest.raises(Exception) as caught:
+        await made.async_pre_call_hook(AUTH, None, {"model": "m", "litellm_call_id": "c"}, "completion")
+    refused: Any = caught.value
+    assert (refused.status_code, refused.detail["code"]) == (429, "budget_held")

@@ -8,22 +8,21 @@ In the folder of the proxy's configuration, a file `spendbrake_hook.py`:
 and in the configuration `litellm_settings: {callbacks: spendbrake_hook.brake}`.
 """
 
-import asyncio
 import logging
-from collections import Counter, OrderedDict, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-import httpx
-
 from spendbrake.actions.gateway.guard import AsyncGuard
+from spendbrake.actions.gateway.lease import Lease
+from spendbrake.actions.gateway.litellm.reporter import Reporter
+from spendbrake.actions.gateway.verdict import Refusal
+from spendbrake.schemas.money import NanoUsd, to_nano
 from spendbrake.schemas.providers import openai
 from spendbrake.schemas.providers.counts import Counts, events
-from spendbrake.schemas.usage import UsageEvent
 from spendbrake.schemas.wire.errors import BadRecord
-from spendbrake.schemas.wire.json import encode_usage_json
 
 try:  # Inside the proxy both are there; a test of the parts needs neither.
     from fastapi import HTTPException
@@ -37,8 +36,6 @@ LOG = logging.getLogger("spendbrake.litellm")
 SOURCE = "litellm"
 CALLS = 20_000
 """Calls under way of which the caller is remembered."""
-BATCH, WAITING = 500, 20_000
-PAUSE_S, LONGEST_PAUSE_S, GATHER_S = 0.2, 30.0, 0.25
 QUOTA_STATUS = 429
 
 
@@ -52,6 +49,16 @@ class Caller:
     environment: str | None = None
 
 
+@dataclass(slots=True)
+class Pending:
+    """A call under way: what its caller is told, and what is held for it."""
+
+    caller: Caller
+    model: str
+    headers: dict[str, str]
+    lease: Lease | None = None
+
+
 def caller_of(auth: Any) -> Caller:
     """Return whose call it is by LiteLLM's own record of the key: alias or hash, team, and the key's metadata."""
     known = auth.metadata if isinstance(getattr(auth, "metadata", None), Mapping) else {}
@@ -61,87 +68,6 @@ def caller_of(auth: Any) -> Caller:
         project=known.get("project"),
         environment=known.get("environment"),
     )
-
-
-class Reporter:
-    """Sends usage events to POST /v1/usage: in batches, again with the same ids until taken, and never without bound.
-
-    Args:
-        url: Of the API; `/v1/usage` is added.
-        token: With the role `ingest`.
-        waiting: Most events that wait; past it the oldest go, and are counted.
-
-    Attributes:
-        counts: `sent`, `rejected` (no good event), `dropped` (the API was away for too long), `tries` that failed.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        token: str | None = None,
-        *,
-        waiting: int = WAITING,
-        client: httpx.AsyncClient | None = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._url, self._sleep = f"{url.rstrip('/')}/v1/usage", sleep
-        self._headers = {"content-type": "application/x-ndjson"}
-        if token is not None:
-            self._headers["authorization"] = f"Bearer {token}"
-        self._client = client or httpx.AsyncClient(timeout=30, trust_env=False)
-        self._most = waiting
-        self._waiting: deque[bytes] = deque()
-        self._task: asyncio.Task[None] | None = None
-        self.counts: Counter[str] = Counter()
-
-    def put(self, event: UsageEvent) -> None:
-        """Report an event, in the background."""
-        self._waiting.append(encode_usage_json(event))
-        if len(self._waiting) > self._most:
-            self._waiting.popleft()
-            self.counts["dropped"] += 1
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work(), name="spendbrake-usage")
-
-    async def drained(self) -> None:
-        """Return once nothing waits any more."""
-        if self._task is not None:
-            await self._task
-
-    async def _work(self) -> None:
-        await self._sleep(GATHER_S)
-        pause = PAUSE_S
-        while self._waiting:
-            batch = [self._waiting[i] for i in range(min(BATCH, len(self._waiting)))]
-            wait_s = await self._post(batch)
-            if wait_s is None:
-                pause = PAUSE_S
-                # Those that were dropped meanwhile were the oldest: of this batch.
-                gone = set(batch)
-                while self._waiting and self._waiting[0] in gone:
-                    self._waiting.popleft()
-                continue
-            self.counts["tries"] += 1
-            await self._sleep(max(pause, wait_s))
-            pause = min(2 * pause, LONGEST_PAUSE_S)
-
-    async def _post(self, batch: list[bytes]) -> float | None:
-        """Return None when the API has answered for a batch, else the seconds it asks to wait."""
-        try:
-            answer = await self._client.post(self._url, content=b"\n".join(batch), headers=self._headers)
-        except httpx.HTTPError as error:
-            LOG.warning("usage is not reported yet: %s", type(error).__name__)
-            return 0.0
-        if answer.status_code in (202, 400):
-            told = answer.json()
-            taken = {"sent": told.get("accepted", 0), "rejected": told.get("rejected", len(batch))}
-            self.counts.update({what: n for what, n in taken.items() if n})
-            for wrong in told.get("errors", ())[:3]:
-                LOG.error("usage was refused: %s", wrong.get("message"))
-            return None
-        LOG.warning("usage is not reported yet: HTTP %s", answer.status_code)
-        after = answer.headers.get("retry-after", "")
-        return float(after) if after.isdigit() else 0.0
 
 
 class Brake(CustomLogger):  # type: ignore[misc]
@@ -156,6 +82,8 @@ class Brake(CustomLogger):  # type: ignore[misc]
         api: URL of the API that usage is reported to; None: it is not.
         token: API token with the role `ingest`.
         caller: Whose call it is, from LiteLLM's record of the key. Its keys are ids, never secrets.
+        hold: The most that a call may cost, nano-USD, from its data: a lease of so much is taken before it and settled
+            with LiteLLM's reckoning of its cost, so that caps hold however many calls run at once. None: none is.
         billed: Whether LiteLLM's own reckoning of the cost is sent along; else the price book decides.
         guard_options: For the guard where a URL is given: `prefix`, `on_unavailable`, `timeout_s` ...
     """
@@ -167,14 +95,15 @@ class Brake(CustomLogger):  # type: ignore[misc]
         *,
         token: str | None = None,
         caller: Callable[[Any], Caller] = caller_of,
+        hold: Callable[[Mapping[str, Any]], NanoUsd] | None = None,
         billed: bool = False,
         **guard_options: Any,
     ) -> None:
         super().__init__()
         self.guard = AsyncGuard(guard, **guard_options) if isinstance(guard, str) else guard
         self.reporter = Reporter(api, token) if api is not None else None
-        self._caller, self._billed = caller, billed
-        self._calls: OrderedDict[str, tuple[Caller, str, dict[str, str]]] = OrderedDict()
+        self._caller, self._hold, self._billed = caller, hold, billed
+        self._calls: OrderedDict[str, Pending] = OrderedDict()
 
     async def async_pre_call_hook(
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
@@ -187,72 +116,100 @@ class Brake(CustomLogger):  # type: ignore[misc]
         caller, model = self._caller(user_api_key_dict), str(data.get("model") or "")
         result = await self.guard.check(caller.key, model, caller.environment, caller.project)
         if not result.allowed:
-            refusal = result.refusal(self.guard.now(), QUOTA_STATUS)
-            raise HTTPException(refusal.status, refusal.body["error"], refusal.headers)
+            raise _refused(result.refusal(self.guard.now(), QUOTA_STATUS))
         if result.model != model:
             data["model"] = result.model
         call = data.get("litellm_call_id")
         if call:
-            self._calls[call] = caller, model, result.headers()
+            lease = await self._held(caller, data)
+            self._calls[call] = Pending(caller, model, result.headers(), lease)
             if len(self._calls) > CALLS:
                 self._calls.popitem(last=False)
         return data
+
+    async def _held(self, caller: Caller, data: Mapping[str, Any]) -> Lease | None:
+        """Return the lease of a call, if calls take any."""
+        if self._hold is None:
+            return None
+        lease = await self.guard.reserve(caller.key, self._hold(data), project=caller.project)
+        if not lease.granted:
+            raise _refused(lease.refusal(self.guard.now(), str(data.get("model") or "")))
+        return lease
 
     async def async_post_call_response_headers_hook(
         self, data: dict[str, Any], user_api_key_dict: Any, response: Any, **more: Any
     ) -> dict[str, str] | None:
         """Announce a downgrade or what is left of a rate to the caller."""
         known = self._calls.get(data.get("litellm_call_id") or "")
-        return known[2] or None if known is not None else None
+        return known.headers or None if known is not None else None
 
     async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """Report what a call has used; LiteLLM calls this for streams once, when they have ended."""
-        if kwargs.get("cache_hit"):
-            self._calls.pop(kwargs.get("litellm_call_id") or "", None)
-            return  # Answered from LiteLLM's cache: nobody bills it.
-        self._report(kwargs, _body(response_obj), start_time, end_time)
+        call = self._calls.pop(kwargs.get("litellm_call_id") or "", None)
+        if kwargs.get("cache_hit"):  # Answered from LiteLLM's cache: nobody bills it.
+            await self._release(call)
+            return
+        self._report(call, kwargs, _body(response_obj), start_time, end_time)
+        if call is not None and call.lease is not None:
+            cost = kwargs.get("response_cost")
+            known = isinstance(cost, int | float) and cost > 0
+            await self.guard.settle(call.lease, to_nano(cost) if known else call.lease.amount)
 
     async def async_log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """Report a call that failed: no tokens, and why."""
         error = kwargs.get("exception")
         code = str(getattr(error, "status_code", None) or type(error).__name__)
-        self._report(kwargs, {"usage": {}}, start_time, end_time, error_code=code)
+        call = self._calls.pop(kwargs.get("litellm_call_id") or "", None)
+        self._report(call, kwargs, {"usage": {}}, start_time, end_time, error_code=code)
+        await self._release(call)
 
-    def _report(self, kwargs: Any, body: Mapping[str, Any], start: Any, end: Any, **more: Any) -> None:
+    async def _release(self, call: Pending | None) -> None:
+        if call is not None and call.lease is not None:
+            await self.guard.release(call.lease)
+
+    def _report(
+        self, call: Pending | None, kwargs: Any, body: Mapping[str, Any], start: Any, end: Any, **more: Any
+    ) -> None:
         if self.reporter is None:
             return
         try:
-            for event in events(_counts(body, self._cost(kwargs)), **self._fields(kwargs, body, start, end), **more):
+            fields = {**_fields(call, kwargs, body, start, end), **more}
+            for event in events(_counts(body, self._cost(kwargs)), **fields):
                 self.reporter.put(event)
         except BadRecord as bad:
             # The proxy's answer is with its caller already: the money is missed, and must be seen to be.
             self.reporter.counts["rejected"] += 1
             LOG.error("usage cannot be told: %s", bad)
 
-    def _fields(self, kwargs: Any, body: Mapping[str, Any], start: Any, end: Any) -> dict[str, Any]:
-        logged = kwargs.get("standard_logging_object") or {}
-        call = kwargs.get("litellm_call_id") or logged.get("litellm_call_id") or body.get("id")
-        caller, asked, _ = self._calls.pop(call or "", (None, None, None))
-        caller = caller or _caller_logged(logged.get("metadata") or {})
-        fields = {
-            "request_id": call,
-            "source": SOURCE,
-            "time": end.timestamp() if isinstance(end, datetime) else float(end),
-            "api_key_id": caller.key,
-            "provider": kwargs.get("custom_llm_provider") or logged.get("custom_llm_provider") or "unknown",
-            "model": kwargs.get("model") or logged.get("model"),
-            "requested_model": asked or logged.get("model_group"),
-            "team": caller.team,
-            "project": caller.project,
-            "environment": caller.environment,
-            "session_id": logged.get("session_id") or logged.get("trace_id"),
-            "latency_ms": _milliseconds(start, end),
-        }
-        return {name: value for name, value in fields.items() if value is not None}
-
     def _cost(self, kwargs: Any) -> str | None:
         cost = kwargs.get("response_cost")
         return f"{cost:.9f}" if self._billed and isinstance(cost, int | float) else None
+
+
+def _fields(call: Pending | None, kwargs: Any, body: Mapping[str, Any], start: Any, end: Any) -> dict[str, Any]:
+    """Return what the counts do not say: whose call it was, when, and which model ran."""
+    logged = kwargs.get("standard_logging_object") or {}
+    caller = call.caller if call is not None else _caller_logged(logged.get("metadata") or {})
+    fields = {
+        "request_id": kwargs.get("litellm_call_id") or logged.get("litellm_call_id") or body.get("id"),
+        "source": SOURCE,
+        "time": end.timestamp() if isinstance(end, datetime) else float(end),
+        "api_key_id": caller.key,
+        "provider": kwargs.get("custom_llm_provider") or logged.get("custom_llm_provider") or "unknown",
+        "model": kwargs.get("model") or logged.get("model"),
+        "requested_model": call.model if call is not None else logged.get("model_group"),
+        "team": caller.team,
+        "project": caller.project,
+        "environment": caller.environment,
+        "session_id": logged.get("session_id") or logged.get("trace_id"),
+        "latency_ms": _milliseconds(start, end),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _refused(refusal: Refusal) -> Exception:
+    error: Exception = HTTPException(refusal.status, refusal.body["error"], refusal.headers)
+    return error
 
 
 def _counts(body: Mapping[str, Any], cost: str | None) -> tuple[Counts, ...]:
