@@ -222,6 +222,7 @@ def test_a_cap_holds_when_all_calls_come_at_once(proxied) -> None:
         assert int(refused.headers["retry-after"]) >= 1
         burn = world.counted("rush", 5)
         assert burn["month_to_date"]["nano_usd"] == 5 * CENTS
+        assert sum(key["calls"] for key in burn["keys"]) == 5, "what was refused was no call"
 
 
 def test_without_redis_a_closed_proxy_refuses(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ SOURCE = "litellm"
 CALLS = 20_000
 """Calls under way of which the caller is remembered."""
 QUOTA_STATUS = 429
+TYPE = "spendbrake"
+"""In the body of a refusal: it is ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,9 @@ class Brake(CustomLogger):  # type: ignore[misc]
     async def async_log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """Report a call that failed: no tokens, and why."""
         error = kwargs.get("exception")
+        detail = getattr(error, "detail", None)
+        if isinstance(detail, Mapping) and detail.get("type") == TYPE:
+            return  # Our own refusal: no call was made.
         code = str(getattr(error, "status_code", None) or type(error).__name__)
         call = self._calls.pop(kwargs.get("litellm_call_id") or "", None)
         self._report(call, kwargs, {"usage": {}}, start_time, end_time, error_code=code)

@@ -222,6 +222,17 @@ async def test_a_failed_call_is_told_without_tokens() -> None:
     assert (told["error_code"], told["input_tokens"], told["output_tokens"]) == ("529", 0, 0)
 
 
+async def test_a_refusal_of_our_own_is_no_call() -> None:
+    api = Api()
+    made = brake(api, CheckResult(verdict="block", status=403, model="m", code="budget_exceeded"))
+    with pytest.raises(Exception) as caught:
+        await made.async_pre_call_hook(AUTH, None, {"model": "m"}, "completion")
+    await made.async_log_failure_event(logged(exception=caught.value), None, START, START)
+    assert made.reporter is not None
+    await made.reporter.drained()
+    assert api.bodies == []
+
+
 @pytest.mark.parametrize(
     ("result", "status", "header"),
     [
