@@ -15,11 +15,17 @@ class Send(Protocol):
 
 
 class Outputs:
-    """The outstanding sends of one partition, in order."""
+    """The outstanding sends of one partition, in order.
+
+    By the time something is sent the state has moved on and will not say it again. So a send that was begun is seen
+    through, though whoever asked for it is cancelled meanwhile, as agents are when their worker stops; and one that
+    has failed fails every wait from then on: no row may be stored that takes it for done.
+    """
 
     def __init__(self, sender: Send) -> None:
         self._sender = sender
-        self._open: list[Awaitable[Any]] = []
+        self._turn = asyncio.Lock()
+        self._open: list[asyncio.Task[Any]] = []
 
     async def send(self, records: list[OutRecord]) -> None:
         """Hand records over; what is already acknowledged is let go.
@@ -28,12 +34,35 @@ class Outputs:
             Exception: a record was refused; nothing of this partition may be acknowledged any more.
         """
         if records:
-            self._open.append(asyncio.ensure_future(await self._sender.send(records)))
-        while self._open and self._open[0].done():  # type: ignore[attr-defined]
-            await self._open.pop(0)
+            handed = asyncio.create_task(self._hand_over(records))
+            through = asyncio.create_task(_through(handed))
+            through.add_done_callback(_noted)
+            self._open.append(through)
+            await asyncio.shield(handed)
+        while self._open and self._open[0].done():
+            self._open[0].result()
+            self._open.pop(0)
 
     async def acknowledged(self) -> None:
-        """Return once the broker has everything that was sent."""
+        """Return once the broker has everything that was sent.
+
+        Raises:
+            Exception: it has not, and will not.
+        """
         while self._open:
-            await self._open[0]
+            await asyncio.shield(self._open[0])
             self._open.pop(0)
+
+    async def _hand_over(self, records: list[OutRecord]) -> Awaitable[Any]:
+        async with self._turn:  # a send whose caller has gone may still be under way
+            return await self._sender.send(records)
+
+
+async def _through(handed: "asyncio.Task[Awaitable[Any]]") -> None:
+    await (await handed)
+
+
+def _noted(through: "asyncio.Task[None]") -> None:
+    """Take a failure for heard: it is raised by the next wait, if there is one."""
+    if not through.cancelled():
+        through.exception()
