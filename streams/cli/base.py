@@ -4,6 +4,8 @@ import asyncio
 import gc
 import getpass
 import os
+import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -48,16 +50,27 @@ def user() -> str:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command; what a user can mend is told in a line, a defect with its trace."""
+    """Run a command; what a user can mend is told in a line, a defect with its trace. Told to end, it cleans up."""
     try:
-        return asyncio.run(work)
+        return asyncio.run(_until_told(work))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+    except asyncio.CancelledError:
+        raise typer.Exit(143) from None
     except Exception as error:
         told = _innermost(error)
         if not isinstance(told, _expected()):
             raise
         fail(_text(told))
+
+
+async def _until_told(work: Coroutine[Any, Any, T]) -> T:
+    """Let a signal cancel the work, as Ctrl-C does: servers that it has started end with it."""
+    task = asyncio.current_task()
+    if task is not None and threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    return await work
 
 
 def _text(error: Exception) -> str:
