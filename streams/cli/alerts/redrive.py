@@ -47,7 +47,7 @@ async def _redrive(ids: list[str], group: str | None, destination: str | None, d
         if not dry_run:
             auditor = Auditor(broker, place, time.time)
             for action, _ in chosen:
-                async with auditor.around("redrive", action.id, {"by": f"cli:{user()}", "effect": action.effect}):
+                async with auditor.around("redrive", action.id, {"by": user(), "effect": action.effect}):
                     await _send(broker, place, action)
     if unknown and not chosen:
         fail("nothing to send again")

@@ -25,7 +25,7 @@ def add(
     by: Annotated[str | None, typer.Option(help="Who says so; you when absent.")] = None,
 ) -> None:
     """Silence alerts from now on. What still goes on when the silence ends is told then."""
-    run(_add(matchers, comment, _seconds(lasts), by or f"cli:{user()}", time.time()))
+    run(_add(matchers, comment, _seconds(lasts), by or user(), time.time()))
 
 
 @app.command("list")
@@ -37,7 +37,7 @@ def list_(every: Annotated[bool, typer.Option("--all", help="Ended ones too.")] 
 @app.command()
 def end(silence: Annotated[str, typer.Argument(help="Id, as `silence list` shows it.")]) -> None:
     """End a silence now."""
-    run(_end(silence, f"cli:{user()}", time.time()))
+    run(_end(silence, user(), time.time()))
 
 
 def ack(
@@ -45,7 +45,7 @@ def ack(
     by: Annotated[str | None, typer.Option(help="Who takes it on; you when absent.")] = None,
 ) -> None:
     """Take an alert on: it is not told again, and not escalated."""
-    run(_ack(action_id, by or f"cli:{user()}", time.time()))
+    run(_ack(action_id, by or user(), time.time()))
 
 
 async def _add(matchers: list[str], comment: str, lasts_s: float, by: str, now: float) -> None:
