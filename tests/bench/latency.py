@@ -164,7 +164,7 @@ def measure(guard: Guard, of: Sender, worker: Process, crossings: int, orders: O
         if of.popen.poll() is not None or not worker.alive:
             raise SystemExit(f"the sender or {worker.name} has ended\n{worker.text()[-3000:]}")
         time.sleep(POLL_S)
-    while not of.rate:
+    while not of.rate or (orders is not None and not blocked.keys() <= orders.seen.keys()):
         time.sleep(POLL_S)
     used, over = cpu_s(worker.popen.pid) - cpu, time.time() - began
     taken = sorted((at - of.acknowledged[team]) * 1e3 for team, at in blocked.items())
