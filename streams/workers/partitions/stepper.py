@@ -22,6 +22,7 @@ from spendbrake.streams.transport.chunk import Chunk
 from spendbrake.streams.workers.partitions.journal import Journal, Owned, after
 from spendbrake.streams.workers.partitions.outputs import Outputs, Send
 from spendbrake.streams.workers.partitions.relay import Relay
+from spendbrake.streams.workers.partitions.slices import Slices
 from spendbrake.streams.workers.partitions.snapshot import Copies, Snapshot
 
 LOG = structlog.get_logger("spendbrake.worker")
@@ -71,6 +72,7 @@ class Stepper(ABC):
         self.relay: Relay | None = None
         self.recovered_s = 0.0
         self.exposure = Exposure(0, 0, 0.0)
+        self._slices = Slices()
         self._pass = 0
         self._near: dict[int, set[Any]] = {}
         self._told: dict[str, tuple[Any, Any]] = {}
@@ -111,19 +113,26 @@ class Stepper(ABC):
             return
         if owned.last < owned.first:
             await self._must_reach(owned)
-        async with owned.gate:
-            began = self._clock()
-            outcome = self.engine.step(owned.state, rest, self.schemas)
-            self.metrics.observe("step", self._clock() - began)
-            owned.last, owned.wants_tick = chunk.last, outcome.wants_tick
-            await owned.outputs.send(outcome.records)
-            if self.relay is not None:
-                targets = self.relay.due(owned.number, outcome.now, self.feeds(owned.state))
-                if targets:
-                    await owned.outputs.send(self.copies.flush(owned.state))
-                    await self.relay.pass_on(owned, outcome.now, targets)
+        async with owned.gate:  # for the whole chunk: a commit stands between chunks, and rows must know its clock
+            for part in self._slices.cut(rest):
+                if part.first > rest.first:
+                    await asyncio.sleep(0)
+                await self._step(owned, part)
+
+    async def _step(self, owned: Owned, part: Chunk) -> None:
+        began, cpu = self._clock(), self._slices.clock()
+        outcome = self.engine.step(owned.state, part, self.schemas)
+        self._slices.took(len(part), self._slices.clock() - cpu)
+        self.metrics.observe("step", self._clock() - began)
+        owned.last, owned.wants_tick = part.last, outcome.wants_tick
+        await owned.outputs.send(outcome.records)
+        if self.relay is not None:
+            targets = self.relay.due(owned.number, outcome.now, self.feeds(owned.state))
+            if targets:
+                await owned.outputs.send(self.copies.flush(owned.state))
+                await self.relay.pass_on(owned, outcome.now, targets)
         self.metrics.add(outcome.counters)
-        self.metrics.set("clock", outcome.now, self.log, str(chunk.partition))
+        self.metrics.set("clock", outcome.now, self.log, str(part.partition))
         for observe in self.observers:
             observe(owned, outcome)
 
