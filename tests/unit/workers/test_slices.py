@@ -1,5 +1,7 @@
 """Slices: a chunk in parts that join, of a size that follows what steps take."""
 
+from itertools import pairwise
+
 import pytest
 
 from spendbrake.streams.transport.chunk import Chunk
@@ -24,7 +26,7 @@ def test_parts_are_the_chunk_and_join(n: int, gap: int) -> None:
     assert [at for part in parts for at in part.timestamps_ms] == list(whole.timestamps_ms)
     assert parts[0].joins == whole.joins
     assert parts[-1].last == whole.last
-    for before, after in zip(parts, parts[1:], strict=False):
+    for before, after in pairwise(parts):
         assert after.joins == before.last + 1
         assert before.last == before.offsets[-1] < after.first == after.offsets[0]
     assert all(len(part) <= LEAST * 3 / 2 for part in parts)
