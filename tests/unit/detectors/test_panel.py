@@ -165,6 +165,17 @@ def test_late_money_is_scored_again_and_never_learned() -> None:
     assert after["gaussian_tail"]["tail"]["n"] == before["gaussian_tail"]["tail"]["n"]
 
 
+def test_late_money_that_is_nothing_unusual_is_not_learned_a_second_time() -> None:
+    team, readings = settled()
+    before = team._tracks[""].to_state()["slots"]
+    one, latest = readings[-3], readings[-1]
+    late = replace(one, cost=one.cost + one.cost // 50, now=latest.now + 1.0, offset=latest.offset + 1)
+    assert play(team, [late]) == []
+    after = team._tracks[""].to_state()["slots"]
+    assert after["gaussian_tail"]["detector"] == before["gaussian_tail"]["detector"]
+    assert after["gaussian_tail"]["tail"]["n"] == before["gaussian_tail"]["tail"]["n"]
+
+
 def test_recent_alarms_raise_the_gate_and_it_comes_down_again() -> None:
     gate = Panel(Detection()).gate
     alarms = Alarms(7 * DAY_S)

@@ -253,7 +253,8 @@ def test_whatever_the_partitioner_each_event_is_counted_once_and_at_home(seed: i
     assert found == expected
 
 
-def test_a_correction_that_moves_a_call_to_a_team_elsewhere_moves_the_money() -> None:
+@pytest.mark.parametrize("arrives", ["at its original's", "at its own", "at another team's"])
+def test_a_correction_that_moves_a_call_to_a_team_elsewhere_moves_the_money(arrives: str) -> None:
     homes = {name: partition_of(name.encode(), 3) for name in (f"t{i}" for i in range(20))}
     here = "t1"
     there = next(name for name, home in homes.items() if home != homes[here])
@@ -261,7 +262,10 @@ def test_a_correction_that_moves_a_call_to_a_team_elsewhere_moves_the_money() ->
     topic = Topic(3)
     original = event(1, START, team=here, cost=5 * 10**9)
     moved = event(2, START + 1, team=there, cost=4 * 10**9, kind="correction", replaces=original)
-    topic.logs[elsewhere] = [Record(encode(one), START + i) for i, one in enumerate((original, moved, moved))]
+    place = {"at its original's": homes[here], "at its own": homes[there], "at another team's": elsewhere}[arrives]
+    topic.logs[elsewhere] = [Record(encode(original), START)]
+    topic.run(random.Random(1))
+    topic.logs[place] += [Record(encode(moved), START + i) for i in (1, 2)]
     topic.run(random.Random(1))
     totals = {
         team: int(state.series.total[state.teams.series[row]])
