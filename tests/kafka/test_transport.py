@@ -60,9 +60,13 @@ def test_sums_are_exact_through_a_death_a_join_a_freeze_and_a_leave(deployment: 
     deployment.producer.flush()
     deployment.wait_until_exact()
     eventually(
-        lambda: len({writer for _, _, writer, _ in deployment.rows()}) == 1,
-        "one writer's keys",
-        lambda: str(sorted({writer for _, _, writer, _ in deployment.rows()})),
+        lambda: (
+            len(writers := [(number, writer) for number, _, writer, _ in deployment.rows()]) == len(keys)
+            and len({writer.partition(".")[0] for _, writer in writers}) == 1
+            and len(set(writers)) == len({number for number, _ in writers})
+        ),
+        "one writer's keys, under one name a partition",
+        lambda: str(sorted({(number, writer) for number, _, writer, _ in deployment.rows()})),
         within_s=20,
     )
     assert last.end(signal.SIGTERM) == 0, last.text()[-3000:]
