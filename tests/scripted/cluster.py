@@ -15,7 +15,10 @@ from typing import Any, cast
 from faust.transport import base
 from faust.types import TP
 
-from enginelog import Record
+from enginelog import START, Log, Record, event, policy
+from spendbrake.schemas.action import Action
+from spendbrake.schemas.finding import Finding
+from spendbrake.schemas.wire.avro import decode
 from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.step import Engine
@@ -226,3 +229,53 @@ async def settle() -> None:
     """Let everything run that can."""
     for _ in range(30):
         await asyncio.sleep(0)
+
+
+# --- two teams that spend --------------------------------------------------------------------------
+
+USD = 10**9
+N = 40
+TREE = policy(
+    nodes=[
+        {"id": "acme", "level": "organization"},
+        {"id": "a", "level": "team", "parent": "acme", "monthly_budget_usd": 100},
+    ]
+)
+"""Both teams have a cap of 100 USD; `a` tells a parent what it has spent."""
+
+
+def spending(n: int = N) -> Log:
+    """Five dollars a second, turn about by two teams: the last two records reach their caps."""
+    log = Log()
+    for i in range(n):
+        log.add(event(i, START + i, team="ab"[i % 2], api_key_id=f"k{i % 2}", cost=5 * USD))
+    return log
+
+
+def spent(process: Process) -> dict[str, int]:
+    state = process.state
+    return {team: int(state.series.total[state.teams.series[row]]) for row, team in enumerate(state.teams.names)}
+
+
+def blocks(cluster: Cluster) -> list[Action]:
+    actions = [decode(Action, record.value) for record in cluster.sent if record.topic == "actions.v1" and record.value]
+    return [action for action in actions if action.effect == "limits"]
+
+
+def crossings(cluster: Cluster) -> list[tuple[str, str]]:
+    """Teams whose caps were reached or left, in order."""
+    found = [decode(Finding, record.value) for record in cluster.sent if record.topic == "findings.v1" and record.value]
+    return [(finding.node, finding.state) for finding in found if finding.tier == "hard-cap"]
+
+
+WHOLE = {"a": N // 2 * 5 * USD, "b": N // 2 * 5 * USD}
+
+
+async def until(process: Process, there: Callable[[], bool]) -> None:
+    """Acknowledge what is under way, the oldest first, until `there`."""
+    for _ in range(50):
+        await settle()
+        if there():
+            return
+        process.answer(process.under_way[0])
+    raise AssertionError(f"never came: {process.under_way}")

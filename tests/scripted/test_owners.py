@@ -1,0 +1,191 @@
+"""Two owners at once: one that was frozen, or has lost its partition, and writes on; rows come late, tombstones too."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from enginelog import engine
+from scripted.cluster import TREE, USD, WHOLE, Cluster, N, blocks, settle, spending, spent, until
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    return Cluster(spending().records, lambda: engine(TREE), tmp_path)
+
+
+async def test_a_row_of_a_lower_stamp_never_takes_the_place_of_a_higher_one(cluster: Cluster) -> None:
+    process = await cluster.start()
+    await process.feed(10)
+    await process.take()
+    early = list(cluster.changelog)
+    await process.feed(20)
+    await process.take()
+    late = list(cluster.changelog[len(early) :])
+    for order in ([*early, *late], [*late, *[(key.replace(b"@w1.1", b"@w0.0"), value) for key, value in early]]):
+        cluster.changelog = order
+        successor = await cluster.start()
+        await successor.feed(N - 30)
+        assert spent(successor) == WHOLE
+
+
+async def test_what_a_thawed_worker_writes_late_changes_nothing(cluster: Cluster) -> None:
+    frozen = await cluster.start()
+    await frozen.feed(10)
+    await frozen.take()
+    await frozen.feed(6)
+    frozen.hold = True
+    storing = asyncio.ensure_future(frozen.take())
+    await until(frozen, lambda: bool(frozen.rows_under_way()))  # and here it stands still
+
+    successor = await cluster.start()
+    await successor.feed(20)
+    await successor.take()
+    assert cluster.committed == 30
+
+    frozen.hold = False
+    await until(frozen, storing.done)
+    assert cluster.committed == 30, "its commit is of a generation that is over"
+    for compacted in (False, True):
+        if compacted:
+            cluster.compact()
+        third = await cluster.start()
+        await third.feed(N)
+        assert spent(third) == WHOLE
+    assert len({action.id for action in blocks(cluster)}) == 2
+
+
+async def test_a_thawed_worker_that_was_ahead_does_not_hide_the_clock_of_its_followers_commit(
+    cluster: Cluster,
+) -> None:
+    frozen = await cluster.start()
+    await frozen.feed(30)
+    frozen.hold = True
+    storing = asyncio.ensure_future(frozen.take())
+    await until(frozen, lambda: bool(frozen.rows_under_way()))
+
+    successor = await cluster.start()
+    await successor.feed(20)
+    await successor.take()
+    assert cluster.committed == 20
+
+    frozen.hold = False
+    await until(frozen, storing.done)  # all its rows, of record 29, its partition's row among them
+    third = await cluster.start()
+    await third.feed(5)
+    assert third.state.applied == 24
+    await third.finish()
+    assert spent(third) == WHOLE
+    assert cluster.committed == N
+    cluster.compact()
+    assert {key.rsplit(b"@", 1)[1] for key, _ in cluster.changelog if key.startswith(b"partition")} == {b"w3.3"}
+
+
+async def test_who_gets_a_partition_back_is_not_robbed_by_who_had_it_in_between(cluster: Cluster) -> None:
+    first = await cluster.start()
+    await first.feed(10)
+    await first.take()
+    between = await cluster.start()
+    await between.feed(10)
+    between.hold = True
+    storing = asyncio.ensure_future(between.take())
+    await until(between, lambda: bool(between.rows_under_way()))  # and here it stands still
+
+    await cluster.give_back(first)
+    await first.feed(20)
+    await first.take()
+    assert cluster.committed == 30
+
+    between.hold = False
+    await until(between, storing.done)  # its rows of record 19, and out with the keys it has found
+    cluster.compact()
+    third = await cluster.start()
+    await third.finish()
+    assert spent(third) == WHOLE
+
+
+async def test_what_a_commit_stands_on_is_removed_by_nobody_who_is_behind_it(cluster: Cluster) -> None:
+    cluster.log = [*cluster.log[0::2], *cluster.log[1::2]]  # first team `a` alone, then `b`
+    ahead = await cluster.start()
+    await ahead.feed(10)
+    await ahead.take()
+    await ahead.feed(10)
+    ahead.hold = True
+    late = asyncio.ensure_future(ahead.take())
+    await until(ahead, lambda: bool(ahead.rows_under_way()))
+    behind = await cluster.start()
+    await behind.feed(5)
+    behind.hold = True
+    later = asyncio.ensure_future(behind.take())
+    await until(behind, lambda: bool(behind.rows_under_way()))
+
+    ahead.hold = False
+    await until(ahead, late.done)
+    owner = await cluster.start()  # finds what was written late, and has nothing to add to team `a`
+    await owner.feed(N)
+    await owner.take()
+    assert cluster.committed == N
+    behind.hold = False
+    await until(behind, later.done)  # and removes it
+    cluster.compact()
+
+    cluster.log = [*cluster.log, *spending(42).records[N:]]
+    successor = await cluster.start()
+    await successor.finish()
+    assert spent(successor) == {team: amount + 5 * USD for team, amount in WHOLE.items()}
+
+
+async def test_a_chunk_of_an_older_generation_is_not_applied(cluster: Cluster) -> None:
+    process = await cluster.start()
+    await process.feed(10)
+    process.generation += 1
+    await process.feed(5)
+    process.generation -= 1
+    process.next = 15
+    await process.feed(20)
+    assert process.state.applied == 14
+    process.generation += 1
+    process.next = 15
+    await process.feed(N)
+    assert spent(process) == WHOLE
+
+
+async def test_chunks_that_do_not_join_end_the_worker(cluster: Cluster) -> None:
+    process = await cluster.start()
+    await process.feed(10)
+    process.next += 1
+    with pytest.raises(RuntimeError, match="joins 11 came after 9"):
+        await process.feed(5)
+
+
+async def test_a_kept_partition_that_is_read_from_its_commit_again_is_counted_once(cluster: Cluster) -> None:
+    process = await cluster.start()
+    await process.feed(10)
+    await process.take()
+    await process.feed(10)
+    process.generation = cluster.generation = cluster.generation + 1
+    process.next = 10
+    await process.feed(15)  # half of it is known
+    await process.finish()
+    assert spent(process) == WHOLE
+    assert cluster.committed == N
+
+
+async def test_other_writers_keys_go_after_the_row_of_ones_own_is_safe(cluster: Cluster) -> None:
+    first = await cluster.start()
+    await first.feed(10)
+    await first.take()
+    second = await cluster.start()
+    await second.feed(N)
+    second.hold = True
+    storing = asyncio.ensure_future(second.take())
+    await settle()
+    assert second.rows_under_way() == [["head|a@w2.2", "head|b@w2.2"]]
+    second.answer(second.under_way[0])
+    await settle()
+    (dead,) = (sending for sending in second.under_way if sending.is_rows)
+    assert [(record.key, record.value) for record in dead.records] == [(b"head|a@w1.1", None), (b"head|b@w1.1", None)]
+    second.hold = False
+    await until(second, storing.done)
+    cluster.compact()
+    assert {key.rsplit(b"@", 1)[1] for key, _ in cluster.changelog} == {b"w2.2"}
