@@ -19,9 +19,12 @@ NEAR = 10
 
 
 def team_caps(state: PartitionState, rules: Rules, of: Iterable[int] | None = None) -> Iterator[tuple[int, Action]]:
-    """Yield the caps of the nodes of a partition of usage, each with the number of its team; of all teams when None."""
+    """Yield the caps of the nodes of a partition of usage, each with the number of its team; of all teams when None.
+
+    Of a state that has come back and was not stepped yet there is nothing to tell: its series are no nodes yet.
+    """
     table = state.series
-    for team in sorted(state.heads) if of is None else of:
+    for team in sorted(state.heads if of is None else state.heads.keys() & of):
         head = state.heads[team]
         for row in table.of_team[team] if head.tiers else ():
             node = table.node[row]
@@ -37,7 +40,7 @@ def team_caps(state: PartitionState, rules: Rules, of: Iterable[int] | None = No
 
 def parent_caps(state: ParentsState, rules: Rules, of: Iterable[str] | None = None) -> Iterator[tuple[str, Action]]:
     """Yield the caps of the nodes of a partition of rollups, each with the node's id; of all nodes when None."""
-    for node in sorted(state.parents) if of is None else of:
+    for node in sorted(state.parents if of is None else state.parents.keys() & of):
         parent = state.parents[node]
         number = state.numbers.get(parent.calendar)
         if parent.tiers.allocation is None or number is None or number >= len(state.periods.current):

@@ -150,6 +150,7 @@ class Stepper(ABC):
 
     def _restore(self, number: int, rows: dict[str, bytes], committed: int) -> Any:
         state, began = self.engine.new_state(number, self.epoch), self._clock()
+        self._near.pop(number, None)  # its names are of a state that is gone
         self.fill(state, rows, committed)
         self.recovered_s = self._clock() - began
         self.metrics.observe("recovery", self.recovered_s)

@@ -7,6 +7,7 @@ from enginelog import START, Log, engine, event, play, policy
 from spendbrake.schemas.money import NANO
 from spendbrake.streams.engine.caps import near, team_caps
 from spendbrake.streams.engine.overshoot import PROMISED_LAG_S, Exposure
+from spendbrake.streams.engine.state.rows import copy_blocks, copy_partition, copy_team, restore
 
 TREE = policy(
     nodes=[
@@ -41,6 +42,20 @@ def test_only_the_teams_that_are_named_are_told_of() -> None:
     assert list(team_caps(state, state.numbered_by, [])) == []
     ((name, _),) = team_caps(state, state.numbered_by, None)
     assert [cap.node for _, cap in team_caps(state, state.numbered_by, [name])] == ["a"]
+    assert list(team_caps(state, state.numbered_by, [name + 1])) == [], "a name of a state that is gone is nobody's"
+
+
+def test_a_state_that_has_come_back_tells_of_caps_once_it_was_stepped() -> None:
+    log = Log()
+    log.add(event(0, START, team="a", cost=1))
+    of = engine(TREE)
+    state, _ = play(log.every(5), of)
+    again = of.new_state(0, 1)
+    state.mark()
+    unit, rest = copy_team(state, 0), [copy_partition(state), *copy_blocks(state)]
+    restore(again, {row.key: row.value for row in (*unit.heads, *unit.series, *rest)}, state.applied + 1)
+    assert 0 in again.heads
+    assert list(team_caps(again, of.book.at(again.now))) == []
 
 
 def test_the_bound_is_calls_under_way_and_what_burns_while_nobody_looks() -> None:

@@ -26,4 +26,4 @@ def test_a_parent_s_cap_is_told_with_what_its_children_have_spent() -> None:
     assert near(cap)
     assert cap.params["ends_at"] > cap.time == at.state(number).now
     assert [each.node for _, each in parent_caps(at.state(number), at.of.book.at(now), ["acme"])] == ["acme"]
-    assert list(parent_caps(at.state(number), at.of.book.at(now), [])) == []
+    assert list(parent_caps(at.state(number), at.of.book.at(now), ["gone"])) == []
