@@ -93,6 +93,12 @@ bench-report: $(READY) peers ## Tables, figures for machines and charts of what 
 mutants: $(READY) ## Take each rule out of a copy, one at a time: its tests must notice; writes build/mutants.json.
 	PYTHONPATH=tests $(BIN)/python -m mutants.run
 
+bench-incidents: $(READY) ## Published incidents over real tenants: TOOL=incident_bench.py builds and scores them.
+	$(BIN)/python tests/bench/detection/incidents.py "$(TOOL)"
+
+bench-nab: $(READY) ## Score DATA/*/*.csv (timestamp,value) into OUT, and DATA/labels.json where there is one.
+	$(BIN)/python tests/bench/detection/nab.py "$(DATA)" "$(OUT)"
+
 lint: $(READY) ## Style, imports, and the rules about the tree.
 	$(BIN)/ruff check $(FOLDERS)
 	$(BIN)/ruff format --check $(FOLDERS)
@@ -109,4 +115,4 @@ fmt: $(READY) ## Rewrite in the house format.
 ci: ## What continuous integration runs.
 	.ci/run
 
-.PHONY: help venv lock demo test kafka-test chaos effects-test gateway-test wheel-test peers bench $(BENCHES:%=bench-%) bench-report mutants lint type fmt ci
+.PHONY: help venv lock demo test kafka-test chaos effects-test gateway-test wheel-test peers bench $(BENCHES:%=bench-%) bench-report bench-incidents bench-nab mutants lint type fmt ci

@@ -1,28 +1,18 @@
-"""What a detector is, and the bytes its state is kept as. Detectors measure and explain; they decide nothing."""
+"""What a detector is. Detectors measure and explain; they decide nothing."""
 
-import json
-import math
-import struct
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import Field
 
-from spendbrake.detectors.features import Features, Gap
+from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.memory.talks import Turn
+from spendbrake.detectors.series.features import Features, Gap
 from spendbrake.schemas.money import NanoUsd
 from spendbrake.schemas.policy import Part
 from spendbrake.schemas.reading import NewSeries, SessionReading
-
-Array = NDArray[Any]
-State = dict[str, Any]
-"""JSON-able values and numpy arrays, by name; nested at will."""
-
-MAGIC = b"SBD1"
-_DTYPES = {"f4": "<f4", "f8": "<f8", "u1": "|u1", "i8": "<i8"}
-_ARRAY = "$array"
 
 
 class Params(Part):
@@ -48,6 +38,7 @@ class Evidence:
         text: One sentence for a person on call, with money and what is usual.
         holds_s: Seconds for which it stands without new evidence; None = the incident's own quiet time.
         known: The fact itself is the offence (a model nobody approved): it needs no unusual amount to be told.
+        floor: Least excess worth telling where the detector has one of its own, nano-USD; None = the gate's.
         details: JSON-ready figures for the finding's evidence.
     """
 
@@ -59,6 +50,7 @@ class Evidence:
     key: str | None = None
     holds_s: float | None = None
     known: bool = False
+    floor: NanoUsd | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -110,14 +102,16 @@ class BucketDetector(Detector[P]):
     """River's contract on closed buckets: `score_one` never learns, `learn_one` never scores.
 
     Scores are finite, high is unusual, and comparable within one series only: `calibration.Tail` makes them
-    comparable. A detector of minutes is given only buckets that closed a minute (`Features.minute` is set).
+    comparable. A detector of minutes is given only buckets that closed a minute
+    (`Features.minute` is set), one of slots (`every_s` 300) only those that closed a slot: it is fused with the others
+    of its kind.
 
     Attributes:
         every_s: Width of what it reads, seconds.
         on_series: Whether it also runs on a team's heaviest projects, keys and models.
     """
 
-    every_s: ClassVar[Literal[10, 60]] = 10
+    every_s: ClassVar[Literal[10, 60, 300]] = 10
     on_series: ClassVar[bool] = False
 
     @abstractmethod
@@ -150,57 +144,61 @@ class FactDetector(Detector[P]):
         """
 
 
-def frozen32(values: Any) -> NDArray[np.float32]:
-    """Return a float32 copy of `values` that nobody else holds."""
-    return np.array(values, dtype=np.float32)
+class AmountParams(Params):
+    """From which amount on a trouble is told.
 
-
-def pack(state: State) -> bytes:
-    """Return `state` (its arrays of float32, float64, uint8 or int64) as bytes; no pickle: no log is trusted with code.
-
-    Floats come back bit by bit: JSON carries their shortest exact form. NaN and infinities are refused.
+    Attributes:
+        floor_usd: Least amount, USD ...
+        floor_days: ... and as a part of what the team usually spends a day.
+        over: Times the greatest amount before.
+        alarm_weight: Each recent alarm of the team raises the floor by this part.
     """
-    arrays: list[bytes] = []
 
-    def reduce(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            code = value.dtype.kind + str(value.dtype.itemsize)
-            arrays.append(np.ascontiguousarray(value, dtype=_DTYPES[code]).tobytes())
-            return {_ARRAY: code, "shape": list(value.shape)}
-        raise TypeError(f"detector state holds a {type(value).__name__}, which has no form in bytes")
-
-    head = json.dumps(state, default=reduce, separators=(",", ":"), allow_nan=False).encode()
-    return b"".join((MAGIC, struct.pack("<I", len(head)), head, *arrays))
+    floor_usd: float = Field(0.4, ge=0)
+    floor_days: float = Field(0.004, ge=0)
+    over: float = Field(1.5, ge=1)
+    alarm_weight: float = Field(0.3, ge=0)
 
 
-def unpack(data: bytes) -> State:
-    """Return the state that `data` holds; its arrays are copies.
+A = TypeVar("A", bound=AmountParams)
 
-    Raises:
-        ValueError: not such bytes, or cut short.
+
+class Amount(NamedTuple):
+    """Money of one kind of trouble, as it stands.
+
+    Attributes:
+        subject: What its record is kept by.
+        usd: So far, or over the last `span_s` seconds.
+        key: API key, `model` and `session` (its fingerprint) of the latest call in it, where there is one.
+        calls: How many are behind it, where the detector counts them.
+        expected: USD that are usual where nothing more is known of the subject.
     """
-    if data[:4] != MAGIC or len(data) < 8:
-        raise ValueError(f"not a detector state: begins with {data[:4]!r}")
-    (length,) = struct.unpack_from("<I", data, 4)
-    at = 8 + length
 
-    def restore(value: dict[str, Any]) -> Any:
-        nonlocal at
-        if _ARRAY not in value:
-            return value
-        dtype, shape = np.dtype(_DTYPES[value[_ARRAY]]), tuple(value["shape"])
-        end = at + dtype.itemsize * math.prod(shape)
-        if not at <= end <= len(data):
-            raise ValueError(f"detector state is cut short: {len(data)} bytes, {end} wanted")
-        array = np.frombuffer(data[at:end], dtype=dtype).reshape(shape).copy()
-        at = end
-        return array
+    subject: str
+    usd: float
+    key: str = ""
+    model: str = ""
+    session: int = 0
+    calls: int = 0
+    span_s: float = 0.0
+    expected: float = 0.0
 
-    try:
-        # Objects close in the order in which their arrays were written: depth first, keys in order.
-        state = json.loads(data[8 : 8 + length], object_hook=restore)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"not a detector state: {error}") from error
-    if not isinstance(state, dict) or at != len(data):
-        raise ValueError(f"not a detector state: {len(data)} bytes, of which {at} make sense")
-    return state
+
+class AmountDetector(Detector[A]):
+    """Running amounts of money of one kind of trouble.
+
+    They are in USD and comparable with themselves: the panel holds each against the greatest that the team has
+    come to before, so that what is natural for a team is learned and small money is left alone.
+    """
+
+    @abstractmethod
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
+        """Take in a closed bucket and its calls; yield the amounts that have risen."""
+
+    @abstractmethod
+    def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
+        """Return what is wrong; `named` gives the words for a session."""
+
+    def told(self, now: float) -> None:
+        """Note that one of its amounts was told."""
+        return

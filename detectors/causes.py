@@ -1,7 +1,11 @@
 """What a finding says about who carries the money. Words and shares; no thresholds on scores."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from spendbrake.detectors.base import Evidence
+from spendbrake.detectors.memory.mix import Moved, moved_text
+from spendbrake.detectors.series.features import HOUR_S, SPANS_S, Features
 from spendbrake.schemas.money import NANO, NanoUsd, usd_text
 from spendbrake.schemas.reading import Context
 
@@ -26,9 +30,21 @@ def carrier(context: Context, usual_usd_h: float) -> str | None:
     return best.name
 
 
-def figures(context: Context) -> dict[str, Any]:
-    """Return what the context adds to a finding's evidence, JSON-ready."""
+def figures(
+    context: Context, moved: Sequence[Moved] = (), sessions: Sequence[tuple[str, str, int, int]] = ()
+) -> dict[str, Any]:
+    """Return what the state of things adds to a finding's evidence, JSON-ready."""
     return {
+        "moved": [
+            {"factor": one.factor, "times": round(one.times, 4), "usd_h_nano": one.amount}
+            for one in moved
+            if one.amount
+        ],
+        "moved_usd_h_nano": sum(one.amount for one in moved),
+        "sessions": [
+            {"name": name, "key": key, "cost_nano": cost, "calls": calls} for name, key, cost, calls in sessions
+        ],
+        "cap_left_nano": context.cap_left,
         "cost_15m_nano": context.cost_15m,
         "cost_24h_nano": context.cost_24h,
         "rate_usd_h": round(context.rate_usd_h, 6),
@@ -37,6 +53,40 @@ def figures(context: Context) -> dict[str, Any]:
             for c in sorted(context.top, key=lambda c: (-c.cost, c.kind, c.name))[:TOP]
         ],
     }
+
+
+def state_of_things(context: Context, moved: Sequence[Moved]) -> str:
+    """Return the second sentence of a finding: how fast money goes now, why, and how long until the next cap."""
+    rate = context.rate_usd_h
+    text = f"Now {rate_text(rate)}"
+    change = sum(one.amount for one in moved)
+    if change > 0:
+        text += f", {usd_text(change)}/h above the usual by {moved_text(moved)}"
+    keys = [one for one in context.top if one.kind == "key"]
+    if keys:
+        first = max(keys, key=lambda one: one.cost)
+        text += (
+            f"; of the last 15 min most on key {first.name} ({usd_text(first.cost)} of {usd_text(context.cost_15m)})"
+        )
+    if context.cap_left is not None and rate > 0:
+        text += f"; next cap in {span_text(context.cap_left / NANO / rate * HOUR_S)}"
+    return text
+
+
+def level_evidence(x: Features, what: str) -> Evidence:
+    """Return the evidence of a level of burn that is `what`: the excess of the last hour."""
+    rate = x.rates[SPANS_S.index(3_600.0)]
+    excess = max(int((rate - x.usual_usd_h) * NANO), 0)
+    return Evidence(
+        excess=excess,
+        step=int((x.usd - x.usual_usd_h * x.width_s / 3_600.0) * NANO),
+        span_s=3_600.0,
+        text=(
+            f"Burning {rate_text(rate)} over the last hour, {what}, where {rate_text(x.usual_usd_h)} is usual: "
+            f"{usd_text(excess)} above it"
+        ),
+        details={"span_s": 3_600.0, "span_rate_usd_h": round(rate, 6)},
+    )
 
 
 def closing(node: str, excess: NanoUsd, lasted_s: float, quiet_s: float) -> str:

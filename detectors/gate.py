@@ -4,13 +4,14 @@ import math
 
 from pydantic import Field
 
-from spendbrake.detectors.base import Evidence, Usual
+from spendbrake.detectors.base import Amount, AmountParams, Evidence, Usual
+from spendbrake.detectors.memory.records import Record
 from spendbrake.schemas.finding import Severity
 from spendbrake.schemas.money import NANO, NanoUsd
 from spendbrake.schemas.policy import Detection, Part
 
 WEEK_S = 7 * 86_400.0
-HOUR_S = 3_600.0
+HOUR_S, DAY_S = 3_600.0, 86_400.0
 
 
 class GateParams(Part):
@@ -23,7 +24,9 @@ class GateParams(Part):
         release: An incident under way continues at this part of the threshold that opened it.
         alarm_memory_s: Time constant with which the team's own recent alarms are forgotten.
         alarm_score: Each recent alarm raises the threshold by so many powers of ten.
-        alarm_money: Each recent alarm raises the money floor by this part.
+        alarm_money: Each recent alarm raises the money floor by this part; `alarm_fact` that of facts.
+        settled_s: Age of a team from which on amounts are judged: all is a record to a new team.
+        youth: A team that begins has floors so many times higher besides; a day later a third of that is left.
         critical_factor: Critical from so many money floors of excess on ...
         critical_score: ... if the score is so many powers of ten above the threshold.
     """
@@ -35,6 +38,9 @@ class GateParams(Part):
     alarm_memory_s: float = Field(WEEK_S, gt=0)
     alarm_score: float = Field(1.0, ge=0)
     alarm_money: float = Field(0.5, ge=0)
+    alarm_fact: float = Field(0.3, ge=0)
+    settled_s: float = Field(86_400.0, ge=0)
+    youth: float = Field(3.0, ge=0)
     critical_factor: float = Field(10.0, gt=1)
     critical_score: float = Field(1.0, ge=0)
 
@@ -75,16 +81,33 @@ class Gate:
 
     def material(self, evidence: Evidence, usual: Usual) -> bool:
         """Say whether the money is worth a page: past the floor in all, and per hour where it took longer."""
+        if evidence.floor is not None:
+            return evidence.excess >= evidence.floor * (1.0 + self.params.alarm_fact * usual.alarms)
         hours = max(evidence.span_s / HOUR_S, 1.0)
         return evidence.excess >= self.floor(usual) * hours * (1.0 + self.params.alarm_money * usual.alarms)
 
-    def severity(self, excess: NanoUsd, usual: Usual, score: float | None, every_s: float) -> Severity:
-        """Return how bad an excess is for this team; a fact, which has no score, is certain."""
+    def record(self, amount: Amount, params: AmountParams, record: Record, usual: Usual, now: float) -> bool:
+        """Say whether an amount is beyond what the team has come to before, and its floor."""
+        if usual.age_s < self.params.settled_s:
+            return False
+        young = 1.0 + self.params.youth * math.exp(-usual.age_s / DAY_S)
+        floor = max(params.floor_usd, params.floor_days * usual.usd_h * 24.0)
+        floor *= young * (1.0 + params.alarm_weight * usual.alarms)
+        return amount.usd > floor + max(params.over * record.reference(now), young * amount.expected)
+
+    def severity(
+        self, excess: NanoUsd, usual: Usual, score: float | None, every_s: float, least: NanoUsd | None = None
+    ) -> Severity:
+        """Return how bad an excess is for this team; a fact, which has no score, is certain.
+
+        Args:
+            least: Excess from which on it is a warning, if that is less than the money floor: the detector's own.
+        """
         floor = self.floor(usual)
         certain = score is None or score >= self.threshold(every_s) + self.params.critical_score
         if certain and excess >= self.params.critical_factor * floor:
             return "critical"
-        return "warning" if excess >= floor else "info"
+        return "warning" if excess >= (floor if least is None else min(floor, least)) else "info"
 
 
 class Alarms:

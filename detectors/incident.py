@@ -17,6 +17,8 @@ MAX_INCIDENTS = 24
 MAX_SUBJECTS = 16
 """Subjects (sessions, series) told apart in one incident."""
 OTHERS = "*"
+SAME_CAUSE_S = 6 * 3_600.0
+"""Evidence of another family belongs to a trouble that began no longer ago."""
 
 
 class IncidentParams(Part):
@@ -31,7 +33,7 @@ class IncidentParams(Part):
 
     quiet_s: float = Field(900.0, gt=0)
     dwell_s: float = Field(1_800.0, ge=0)
-    update_s: float = Field(300.0, gt=0)
+    update_s: float = Field(14_400.0, gt=0)
     adopt_s: float = Field(86_400.0, gt=0)
 
 
@@ -41,7 +43,8 @@ class Incident:
 
     Attributes:
         where: The series its evidence comes from: "" is the team itself.
-        parts: Excess by subject, nano-USD.
+        sources: Families that tell of it, each with the series it looks at: `family|where`.
+        parts: Excess by family and subject, nano-USD.
         turn: Transitions so far: 1 opened, 2 resolved, 3 opened again ...
         told: Findings issued.
         until: When it is over, without further evidence: resolution while open, oblivion in dwell.
@@ -63,18 +66,23 @@ class Incident:
     told_at: float = 0.0
     told_excess: NanoUsd = 0
     last_at: float = 0.0
+    sources: list[str] = field(default_factory=list)
     parts: dict[str, NanoUsd] = field(default_factory=dict)
 
     @property
     def excess(self) -> NanoUsd:
-        """Money above what was expected since it opened, nano-USD."""
-        return sum(self.parts.values())
+        """Money above what was expected since it opened, nano-USD: by the family that sees most of it."""
+        by_family: dict[str, NanoUsd] = {}
+        for subject, excess in self.parts.items():
+            family = subject.partition("|")[0]
+            by_family[family] = by_family.get(family, 0) + excess
+        return max(by_family.values(), default=0)
 
-    def add(self, evidence: Evidence, score: float | None, now: float, quiet_s: float) -> None:
-        """Take in evidence."""
-        subject = evidence.subject
+    def add(self, family: str, evidence: Evidence, score: float | None, now: float, quiet_s: float) -> None:
+        """Take in evidence of a family of detectors."""
+        subject = f"{family}|{evidence.subject}"
         if subject not in self.parts and len(self.parts) >= MAX_SUBJECTS:
-            subject = OTHERS
+            subject = f"{family}|{OTHERS}"
         before = self.parts.get(subject)
         if before is None:
             self.parts[subject] = evidence.excess
@@ -88,6 +96,12 @@ class Incident:
             self.score = max(score, self.score or 0.0)
         if evidence.key is not None and evidence.key != self.key:
             self.key = None
+
+    def join(self, family: str, where: str) -> None:
+        """Note that a family tells of it from a series."""
+        source = f"{family}|{where}"
+        if source not in self.sources and len(self.sources) < MAX_SUBJECTS:
+            self.sources.append(source)
 
     def worse(self, severity: Severity) -> bool:
         """Raise the severity to `severity`; say whether that was a rise. It never falls while open."""
@@ -118,7 +132,17 @@ class Incidents:
 
     def of_series(self, where: str, family: str) -> Incident | None:
         """Return the incident of this family that evidence from series `where` belongs to."""
-        return next((i for i in self._items if i.where == where and i.family == family), None)
+        source = f"{family}|{where}"
+        return next((i for i in self._items if source in i.sources), None)
+
+    def alike(self, key: str | None, now: float) -> Incident | None:
+        """Return the open incident that evidence about `key` (None = the team) is most likely of: one cause, one page.
+
+        It is the latest of the same key, else the latest where either has none.
+        """
+        near = [i for i in self._items if i.state == "open" and now - i.opened_at < SAME_CAUSE_S]
+        same = [i for i in near if i.key == key] or [i for i in near if key is None or i.key is None]
+        return max(same, key=lambda i: i.opened_at, default=None)
 
     def of_node(self, node: str, family: str) -> Incident | None:
         """Return the incident of this family at `node`."""
@@ -142,6 +166,7 @@ class Incidents:
             opened_at=now,
             until=now,
             key=key,
+            sources=[f"{family}|{where}"],
         )
         self._items.append(incident)
         return incident
@@ -173,6 +198,10 @@ class Incidents:
         rose = incident.worse(severity)
         doubled = incident.excess >= 2 * max(incident.told_excess, 1)
         return rose or doubled or now - incident.told_at >= self.params.update_s
+
+    def troubled(self, now: float) -> bool:
+        """Say whether something is going on that is not the new usual yet: what is seen now is nothing to learn."""
+        return any(i.state == "open" and now - i.opened_at <= self.params.adopt_s for i in self._items)
 
     def adopted(self, where: str, now: float) -> bool:
         """Say whether a trouble of series `where` has gone on for so long that it is the new usual."""

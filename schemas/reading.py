@@ -1,11 +1,32 @@
-"""Readings: what the engine shows to detectors. Aggregates and facts; never raw events."""
+"""Readings: what the engine shows to detectors. Aggregates, facts, and a sample of calls; never raw events."""
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from spendbrake.schemas.money import NanoUsd
 
 SeriesKind: TypeAlias = Literal["project", "key", "model", "environment"]
+
+
+class Call(NamedTuple):
+    """One call, as far as detectors need it.
+
+    Attributes:
+        at: Event time.
+        session: Fingerprint of its session, 0 for none.
+        input_tokens: Cached ones included.
+    """
+
+    at: float
+    cost: NanoUsd
+    session: int
+    key: str
+    model: str
+    input_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    output_tokens: int
+    error: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +41,7 @@ class BucketReading:
         empty_before: Empty buckets between the previous closed non-empty one and this.
         kind: Set when the bucket is of one of the team's heaviest series rather than of the team itself.
         name: Name of that series.
+        sample: The first of its calls, in log order: a bounded number.
     """
 
     team: str
@@ -38,6 +60,7 @@ class BucketReading:
     empty_before: int = 0
     kind: SeriesKind | None = None
     name: str = ""
+    sample: tuple[Call, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +97,7 @@ class SessionReading:
     """A session whose cost has passed the mark set for the team's sessions.
 
     Attributes:
+        fingerprint: `Call.session` of its calls.
         mark: The amount passed, nano-USD; the engine doubles it for this session afterwards.
         typical: Exponentially weighted mean cost of the team's own sessions, nano-USD.
         n_sessions: Sessions behind `typical`.
@@ -92,6 +116,7 @@ class SessionReading:
     mark: NanoUsd
     typical: NanoUsd
     n_sessions: int
+    fingerprint: int = 0
 
 
 Reading: TypeAlias = BucketReading | NewSeries | SessionReading
@@ -114,10 +139,12 @@ class Context:
     Attributes:
         cost_15m: nano-USD of the last 15 minutes; `cost_24h` of the last 24 hours.
         rate_usd_h: Burn of the last five minutes, USD an hour.
+        cap_left: What the team may still spend before its next budget or cap this month, nano-USD; None without one.
         top: Heaviest keys, models, projects of the last 15 minutes, by cost.
     """
 
     cost_15m: NanoUsd = 0
     cost_24h: NanoUsd = 0
     rate_usd_h: float = 0.0
+    cap_left: NanoUsd | None = None
     top: tuple[Contributor, ...] = field(default_factory=tuple)

@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, field_validator
 from river import stats
 
-from spendbrake.detectors.base import BucketDetector, Evidence, Params, State
+from spendbrake.detectors.base import BucketDetector, Evidence, Params
 from spendbrake.detectors.causes import rate_text, span_text
-from spendbrake.detectors.features import SPANS_S, Features, Gap, through_gap
+from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.series.features import SPANS_S, Features, Gap, through_gap
 from spendbrake.schemas.money import NANO, usd_text
 
 MAX_SIGMAS = 1e4
@@ -24,12 +25,16 @@ class GaussianTailParams(Params):
         grace: Buckets learned before anything scores (river's `grace_period`).
         memory: Buckets after which the oldest fade: the weight of the past is cut to this, so habits may change.
         least_spread: Smallest standard deviation believed, as a part of the mean.
+        floor_usd: Least excess worth telling, USD ...
+        floor_days: ... and as a part of what the series usually spends a day.
     """
 
     spans: tuple[int, ...] = (0, 1, 2)
     grace: int = Field(100, ge=2)
     memory: float = Field(200_000.0, ge=1_000)
     least_spread: float = Field(0.05, ge=0)
+    floor_usd: float = Field(1.0, ge=0)
+    floor_days: float = Field(0.03, ge=0)
 
     @field_validator("spans")
     @classmethod
@@ -99,6 +104,7 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
             excess=excess,
             step=int((x.usd - usual * x.width_s / 3_600.0) * NANO),
             span_s=span_s,
+            floor=round(max(self.params.floor_usd, self.params.floor_days * x.usual_usd_h * 24.0) * NANO),
             text=(
                 f"Burning {rate_text(rate)} over the last {span_text(span_s)} where {rate_text(usual)} is usual: "
                 f"{usd_text(excess)} too much so far"

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from spendbrake.detectors.base import BucketDetector, Evidence, Params, State
+from spendbrake.detectors.base import BucketDetector, Evidence, Params
 from spendbrake.detectors.causes import rate_text
-from spendbrake.detectors.features import SHAPE, SPANS_S, Features, Minute
+from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.series.features import SHAPE, SPANS_S, Features, Minute
 from spendbrake.schemas.money import NANO
 
 PADDING = 0.15
@@ -30,6 +31,7 @@ class HalfSpaceParams(Params):
     """Parameters.
 
     Attributes:
+        enabled: Off unless asked for: on published incidents it told of none first, at 60 us a minute.
         n_trees: Trees.
         height: Of each tree; a tree is 2 ** (height + 1) - 1 bytes, twice.
         window: Minutes whose mass profile the next are scored against; fits a byte.
@@ -37,6 +39,7 @@ class HalfSpaceParams(Params):
         seed: Of the layout, which is the same for all teams; what was learned is not shared.
     """
 
+    enabled: bool = False
     n_trees: int = Field(25, ge=1, le=200)
     height: int = Field(6, ge=1, le=12)
     window: int = Field(250, ge=10, le=255)

@@ -5,9 +5,10 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
-from spendbrake.detectors.base import Evidence, FactDetector, Params, State, Usual
+from spendbrake.detectors.base import Evidence, FactDetector, Params, Usual
 from spendbrake.detectors.causes import span_text
-from spendbrake.schemas.money import usd_text
+from spendbrake.detectors.memory.stored import State
+from spendbrake.schemas.money import NANO, usd_text
 from spendbrake.schemas.reading import NewSeries, SeriesKind, SessionReading
 
 HOUR_S, DAY_S = 3_600.0, 86_400.0
@@ -19,10 +20,16 @@ class NewModelParams(Params):
     Attributes:
         kinds: What is worth telling when it is new and dear; a model off the approved list always is.
         settled_s: Age of the team from which on new things are news, seconds: all is new to a new team.
+        floor_usd: Least money worth telling ...
+        floor_days: ... and as a part of what the team usually spends a day.
+        other_floor_days: The same for a key or a project: they come and go where models do not.
     """
 
     kinds: tuple[SeriesKind, ...] = ("model", "key", "project")
     settled_s: float = Field(DAY_S, ge=0)
+    floor_usd: float = Field(0.5, ge=0)
+    floor_days: float = Field(0.005, ge=0)
+    other_floor_days: float = Field(0.02, ge=0)
 
 
 class NewModel(FactDetector[NewModelParams]):
@@ -47,6 +54,7 @@ class NewModel(FactDetector[NewModelParams]):
             key=reading.name if reading.kind == "key" else None,
             holds_s=min(max(reading.age_s, HOUR_S), DAY_S),
             known=refused,
+            floor=self._floor(reading.kind, usual),
             text=(
                 f"{head}: {usd_text(reading.cost)} in {reading.calls} calls since its first {age} ago; "
                 f"the team spent {usd_text(reading.team_cost_24h)} in the last 24 h"
@@ -63,6 +71,10 @@ class NewModel(FactDetector[NewModelParams]):
     def _news(self, reading: NewSeries) -> bool:
         older_by = reading.team_age_s - reading.age_s
         return reading.kind in self.params.kinds and reading.approved is None and older_by >= self.params.settled_s
+
+    def _floor(self, kind: SeriesKind, usual: Usual) -> int:
+        part = self.params.floor_days if kind == "model" else self.params.other_floor_days
+        return round(max(self.params.floor_usd, part * usual.usd_h * 24.0) * NANO)
 
     def to_state(self) -> State:
         """Return nothing: the engine remembers what the team has used."""

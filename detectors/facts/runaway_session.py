@@ -6,8 +6,9 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
-from spendbrake.detectors.base import Evidence, FactDetector, Params, State, Usual
+from spendbrake.detectors.base import Evidence, FactDetector, Params, Usual
 from spendbrake.detectors.causes import span_text
+from spendbrake.detectors.memory.stored import State
 from spendbrake.schemas.money import usd_text
 from spendbrake.schemas.reading import NewSeries, SessionReading
 

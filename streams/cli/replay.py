@@ -17,18 +17,19 @@ SHOWN_BAD = 20
 def replay(
     events: Annotated[Path, typer.Argument(help="JSON lines of usage events, .gz too.", exists=True, dir_okay=False)],
     policy: Annotated[
-        Path | None, typer.Option(help="Policy file; the starter policy when absent.", exists=True)
+        Path | None, typer.Option(help="Policy file; when absent the starter policy without its budgets.", exists=True)
     ] = None,
     findings: Annotated[Path | None, typer.Option(help="Write findings here, a JSON object a line.")] = None,
     actions: Annotated[Path | None, typer.Option(help="Write actions here, a JSON object a line.")] = None,
 ) -> None:
     """Run a file of events through the engine and write what follows from it."""
     from spendbrake.schemas.control import PolicyVersion
+    from spendbrake.streams.budgets.starter import unbudgeted
     from spendbrake.streams.cli.stack import policy_document
     from spendbrake.streams.offline import replay as offline
 
     try:
-        document = policy_document(policy)
+        document = policy_document(policy) if policy is not None else unbudgeted()
     except ValueError as error:
         fail(str(error))
     version = PolicyVersion(version=1, valid_from=0.0, published_at=0.0, digest="", document=document)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spendbrake.streams.budgets.calendar import BudgetCalendar
+from spendbrake.streams.engine.judge.calls import AHEAD
 from spendbrake.streams.engine.rules.routes import Routes
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.state.teams import FINE_S, TOKENS
@@ -16,6 +17,9 @@ F64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 MINUTE_S, HOUR_S = 60, 3600
+KEY, MODEL = 2, 3
+"""Columns of the series of a route."""
+MOST_TOKENS = 2**31 - 1
 
 
 @dataclass(slots=True)
@@ -182,6 +186,29 @@ def add_fine(state: PartitionState, rows: Rows, team: I64, bucket: I64) -> None:
     """Add to the 10 s buckets of teams."""
     tokens = {name: getattr(rows, name) for name in TOKENS}
     state.teams.fine.add(team, bucket, {"cost": rows.cost, "calls": rows.sign, "errors": rows.error, **tokens})
+
+
+def add_calls(state: PartitionState, rows: Rows, team: I64, bucket: I64, series: I64) -> None:
+    """Keep the first calls of open buckets for the detectors; `series` are those of each row's route."""
+    wanted = (rows.sign > 0) & (bucket <= rows.now // FINE_S + AHEAD)
+    if not wanted.all():
+        rows, team, bucket, series = rows.take(wanted), team[wanted], bucket[wanted], series[wanted]
+    key, model = series[:, KEY], series[:, MODEL]
+    local = state.series.local
+    state.calls.add(
+        team,
+        {
+            "now": rows.now,
+            "at": rows.at,
+            "bucket": bucket,
+            "cost": rows.cost,
+            "session": rows.session,
+            "key": np.where(key >= 0, local[key], -1),
+            "model": np.where(model >= 0, local[model], -1),
+            **{name: np.minimum(getattr(rows, name), MOST_TOKENS) for name in TOKENS},
+            "error": rows.error,
+        },
+    )
 
 
 def bucket_of(rows: Rows) -> I64:

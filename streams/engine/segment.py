@@ -16,6 +16,7 @@ from spendbrake.streams.engine.apply import (
     HOUR_S,
     Entries,
     Rows,
+    add_calls,
     add_fine,
     add_series,
     add_teams,
@@ -152,16 +153,23 @@ class Segment:
         if early.all():
             add_fine(state, mine, team, bucket)
             teams.open_from(team, bucket)
+            self._sample(mine, team, bucket)
             late = Late(state, mine.take(early[:0]), team[:0], self.first, None)
         else:
-            add_fine(state, mine.take(early), team[early], bucket[early])
-            teams.open_from(team[early], bucket[early])
+            on_time = mine.take(early), team[early], bucket[early]
+            add_fine(state, *on_time)
+            teams.open_from(*on_time[1:])
+            self._sample(*on_time)
             floor = self.rules.late_floor if self.rules.panel.enabled else None
             late = Late(state, mine.take(~early), team[~early], self.first, floor)
             self.emit.count("late", n=len(late.rows))
         place = rows.place[entries.row] - self.first
         self.ledger.fill(mine, entries, team, place, self.first)
         return Watch(self.judge, rows, entries, place, late, self.offsets, self.first, self.clock[0])
+
+    def _sample(self, rows: Rows, team: I64, bucket: I64) -> None:
+        if self.rules.panel.enabled:
+            add_calls(self.state, rows, team, bucket, self.routes.series[rows.route])
 
     def _team_days(self, rows: Rows, entries: Entries) -> I64:
         """Return the local day of each row, by the calendar of its team; any for rows without entries."""

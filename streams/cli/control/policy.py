@@ -16,7 +16,7 @@ File = Annotated[Path, typer.Argument(help="Policy file (YAML).", exists=True, d
 def init(
     file: Annotated[Path, typer.Argument(help="Where to write it.", dir_okay=False)] = Path("policy.yaml"),
 ) -> None:
-    """Write a commented starter policy: what `up`, `demo` and `replay` use when none is given."""
+    """Write a commented starter policy: what `up` and `demo` use when none is given."""
     from spendbrake.streams.budgets.starter import starter_text
 
     try:

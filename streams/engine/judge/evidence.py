@@ -5,14 +5,16 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from spendbrake.schemas.money import NANO
-from spendbrake.schemas.reading import Context, Contributor
+from spendbrake.schemas.reading import Call, Context, Contributor
 from spendbrake.schemas.standing import Standing
 from spendbrake.streams.engine.apply import HOUR_S, MINUTE_S
 from spendbrake.streams.engine.judge.moment import Moment
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
+from spendbrake.streams.engine.state.teams import TOKENS
 
 TOP = 5
+SAMPLED = ("at", "cost", "session", "key", "model", *TOKENS, "error")
 TOP_KINDS = ("key", "model", "project")
 RATE_MINUTES = 5
 FORECAST_DAYS = 14
@@ -40,16 +42,36 @@ def contributors(state: PartitionState, team: int, moment: Moment) -> tuple[Cont
     return tuple(one for kind in TOP_KINDS for one in sorted(found[kind], key=lambda c: (-c.cost, c.name))[:TOP])
 
 
-def context_of(state: PartitionState, team: int, moment: Moment) -> Context:
+def context_of(state: PartitionState, rules: Rules, team: int, moment: Moment) -> Context:
     """Return what a detector's finding may quote about a team."""
     minute, hour = int(moment.now // MINUTE_S), int(moment.now // HOUR_S)
     last_15 = moment.minutes(team, minute - 14, minute)
     own = state.teams.series[team : team + 1]
+    view, spent = rules.team(state.teams.names[team]), moment.month(int(own[0]))
+    left = [cap - spent for cap in (view.budget, view.allocation) if cap is not None and cap > spent]
     return Context(
         cost_15m=int(last_15.sum()),
         cost_24h=int(moment.hours(own, hour - 23, hour)[0][0]),
         rate_usd_h=_usd_h(int(last_15[-RATE_MINUTES:].sum())),
+        cap_left=min(left, default=None),
         top=contributors(state, team, moment),
+    )
+
+
+def sample_of(state: PartitionState, team: int, bucket: int) -> tuple[Call, ...]:
+    """Return the calls that were kept of a 10 s bucket of a team, in log order."""
+    places = state.calls.of(team, bucket)
+    if not places:
+        return ()
+    rows, names = state.series.of_team[team], state.series.names
+
+    def name_of(local: int) -> str:
+        return names[rows[local]].name if local >= 0 else ""
+
+    columns = (state.calls.fields[name][places].tolist() for name in SAMPLED)
+    return tuple(
+        Call(at, cost, session, name_of(key), name_of(model), fresh, read, write, output, error > 0)
+        for at, cost, session, key, model, fresh, read, write, output, error in zip(*columns, strict=True)
     )
 
 

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from spendbrake.detectors.panel import TeamPanel
 from spendbrake.schemas.decision import Stamp
 from spendbrake.schemas.finding import Finding
-from spendbrake.schemas.reading import BucketReading, Context, NewSeries, Reading, SessionReading
+from spendbrake.schemas.reading import BucketReading, Call, Context, NewSeries, Reading, SessionReading
 from spendbrake.schemas.standing import Standing
 from spendbrake.schemas.wire.envelope import decode_usage
 from spendbrake.streams.budgets.tiers import Crossing
 from spendbrake.streams.engine.emit import Emitter
-from spendbrake.streams.engine.judge.evidence import approved, context_of, contributors, standing_of
+from spendbrake.streams.engine.judge.evidence import approved, context_of, contributors, sample_of, standing_of
 from spendbrake.streams.engine.judge.moment import Moment
 from spendbrake.streams.engine.judge.tiering import Tiering, finding_of
 from spendbrake.streams.engine.moves import leave, moved
@@ -93,7 +93,7 @@ class Judge:
     def close(self, team: int, bucket: int, values: dict[str, int], moment: Moment) -> None:
         """Show a closed 10 s bucket to the detectors."""
         if values["calls"] and self.judges(team, moment.offset):
-            self._read(team, self._bucket(team, bucket, values, moment), moment)
+            self._read(team, self._bucket(team, bucket, values, moment, sample_of(self.state, team, bucket)), moment)
 
     def late(self, team: int, bucket: int, more: dict[str, int], moment: Moment) -> None:
         """Show a bucket again to which late money has been added: `more` came since it was stored in the ring."""
@@ -152,6 +152,7 @@ class Judge:
             mark=passed.mark,
             typical=int(self.state.sessions.typical[passed.team]),
             n_sessions=int(self.state.sessions.behind[passed.team]),
+            fingerprint=passed.session,
         )
         self._read(passed.team, reading, moment)
         return True
@@ -214,7 +215,9 @@ class Judge:
         for action in self.rules.ladder.answer(ladder, finding, standing, self._stamp(moment)):
             self.emit.action(action, self.state.number)
 
-    def _bucket(self, team: int, bucket: int, values: dict[str, int], moment: Moment) -> BucketReading:
+    def _bucket(
+        self, team: int, bucket: int, values: dict[str, int], moment: Moment, sample: tuple[Call, ...] = ()
+    ) -> BucketReading:
         teams = self.state.teams
         before, teams.closed[team] = int(teams.closed[team]), max(int(teams.closed[team]), bucket)
         return BucketReading(
@@ -231,6 +234,7 @@ class Judge:
             cache_read_tokens=values["cache_read_tokens"],
             cache_write_tokens=values["cache_write_tokens"],
             output_tokens=values["output_tokens"],
+            sample=sample,
         )
 
     # --- heads -----------------------------------------------------------------------------------
@@ -269,7 +273,7 @@ class Judge:
         return lambda team: self.judges(team, offset)
 
     def _context(self, team: int, moment: Moment) -> Callable[[], Context]:
-        return lambda: context_of(self.state, team, moment)
+        return lambda: context_of(self.state, self.rules, team, moment)
 
     def _standing_by_id(self, team: int, moment: Moment) -> Callable[[str], Standing]:
         def find(node: str) -> Standing:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from spendbrake.actions.policies.state import LadderState
 from spendbrake.detectors.panel import TeamPanel
 from spendbrake.streams.budgets.tiers import NodeTiers
+from spendbrake.streams.engine.judge.calls import Calls
 from spendbrake.streams.engine.parents.state import Totals
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.rules.periods import Periods
@@ -96,6 +97,7 @@ class PartitionState:
         self.series = SeriesTable()
         self.teams = TeamTable()
         self.sessions = SessionTable()
+        self.calls = Calls()
         self.cost_24h = np.zeros(64, np.int64)
         self.fingerprints = Fingerprints(blocks)
         self.touched = Touched()
@@ -120,6 +122,7 @@ class PartitionState:
             room = len(self.teams.series)
             if room > len(self.cost_24h):
                 self.sessions.grow(room)
+                self.calls.grow(room)
                 self.cost_24h = np.concatenate([self.cost_24h, np.zeros(room - len(self.cost_24h), np.int64)])
             self.teams.series[row] = self.series.create(row, "team", name, calendar)
         if row not in self.heads:

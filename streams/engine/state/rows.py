@@ -74,10 +74,11 @@ def _copy_series(state: PartitionState, teams: Sequence[int], stamp: Stamp) -> l
         end = at + len(some)
         if dirty[at:end].any():
             meta: dict[str, Any] = {"names": [(*table.names[row].label, table.node[row]) for row in some]}
-            arrays = {"series": series[at:end]}
+            arrays: dict[str, np.ndarray[Any, Any]] = {"series": series[at:end]}
             if begin == 0:
                 meta |= {"hour": state.hour, "floor": int(floor[unit])}
                 arrays["team"] = whole[unit : unit + 1]
+                arrays["calls"] = state.calls.copy(teams[unit], int(floor[unit]))
             name = state.teams.names[teams[unit]]
             units[unit].append(Row(f"{SERIES}|{begin // GROUP}|{name}", pack(stamp, meta, arrays)))
         at = end
@@ -248,6 +249,7 @@ def _load_series(state: PartitionState, name: str, meta: Mapping[str, Any], arra
     state.teams.judged[team] = max(int(state.teams.judged[team]), at)
     if "team" in arrays:
         scatter(team_columns(state), np.array([team]), arrays["team"])
+        state.calls.restore(team, arrays["calls"])
         state.teams.floor[team] = max(int(state.teams.floor[team]), meta["floor"])
         state.teams.seen[team] = at
     return team

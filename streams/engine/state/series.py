@@ -63,6 +63,7 @@ class SeriesTable:
         hours: Cost and calls an hour, UTC.
         days: Cost and calls a local day of the series' calendar.
         calendar: Number of the series' calendar among the engine's.
+        local: Number of the series among those of its team.
         month: Spent in the current period, nano-USD; derived from `days`.
         next_month: Total of the period at which a tier opens; below `low_month` one that stands is resolved.
         next_day: Total of the day at which one opens; `low_day` likewise.
@@ -85,6 +86,7 @@ class SeriesTable:
         self.days = Rings(DAYS, ("cost", "calls"), rows)
         self.team = np.zeros(rows, np.int64)
         self.calendar = np.zeros(rows, np.int64)
+        self.local = np.zeros(rows, np.int64)
         self.month = np.zeros(rows, np.int64)
         self.next_month = np.full(rows, UNLIMITED, np.int64)
         self.next_day = np.full(rows, UNLIMITED, np.int64)
@@ -122,6 +124,7 @@ class SeriesTable:
         while len(self.of_team) <= team:
             self.of_team.append([])
         self.names.append(SeriesName(team, kind, name, len(self.of_team[team])))
+        self.local[row] = len(self.of_team[team])
         self.of_team[team].append(row)
         self.index[team, kind, name] = row
         self.node.append(None)
@@ -138,6 +141,7 @@ class SeriesTable:
         self.days.grow(rows)
         for name, fill in (
             ("calendar", 0),
+            ("local", 0),
             ("month", 0),
             ("next_month", UNLIMITED),
             ("next_day", UNLIMITED),

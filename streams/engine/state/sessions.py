@@ -28,6 +28,7 @@ class Passed:
     Attributes:
         row: Index among the rows that were added.
         cost: Its total at that row, nano-USD; `mark` the largest mark passed.
+        session: Its fingerprint.
     """
 
     row: int
@@ -36,6 +37,7 @@ class Passed:
     calls: int
     began: float
     mark: int
+    session: int
 
 
 class SessionTable:
@@ -140,10 +142,10 @@ class SessionTable:
             self._challenge(one, np.full(len(team), cell), team, session, cost, at, passed)
 
     def _pass(self, row: int, cell: int, team: int, total: int, calls: int, passed: list[Passed]) -> None:
-        mark = int(self.mark.reshape(-1)[cell])
+        mark, holder = int(self.mark.reshape(-1)[cell]), int(self.session.reshape(-1)[cell])
         if total < mark:
             return
         while total >= 2 * mark:
             mark *= 2
         self.mark.reshape(-1)[cell] = 2 * mark
-        passed.append(Passed(row, team, total, calls, float(self.began.reshape(-1)[cell]), mark))
+        passed.append(Passed(row, team, total, calls, float(self.began.reshape(-1)[cell]), mark, holder))

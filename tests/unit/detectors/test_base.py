@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from spendbrake.detectors.base import pack, unpack
+from spendbrake.detectors.memory.stored import pack, unpack
 
 
 def test_a_state_comes_back_bit_by_bit() -> None:

@@ -6,9 +6,9 @@ import random
 import numpy as np
 import pytest
 
-from spendbrake.detectors.base import pack, unpack
 from spendbrake.detectors.buckets.gaussian_tail import log10_tail
-from spendbrake.detectors.calibration import MAX_SCORE, Tail, TailParams
+from spendbrake.detectors.memory.stored import pack, unpack
+from spendbrake.detectors.series.calibration import MAX_SCORE, Tail, TailParams
 
 
 def fed(params: TailParams, scores: list[float]) -> Tail:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from river import proba, stats
 
 from readings import START, bucket, ordinary
-from spendbrake.detectors.base import pack, unpack
 from spendbrake.detectors.buckets.gaussian_tail import GaussianTail, GaussianTailParams
-from spendbrake.detectors.features import SPANS_S, Features, Rolling, through_gap
+from spendbrake.detectors.memory.stored import pack, unpack
+from spendbrake.detectors.series.features import SPANS_S, Features, Rolling, through_gap
 
 
 def test_rates_are_the_exponentially_weighted_sums_of_the_buckets() -> None:

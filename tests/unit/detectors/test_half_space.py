@@ -6,7 +6,7 @@ import pytest
 from river import anomaly
 
 from spendbrake.detectors.buckets.half_space import HalfSpace, HalfSpaceParams, figure
-from spendbrake.detectors.features import SHAPE
+from spendbrake.detectors.series.features import SHAPE
 
 
 @pytest.mark.parametrize(("n_trees", "height", "window", "seed"), [(25, 6, 250, 1), (7, 3, 40, 42), (3, 8, 100, 9)])

@@ -14,7 +14,7 @@ from spendbrake.schemas.money import NANO
 from spendbrake.schemas.policy import Detection
 from spendbrake.schemas.reading import BucketReading, Context, Reading
 
-QUICK = {"gate": {"warm_buckets": 300, "warm_s": 3_600.0}, "tail": {"burn_in": 100}}
+QUICK = {"half_space": {"enabled": True}, "gate": {"warm_buckets": 300, "warm_s": 3_600.0}, "tail": {"burn_in": 100}}
 RATE_ONLY = {**QUICK, "half_space": {"enabled": False}}
 N = 2_000
 
@@ -257,7 +257,7 @@ def test_thousands_of_new_keys_fold_into_the_team() -> None:
     told = play(team, [new_series(kind="key", name=f"key-{i}", cost=900 * NANO) for i in range(3_000)])
     assert len({f.incident for f in told}) <= 26
     assert "search" in {f.node for f in told}
-    assert len(team.dump()) < 40_000
+    assert len(team.dump()) < 100_000
 
 
 @pytest.mark.parametrize("cut", [0, 1, 700, N, N + 5, N + 60])
@@ -280,7 +280,7 @@ def test_a_dump_is_small_the_same_twice_and_changes_nothing() -> None:
     team, readings = settled()
     dump = team.dump()
     assert dump == team.dump()
-    assert len(dump) <= 25_000
+    assert len(dump) <= 60_000
     other = Panel(Detection(params=QUICK)).load("search", dump)
     assert other.dump() == dump
     assert play(team, burst(readings[-1], 30)) == play(other, burst(readings[-1], 30))
@@ -288,7 +288,9 @@ def test_a_dump_is_small_the_same_twice_and_changes_nothing() -> None:
 
 def test_other_parameters_leave_behind_only_what_they_shape() -> None:
     team, _ = settled()
-    changed = Panel(Detection(params={**QUICK, "half_space": {"height": 5}, "gaussian_tail": {"grace": 50}}))
+    changed = Panel(
+        Detection(params={**QUICK, "half_space": {"height": 5, "enabled": True}, "gaussian_tail": {"grace": 50}})
+    )
     slots = changed.load("search", team.dump())._tracks[""].to_state()["slots"]
     kept = team._tracks[""].to_state()["slots"]
     assert slots["gaussian_tail"]["detector"] == kept["gaussian_tail"]["detector"]
@@ -300,7 +302,7 @@ def test_a_state_of_another_team_or_version_is_refused() -> None:
     with pytest.raises(ValueError, match="not of 'b'"):
         panel.load("b", panel.team("a").dump())
     with pytest.raises(ValueError, match="version 9"):
-        panel.load("a", panel.team("a").dump().replace(b'"v":1', b'"v":9'))
+        panel.load("a", panel.team("a").dump().replace(b'"v":2', b'"v":9'))
 
 
 def test_heavy_series_are_watched_beside_the_team_and_at_most_eight() -> None:

@@ -18,7 +18,7 @@ def add(table: SessionTable, rows: list[Row], first: int) -> list[Passed]:
         cost.astype(np.int64),
         np.arange(first, first + len(rows), dtype=float),
     )
-    return [Passed(one.row + first, one.team, one.cost, one.calls, one.began, one.mark) for one in passed]
+    return [Passed(one.row + first, one.team, one.cost, one.calls, one.began, one.mark, one.session) for one in passed]
 
 
 def traffic(rnd: random.Random, n: int) -> list[Row]:

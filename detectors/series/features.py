@@ -17,6 +17,8 @@ HOUR_S = 3_600.0
 RECENT = 30
 """Closed buckets kept as they were, so that late money can be put where it belongs."""
 MINUTE_S = 60.0
+SLOT_S = 300.0
+"""Width of the slots in which the level of a team's burn is watched."""
 
 _ALL_S = (*SPANS_S, USUAL_S)
 _PER_HOUR = tuple(HOUR_S / span for span in SPANS_S)
@@ -51,12 +53,25 @@ SHAPE = ("input:output ratio", "cached share", "cost per call", "error share", "
 """Names of `Minute.shape`; ratios and costs are log10."""
 
 
+class Slot(NamedTuple):
+    """Money of five minutes.
+
+    Attributes:
+        empty: Slots without a call between the one before and this.
+    """
+
+    at: float
+    usd: float
+    empty: int = 0
+
+
 class Gap(NamedTuple):
-    """Empty buckets between two readings; the rates are those before the first of them."""
+    """Empty buckets between two readings; the rates are those before the first of them. It ends at `until`."""
 
     n: int
     width_s: float
     rates: Sequence[float]
+    until: float = 0.0
 
 
 class Features(NamedTuple):
@@ -68,7 +83,7 @@ class Features(NamedTuple):
         usual_usd_h: Burn over `USUAL_S`, this bucket included.
         age_s: Seconds since the series' first bucket.
         n: Buckets with calls so far, this one included.
-        minute: The last whole minute, when this bucket is the first after it.
+        minute: The last whole minute, when this bucket is the first after it; `slot` likewise.
     """
 
     at: float
@@ -80,6 +95,7 @@ class Features(NamedTuple):
     age_s: float
     n: int
     minute: Minute | None
+    slot: Slot | None = None
 
 
 @lru_cache(maxsize=4096)
@@ -106,7 +122,19 @@ def through_gap(n: int, width_s: float) -> tuple[tuple[float, float], ...]:
 class Rolling:
     """Rolling sums of one series, O(1) a bucket; the state behind `Features`."""
 
-    __slots__ = ("first_at", "last_at", "minute", "minute_at", "n", "recent", "sums", "width_s")
+    __slots__ = (
+        "empty",
+        "first_at",
+        "last_at",
+        "minute",
+        "minute_at",
+        "n",
+        "recent",
+        "slot",
+        "slot_at",
+        "sums",
+        "width_s",
+    )
 
     def __init__(self) -> None:
         self.n = 0
@@ -117,12 +145,13 @@ class Rolling:
         self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
         self.minute_at = 0.0
         self.minute = [0.0] * 7
+        self.slot_at, self.slot, self.empty = 0.0, 0.0, 0
 
     def gap(self, reading: BucketReading) -> Gap | None:
         """Return the empty buckets before `reading`, if there are any between it and the one before."""
         if not reading.empty_before or not self.n:
             return None
-        return Gap(reading.empty_before, reading.width_s, self._rates())
+        return Gap(reading.empty_before, reading.width_s, self._rates(), reading.at)
 
     def advance(self, reading: BucketReading) -> Features:
         """Add a bucket later than all before it; negative money (a correction) counts as none."""
@@ -136,7 +165,7 @@ class Rolling:
         self.n += 1
         self.last_at, self.width_s = reading.at, reading.width_s
         self.recent.append((reading.at, usd))
-        return self._features(reading, usd, self._close_minute(reading, usd))
+        return self._features(reading, usd, self._close_minute(reading, usd), self._close_slot(reading, usd))
 
     def rescore(self, reading: BucketReading) -> Features | None:
         """Put late money into a closed bucket; None when that is too long ago or the money is not more."""
@@ -168,6 +197,7 @@ class Rolling:
             "recent": [list(pair) for pair in self.recent],
             "minute_at": self.minute_at,
             "minute": list(self.minute),
+            "slot": [self.slot_at, self.slot, self.empty],
         }
 
     @classmethod
@@ -179,9 +209,12 @@ class Rolling:
         rolling.sums = [float(x) for x in state["sums"]]
         rolling.recent.extend((float(at), float(usd)) for at, usd in state["recent"])
         rolling.minute_at, rolling.minute = state["minute_at"], [float(x) for x in state["minute"]]
+        rolling.slot_at, rolling.slot, rolling.empty = state["slot"]
         return rolling
 
-    def _features(self, reading: BucketReading, usd: float, minute: Minute | None) -> Features:
+    def _features(
+        self, reading: BucketReading, usd: float, minute: Minute | None, slot: Slot | None = None
+    ) -> Features:
         return Features(
             reading.at,
             reading.width_s,
@@ -192,10 +225,22 @@ class Rolling:
             reading.at - self.first_at,
             self.n,
             minute,
+            slot,
         )
 
     def _rates(self) -> list[float]:
         return [total * factor for total, factor in zip(self.sums, _PER_HOUR, strict=False)]
+
+    def _close_slot(self, reading: BucketReading, usd: float) -> Slot | None:
+        """Add the bucket to its slot; return the slot before if this begins another."""
+        slot_at, closed = reading.at - reading.at % SLOT_S, None
+        if slot_at != self.slot_at:
+            if self.slot_at:
+                closed = Slot(self.slot_at, self.slot, self.empty)
+                self.empty = max(round((slot_at - self.slot_at) / SLOT_S) - 1, 0)
+            self.slot_at, self.slot = slot_at, 0.0
+        self.slot += usd
+        return closed
 
     def _close_minute(self, reading: BucketReading, usd: float) -> Minute | None:
         """Add the bucket to its minute; return the minute before if this begins another."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from spendbrake.detectors.base import State, frozen32
+from spendbrake.detectors.memory.stored import State, frozen32
 from spendbrake.schemas.policy import Part
 
 MAX_SCORE = 300.0

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from spendbrake.detectors.base import BucketDetector, State
-from spendbrake.detectors.calibration import Tail, TailParams
-from spendbrake.detectors.features import Features, Rolling
+from spendbrake.detectors.base import BucketDetector
+from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.series.calibration import Tail, TailParams
+from spendbrake.detectors.series.features import Features, Rolling
 from spendbrake.schemas.reading import BucketReading
 
 Build = tuple[type[BucketDetector[Any]], Any]

@@ -1,0 +1,147 @@
+"""Burn against its own record: more money in minutes, an hour or a day than ever before. It knows no season."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from math import exp
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from pydantic import Field
+
+from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
+from spendbrake.detectors.causes import rate_text, span_text
+from spendbrake.detectors.memory.records import BLOCK_S
+from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.memory.talks import Turn
+from spendbrake.detectors.series.features import HOUR_S, Features
+from spendbrake.schemas.money import NANO, usd_text
+
+DAY_S = 86_400.0
+SPANS_S = (600.0, 3_600.0, 21_600.0, DAY_S)
+SHORT = 2
+"""So many spans tell whether a burn that was told has grown again."""
+BURSTS = (0.25, 0.45, 0.75, 2.0)
+"""Parts of a day's money that a span may bring before anything is known: the prior of a new team."""
+MAX_SERIES = 24
+TEAM = "team"
+NOTHING = [0.0] * len(SPANS_S)
+ONES = (1.0, 1.0, 1.0, 1.0)
+SUMS, PEAKS = 2, 2 + len(SPANS_S)
+"""A series is a line of numbers: its time, its block of six hours, its sums, and their peaks in the block so far."""
+RISE = 1.02
+"""A sum is shown again when it is so much higher than before in its block: a record needs no more."""
+
+
+class BurnRecordParams(AmountParams):
+    """Parameters.
+
+    Attributes:
+        mute_s: After a record was told, only a burn of minutes or an hour is, and if it is `again` times what it was.
+    """
+
+    floor_usd: float = Field(1.0, ge=0)
+    floor_days: float = Field(0.04, ge=0)
+    over: float = Field(1.7, ge=1)
+    alarm_weight: float = Field(1.0, ge=0)
+    mute_s: float = Field(DAY_S, ge=0)
+    again: float = Field(2.5, ge=1)
+
+
+class BurnRecord(AmountDetector[BurnRecordParams]):
+    """Decayed sums of the team and of its keys and models, each against the greatest it has come to before."""
+
+    name: ClassVar[str] = "burn_record"
+    family: ClassVar[str] = "rate"
+    parameters = BurnRecordParams
+
+    def __init__(self, params: BurnRecordParams) -> None:
+        super().__init__(params)
+        self._sums: OrderedDict[str, list[float]] = OrderedDict()
+        self._told_at = -DAY_S
+        self._told: dict[str, list[float]] = {}
+
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
+        """Yield the sums of what the bucket has added to."""
+        spent = {TEAM: x.usd}
+        for turn in turns:
+            for name in (f"key/{turn.call.key}", f"model/{turn.call.model}"):
+                spent[name] = spent.get(name, 0.0) + turn.usd
+        day = x.usual_usd_h * 24.0
+        least, muted = max(0.2 * self.params.floor_usd, 0.01 * day), x.at - self._told_at < self.params.mute_s
+        block = x.at // BLOCK_S
+        for name, usd in spent.items():
+            sums = self._add(name, usd, x.at, block)
+            for i in range(len(SPANS_S) if name[:4] != "key/" else len(SPANS_S) - 1):
+                amount = sums[SUMS + i]
+                if amount <= least or amount < RISE * sums[PEAKS + i]:
+                    continue
+                if muted and (i >= SHORT or amount < self.params.again * self._told.get(name, NOTHING)[i]):
+                    continue
+                sums[PEAKS + i] = amount
+                kind, _, label = name.partition("/")
+                key, model = (label, "") if kind == "key" else ("", label)
+                yield Amount(
+                    f"{name}|{SPANS_S[i]:.0f}", amount, key, model, span_s=SPANS_S[i], expected=BURSTS[i] * day
+                )
+
+    def told(self, now: float) -> None:
+        """Remember what the sums had come to."""
+        self._told_at, self._told = now, {name: line[SUMS:PEAKS] for name, line in self._sums.items()}
+
+    def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
+        """Say how much more it is than usual."""
+        hours = amount.span_s / HOUR_S
+        usual = min(x.usual_usd_h * hours, amount.usd)
+        who = f"Key {amount.key} is" if amount.key else f"Model {amount.model} is" if amount.model else "The team is"
+        excess = round((amount.usd - usual) * NANO)
+        return Evidence(
+            excess=excess,
+            subject=amount.subject,
+            key=amount.key or None,
+            text=(
+                f"{who} burning {rate_text(amount.usd / hours)} over the last {span_text(amount.span_s)}, more than "
+                f"ever before, where {rate_text(x.usual_usd_h)} is usual of the team: {usd_text(excess)} above it"
+            ),
+            details={"span_s": amount.span_s, "span_rate_usd_h": round(amount.usd / hours, 6)},
+        )
+
+    def to_state(self) -> State:
+        """Return the sums, and those that were told."""
+        return {
+            "names": list(self._sums),
+            "sums": np.array(list(self._sums.values())).reshape(-1, PEAKS + len(SPANS_S)),
+            "told_at": self._told_at,
+            "told": self._told,
+        }
+
+    @classmethod
+    def from_state(cls, params: BurnRecordParams, state: Mapping[str, Any]) -> Self:
+        """Return the detector that `state` describes."""
+        detector = cls(params)
+        detector._sums = OrderedDict(zip(state["names"], state["sums"].tolist(), strict=True))
+        detector._told_at = state["told_at"]
+        detector._told = {name: list(sums) for name, sums in state["told"].items()}
+        return detector
+
+    def _add(self, name: str, usd: float, at: float, block: float) -> list[float]:
+        """Add to the sums of a series and return its line."""
+        held = self._sums.get(name)
+        if held is None:
+            held = self._sums[name] = [at, block, *NOTHING, *NOTHING]
+            if len(self._sums) > MAX_SERIES:
+                self._sums.popitem(last=False)
+        else:
+            self._sums.move_to_end(name)
+        a, b, c, d = fading(int(at - held[0])) if at > held[0] else ONES
+        held[0], held[2], held[3] = at, held[2] * a + usd, held[3] * b + usd
+        held[4], held[5] = held[4] * c + usd, held[5] * d + usd
+        if held[1] != block:
+            held[1], held[PEAKS:] = block, NOTHING
+        return held
+
+
+@lru_cache(maxsize=4096)
+def fading(seconds: int) -> tuple[float, ...]:
+    """Return what is left of each sum after so long."""
+    return tuple(exp(-seconds / span) for span in SPANS_S)

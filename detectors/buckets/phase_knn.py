@@ -1,0 +1,152 @@
+"""The last hour against the week before it: distance to the nearest hours at that time of day. It knows no trend."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from spendbrake.detectors.base import BucketDetector, Evidence, Params
+from spendbrake.detectors.causes import level_evidence
+from spendbrake.detectors.memory.stored import State, frozen32
+from spendbrake.detectors.series.features import SLOT_S, Features, Gap
+
+DAY_MINUTES = 1_440
+NEARNESS = np.cos(np.arange(DAY_MINUTES) * (2.0 * math.pi / DAY_MINUTES))
+"""Cosine of the angle between two times of day, by the minutes between them."""
+SETTLED = 5_000
+"""Slots from which on the scale of the series forgets as fast as it learns."""
+
+
+class PhaseKnnParams(Params):
+    """Parameters.
+
+    Attributes:
+        width: Slots in a window.
+        windows: Windows remembered, each a slot later than the one before.
+        neighbours: Nearest windows whose distances are averaged.
+        phase: Weight of the time of day, in deviations of the series.
+    """
+
+    width: int = Field(12, ge=2, le=64)
+    windows: int = Field(2_000, ge=64, le=10_000)
+    neighbours: int = Field(3, ge=1, le=16)
+    phase: float = Field(1.0, ge=0)
+
+
+class PhaseKnn(BucketDetector[PhaseKnnParams]):
+    """Mean distance of a window of slots, and its time of day, to the nearest of those remembered.
+
+    A window is remembered once it no longer overlaps the present one. The memory is the series itself: windows
+    overlap, so that two thousand of them are two thousand numbers.
+    """
+
+    name: ClassVar[str] = "phase_knn"
+    family: ClassVar[str] = "rate"
+    parameters = PhaseKnnParams
+    shaped_by: ClassVar[tuple[str, ...]] = ("width", "windows")
+    every_s: ClassVar[Literal[10, 60, 300]] = 300
+
+    def __init__(self, params: PhaseKnnParams) -> None:
+        super().__init__(params)
+        self._room = params.windows + 2 * params.width
+        self._values = np.zeros(2 * self._room, np.float32)
+        self._minutes = np.zeros(2 * self._room, np.uint16)
+        self._end, self._n = 0, 0
+        self._offset = 0.0
+        self._mean = self._square = 0.0
+
+    def score_one(self, x: Features) -> float:
+        """Return the mean distance, in the units of the series; 0.0 before there is anything to compare with."""
+        slot, width, end = x.slot, self.params.width, self._end
+        m = end - 2 * width + 1  # windows that end before this one begins
+        if slot is None or m < self.params.neighbours:
+            return 0.0
+        first = max(m - self.params.windows, 0)
+        now = np.append(self._values[end - width + 1 : end], np.float32(slot.usd - self._offset))
+        past = self._values[first : m + width - 1]
+        sums = np.cumsum(np.square(past, dtype=np.float64))
+        norms = sums[width - 1 :] - np.concatenate([[0.0], sums[:-width]])
+        distances = norms - 2.0 * np.correlate(past, now, "valid")
+        weight = self.params.phase**2 * max(self._spread(slot.usd), 0.0) * width
+        minutes = self._minutes[first + width - 1 : m + width - 1]
+        distances -= 2.0 * weight * NEARNESS[(minutes.astype(np.int32) - minute_of(slot.at)) % DAY_MINUTES]
+        distances += float(now.astype(np.float64) @ now) + 2.0 * weight
+        nearest = np.partition(distances, self.params.neighbours - 1)[: self.params.neighbours]
+        return float(np.sqrt(np.maximum(nearest, 0.0)).mean())
+
+    def learn_one(self, x: Features) -> None:
+        """Append the slot to the memory."""
+        if x.slot is not None:
+            if not self._n:
+                self._offset = x.slot.usd
+            value = x.slot.usd - self._offset
+            part = self._part(1)
+            self._mean += part * (value - self._mean)
+            self._square += part * (value * value - self._square)
+            self._append(np.array([value], np.float32), np.array([x.slot.at]))
+
+    def learn_empty(self, gap: Gap) -> None:
+        """Append slots without money."""
+        if self._n:
+            n, part, value = min(gap.n, self._room), self._part(gap.n), -self._offset
+            self._mean += part * (value - self._mean)
+            self._square += part * (value * value - self._square)
+            at = gap.until - SLOT_S * np.arange(n, 0, -1, dtype=np.float64)
+            self._append(np.full(n, value, np.float32), at, gap.n)
+
+    def explain(self, x: Features) -> Evidence:
+        """Return the excess of the last hour."""
+        return level_evidence(x, "unlike any hour of the last week at this time of day")
+
+    def to_state(self) -> State:
+        """Return the memory and the scale."""
+        kept = slice(max(self._end - self._room, 0), self._end)
+        return {
+            "values": self._values[kept],
+            "minutes": self._minutes[kept],
+            "n": self._n,
+            "scale": [self._offset, self._mean, self._square],
+        }
+
+    @classmethod
+    def from_state(cls, params: PhaseKnnParams, state: Mapping[str, Any]) -> Self:
+        """Return the detector that `state` describes."""
+        detector = cls(params)
+        values = frozen32(state["values"])
+        detector._end, detector._n = len(values), state["n"]
+        detector._values[: len(values)] = values
+        detector._minutes[: len(values)] = state["minutes"]
+        detector._offset, detector._mean, detector._square = state["scale"]
+        return detector
+
+    def _part(self, n: int) -> float:
+        """Return the weight of the next `n` slots in the scale."""
+        if self._n + n <= SETTLED:
+            return n / (self._n + n)
+        return -math.expm1(n * math.log1p(-1.0 / SETTLED))
+
+    def _spread(self, usd: float) -> float:
+        """Return the variance of the series with one more slot."""
+        part, value = self._part(1), usd - self._offset
+        mean = self._mean + part * (value - self._mean)
+        return self._square + part * (value * value - self._square) - mean * mean
+
+    def _append(self, values: NDArray[np.float32], at: NDArray[np.floating[Any]], n: int = 1) -> None:
+        if self._end + len(values) > len(self._values):
+            kept = slice(max(self._end - self._room, 0), self._end)
+            held = kept.stop - kept.start
+            self._values[:held] = self._values[kept].copy()
+            self._minutes[:held] = self._minutes[kept].copy()
+            self._end = held
+        end = self._end + len(values)
+        self._values[self._end : end] = values
+        self._minutes[self._end : end] = at // 60.0 % DAY_MINUTES
+        self._end, self._n = end, self._n + n
+
+
+def minute_of(at: float) -> int:
+    """Return the minute of the day, UTC."""
+    return int(at // 60.0 % DAY_MINUTES)

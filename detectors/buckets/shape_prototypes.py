@@ -1,0 +1,142 @@
+"""The shape of the last five hours against those the series has had: nearest of a few hundred prototypes."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field
+
+from spendbrake.detectors.base import BucketDetector, Evidence, Params
+from spendbrake.detectors.causes import level_evidence
+from spendbrake.detectors.memory.stored import State, frozen32
+from spendbrake.detectors.series.features import Features, Gap
+
+BLOCK = 4
+"""Slots averaged to a point of a shape."""
+POINTS = 16
+SETTLED = 5_000
+
+
+class ShapePrototypesParams(Params):
+    """Parameters.
+
+    Attributes:
+        most: Prototypes kept; the one matched longest ago makes room.
+        apart: A shape further than this from all, in deviations of the series a point, becomes a prototype.
+    """
+
+    most: int = Field(256, ge=16, le=2_000)
+    apart: float = Field(0.1, gt=0)
+
+
+class ShapePrototypes(BucketDetector[ShapePrototypesParams]):
+    """Distance of the last sixteen means of four slots to the nearest prototype, in the manner of ART.
+
+    A shape is learned once the present one no longer overlaps it.
+    """
+
+    name: ClassVar[str] = "shape_prototypes"
+    family: ClassVar[str] = "rate"
+    parameters = ShapePrototypesParams
+    shaped_by: ClassVar[tuple[str, ...]] = ("most",)
+    every_s: ClassVar[Literal[10, 60, 300]] = 300
+
+    def __init__(self, params: ShapePrototypesParams) -> None:
+        super().__init__(params)
+        self._prototypes = np.zeros((params.most, POINTS), np.float32)
+        self._norms = np.zeros(params.most, np.float32)
+        self._matched = np.zeros(params.most, np.int64)
+        self._known = self._n = 0
+        self._blocks = np.zeros(2 * POINTS, np.float32)
+        self._part: list[float] = []
+        self._offset = self._mean = self._square = self._distance = 0.0
+
+    def score_one(self, x: Features) -> float:
+        """Return the distance at the end of a block, in between that of the block before."""
+        if x.slot is None or len(self._part) < BLOCK - 1 or not self._known:
+            return self._distance
+        return self._nearest(self._shape(x.slot.usd))[0]
+
+    def learn_one(self, x: Features) -> None:
+        """Take the slot in; at the end of a block learn the shape of five hours ago."""
+        if x.slot is None:
+            return
+        if not self._n:
+            self._offset = x.slot.usd
+        value = x.slot.usd - self._offset
+        self._n += 1
+        weight = max(1.0 / self._n, 1.0 / SETTLED)
+        self._mean += weight * (value - self._mean)
+        self._square += weight * (value * value - self._square)
+        if len(self._part) < BLOCK - 1:
+            self._part.append(value)
+            return
+        shape = self._shape(x.slot.usd)
+        if self._known:
+            self._distance, at = self._nearest(shape)
+            self._matched[at] = self._n
+        self._push(shape[-1:])
+        self._part.clear()
+        if self._n >= 2 * POINTS * BLOCK:
+            self._take(self._blocks[:POINTS].copy())
+
+    def learn_empty(self, gap: Gap) -> None:
+        """Take in slots without money; nothing is learned from them."""
+        if self._n:
+            self._push(np.full(min(gap.n // BLOCK, 2 * POINTS), -self._offset, np.float32))
+
+    def explain(self, x: Features) -> Evidence:
+        """Return the excess of the last hour."""
+        return level_evidence(x, "of a course over five hours that was never seen")
+
+    def to_state(self) -> State:
+        """Return prototypes, the blocks under way and the scale."""
+        return {
+            "prototypes": self._prototypes[: self._known],
+            "matched": self._matched[: self._known],
+            "blocks": self._blocks,
+            "part": list(self._part),
+            "n": self._n,
+            "scale": [self._offset, self._mean, self._square, self._distance],
+        }
+
+    @classmethod
+    def from_state(cls, params: ShapePrototypesParams, state: Mapping[str, Any]) -> Self:
+        """Return the detector that `state` describes."""
+        detector = cls(params)
+        known = detector._known = len(state["matched"])
+        detector._prototypes[:known] = state["prototypes"]
+        detector._matched[:known] = state["matched"]
+        for i in range(known):
+            detector._norms[i] = detector._prototypes[i] @ detector._prototypes[i]
+        detector._blocks, detector._part, detector._n = frozen32(state["blocks"]), list(state["part"]), state["n"]
+        detector._offset, detector._mean, detector._square, detector._distance = state["scale"]
+        return detector
+
+    def _shape(self, usd: float) -> "np.ndarray[Any, np.dtype[np.float32]]":
+        block = np.float32((sum(self._part) + usd - self._offset) / BLOCK)
+        return np.append(self._blocks[POINTS + 1 :], block)
+
+    def _nearest(self, shape: "np.ndarray[Any, np.dtype[np.float32]]") -> tuple[float, int]:
+        if self._n < POINTS * BLOCK - 1:
+            return 0.0, 0
+        known = self._known
+        distances = self._norms[:known] - 2.0 * (self._prototypes[:known] @ shape)
+        at = int(distances.argmin())
+        apart = self._prototypes[at] - shape
+        return math.sqrt(float(apart @ apart)), at
+
+    def _push(self, blocks: "np.ndarray[Any, np.dtype[np.float32]]") -> None:
+        self._blocks = np.append(self._blocks, blocks)[-2 * POINTS :]
+
+    def _take(self, shape: "np.ndarray[Any, np.dtype[np.float32]]") -> None:
+        spread = math.sqrt(max(self._square - self._mean * self._mean, 0.0))
+        if self._known and self._nearest(shape)[0] <= self.params.apart * spread * math.sqrt(POINTS):
+            return
+        if self._known < self.params.most:
+            at, self._known = self._known, self._known + 1
+        else:
+            at = int(self._matched.argmin())
+        self._prototypes[at], self._matched[at] = shape, self._n
+        self._norms[at] = self._prototypes[at] @ self._prototypes[at]

@@ -1,0 +1,61 @@
+"""Input sent again within minutes that the prompt cache did not serve. Prices are judged by their usual ratio."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
+from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.memory.talks import Turn
+from spendbrake.detectors.series.features import Features
+from spendbrake.schemas.money import NANO, usd_text
+
+SPAN_S = 21_600.0
+
+
+class CacheMissesParams(AmountParams):
+    """Parameters."""
+
+
+class CacheMisses(AmountDetector[CacheMissesParams]):
+    """Money that cache hits would have saved: of one conversation, and of the team in six hours."""
+
+    name: ClassVar[str] = "cache_misses"
+    family: ClassVar[str] = "cache"
+    parameters = CacheMissesParams
+
+    def __init__(self, params: CacheMissesParams) -> None:
+        super().__init__(params)
+        self._sum, self._at = 0.0, 0.0
+
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
+        """Yield what the conversation and the team have missed."""
+        for turn in turns:
+            if turn.missed_usd > 0.0:
+                call, talk = turn.call, turn.talk
+                self._sum = self._sum * math.exp(-max(x.at - self._at, 0.0) / SPAN_S) + turn.missed_usd
+                self._at = x.at
+                yield Amount("session", talk.missed_usd, call.key, call.model, call.session)
+                yield Amount("team", self._sum, call.key, call.model, call.session, span_s=SPAN_S)
+
+    def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
+        """Say what the misses cost."""
+        money, where = usd_text(round(amount.usd * NANO)), f"{named(amount.session)}, key {amount.key}"
+        head = f"in {where}" if amount.subject == "session" else f"within six hours, last in {where}"
+        return Evidence(
+            excess=round(amount.usd * NANO),
+            subject=amount.subject,
+            key=amount.key or None,
+            text=f"Prompts sent to {amount.model} minutes before were paid in full again {head}: {money} too much",
+        )
+
+    def to_state(self) -> State:
+        """Return the sum."""
+        return {"sum": self._sum, "at": self._at}
+
+    @classmethod
+    def from_state(cls, params: CacheMissesParams, state: Mapping[str, Any]) -> Self:
+        """Return the detector that `state` describes."""
+        detector = cls(params)
+        detector._sum, detector._at = state["sum"], state["at"]
+        return detector

@@ -1,0 +1,50 @@
+"""A loop whose calls are nearly alike: sizes within a tenth of those before, one after the other."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
+from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.memory.talks import Turn
+from spendbrake.detectors.series.features import Features
+from spendbrake.schemas.money import NANO, usd_text
+
+
+class NearRepeatsParams(AmountParams):
+    """Parameters."""
+
+
+class NearRepeats(AmountDetector[NearRepeatsParams]):
+    """Money of an unbroken run of calls of nearly the same input and output."""
+
+    name: ClassVar[str] = "near_repeats"
+    family: ClassVar[str] = "loop"
+    parameters = NearRepeatsParams
+
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
+        """Yield the conversation of each such call."""
+        for turn in turns:
+            if turn.near:
+                call, talk = turn.call, turn.talk
+                yield Amount("run", talk.near_usd, call.key, call.model, call.session, int(talk.near))
+
+    def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
+        """Name the loop."""
+        money = usd_text(round(amount.usd * NANO))
+        return Evidence(
+            excess=round(amount.usd * NANO),
+            key=amount.key or None,
+            text=(
+                f"{amount.calls} calls in a row to {amount.model} of nearly the same size in {named(amount.session)}, "
+                f"key {amount.key}: {money}, and it goes on"
+            ),
+        )
+
+    def to_state(self) -> State:
+        """Return nothing: conversations are remembered for all detectors."""
+        return {}
+
+    @classmethod
+    def from_state(cls, params: NearRepeatsParams, state: Mapping[str, Any]) -> Self:
+        """Return a detector."""
+        return cls(params)

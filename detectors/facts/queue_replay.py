@@ -1,0 +1,87 @@
+"""A batch that runs again: token vectors of the last day, seen in another session. It knows no request ids."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+from pydantic import Field
+
+from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
+from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.memory.talks import Turn
+from spendbrake.detectors.memory.vectors import Vectors
+from spendbrake.detectors.series.features import HOUR_S, USUAL_S, Features
+from spendbrake.schemas.money import NANO, usd_text
+
+CHANCE = 3.0
+"""Times the team's own share of chance repeats that is not yet told."""
+
+
+class QueueReplayParams(AmountParams):
+    """Parameters."""
+
+    floor_usd: float = Field(1.0, ge=0)
+    floor_days: float = Field(0.008, ge=0)
+
+
+class QueueReplay(AmountDetector[QueueReplayParams]):
+    """Money of an hour for calls whose (model, input, output) was paid for within a day already.
+
+    Small calls coincide by chance: the team's own share of repeated money over days, three times, is taken off.
+    """
+
+    name: ClassVar[str] = "queue_replay"
+    family: ClassVar[str] = "replay"
+    parameters = QueueReplayParams
+
+    def __init__(self, params: QueueReplayParams) -> None:
+        super().__init__(params)
+        self._seen = Vectors()
+        self._at = 0.0
+        self._sums = [0.0, 0.0, 0.0, 0.0]
+        """Of an hour: all money, repeated money; of days likewise."""
+
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
+        """Yield the repeated money beyond chance."""
+        if not turns:
+            return
+        passed = max(x.at - self._at, 0.0)
+        short, long = math.exp(-passed / HOUR_S), math.exp(-passed / USUAL_S)
+        sums = self._sums = [part * left for part, left in zip(self._sums, (short, short, long, long), strict=True)]
+        self._at, last = x.at, None
+        for turn in turns:
+            again = self._seen.again(turn.call)
+            for i in (0, 1, 2, 3) if again else (0, 2):
+                sums[i] += turn.usd
+            last = turn if again else last
+        if last is not None:
+            before = sums[2] - sums[0]
+            share = max(sums[3] - sums[1], 0.0) / before if before > 0.0 else 0.0
+            beyond = sums[1] - CHANCE * share * sums[0]
+            if beyond > 0.0:
+                yield Amount("replay", beyond, last.call.key, last.call.model, last.call.session, span_s=HOUR_S)
+
+    def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
+        """Say what runs again."""
+        share = self._sums[1] / max(self._sums[0], 1e-9)
+        return Evidence(
+            excess=round(amount.usd * NANO),
+            key=amount.key or None,
+            text=(
+                f"Work is being done twice: {usd_text(round(self._sums[1] * NANO))} in the last hour "
+                f"({share:.0%} of all) for calls that were made within a day with the very same tokens, "
+                f"last to {amount.model} on key {amount.key}"
+            ),
+        )
+
+    def to_state(self) -> State:
+        """Return the vectors and the sums."""
+        return {"seen": self._seen.to_state(), "at": self._at, "sums": list(self._sums)}
+
+    @classmethod
+    def from_state(cls, params: QueueReplayParams, state: Mapping[str, Any]) -> Self:
+        """Return the detector that `state` describes."""
+        detector = cls(params)
+        detector._seen = Vectors.from_state(state["seen"])
+        detector._at, detector._sums = state["at"], list(state["sums"])
+        return detector

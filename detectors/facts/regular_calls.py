@@ -1,0 +1,51 @@
+"""Calls as regular as clockwork in one conversation: a machine, where people and agents pause."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
+from spendbrake.detectors.causes import span_text
+from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.memory.talks import Turn
+from spendbrake.detectors.series.features import Features
+from spendbrake.schemas.money import NANO, usd_text
+
+
+class RegularCallsParams(AmountParams):
+    """Parameters."""
+
+
+class RegularCalls(AmountDetector[RegularCallsParams]):
+    """Money of calls whose gaps hardly deviate from their mean."""
+
+    name: ClassVar[str] = "regular_calls"
+    family: ClassVar[str] = "loop"
+    parameters = RegularCallsParams
+
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
+        """Yield the conversation of each such call."""
+        for turn in turns:
+            if turn.steady:
+                call, talk = turn.call, turn.talk
+                yield Amount("beat", talk.steady_usd, call.key, call.model, call.session, int(talk.n), talk.gap)
+
+    def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
+        """Name the loop."""
+        money = usd_text(round(amount.usd * NANO))
+        return Evidence(
+            excess=round(amount.usd * NANO),
+            key=amount.key or None,
+            text=(
+                f"A machine calls {amount.model} every {span_text(amount.span_s)} on key {amount.key} "
+                f"({named(amount.session)}): {money} so far"
+            ),
+        )
+
+    def to_state(self) -> State:
+        """Return nothing: conversations are remembered for all detectors."""
+        return {}
+
+    @classmethod
+    def from_state(cls, params: RegularCallsParams, state: Mapping[str, Any]) -> Self:
+        """Return a detector."""
+        return cls(params)

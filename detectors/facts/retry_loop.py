@@ -1,0 +1,58 @@
+"""The same call again and again: token counts equal to the last one's in the same session. It knows no errors."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
+from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.memory.talks import Turn
+from spendbrake.detectors.series.features import HOUR_S, Features
+from spendbrake.schemas.money import NANO, usd_text
+
+
+class RetryLoopParams(AmountParams):
+    """Parameters."""
+
+
+class RetryLoop(AmountDetector[RetryLoopParams]):
+    """Money of calls with the very token counts of the call before: in one run, and of the team in an hour."""
+
+    name: ClassVar[str] = "retry_loop"
+    family: ClassVar[str] = "loop"
+    parameters = RetryLoopParams
+
+    def __init__(self, params: RetryLoopParams) -> None:
+        super().__init__(params)
+        self._hour, self._at = 0.0, 0.0
+
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
+        """Yield the run that a repeated call belongs to, and the team's repeats of an hour."""
+        for turn in turns:
+            if turn.same:
+                call, talk = turn.call, turn.talk
+                self._hour = self._hour * math.exp(-max(x.at - self._at, 0.0) / HOUR_S) + turn.usd
+                self._at = x.at
+                calls = int(talk.same) + 1
+                yield Amount("run", talk.same_usd, call.key, call.model, call.session, calls)
+                yield Amount("hour", self._hour, call.key, call.model, call.session, span_s=HOUR_S)
+
+    def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
+        """Name the loop."""
+        money, where = usd_text(round(amount.usd * NANO)), f"{named(amount.session)}, key {amount.key}"
+        if amount.subject == "run":
+            text = f"Retry loop in {where}: {amount.calls} equal calls to {amount.model} in a row, {money} so far"
+        else:
+            text = f"{money} in an hour for calls that repeat the one before token by token, last in {where}"
+        return Evidence(excess=round(amount.usd * NANO), subject=amount.subject, key=amount.key or None, text=text)
+
+    def to_state(self) -> State:
+        """Return the hour's sum."""
+        return {"hour": self._hour, "at": self._at}
+
+    @classmethod
+    def from_state(cls, params: RetryLoopParams, state: Mapping[str, Any]) -> Self:
+        """Return the detector that `state` describes."""
+        detector = cls(params)
+        detector._hour, detector._at = state["hour"], state["at"]
+        return detector

@@ -1,0 +1,191 @@
+"""Conversations: what each call is to the ones before it in its session. It weighs; it judges nothing.
+
+Calls of no session belong to the conversation of their key and model.
+"""
+
+import hashlib
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from spendbrake.detectors.memory.stored import State
+from spendbrake.schemas.money import NANO
+from spendbrake.schemas.reading import BucketReading, Call
+
+MAX_TALKS = 96
+PAUSE_S = 6 * 3_600.0
+"""After a pause this long a conversation begins anew."""
+NEAR = 0.09
+"""Two sizes this close, as a difference of logarithms, are nearly the same."""
+NEAR_RUN = 2
+"""Calls nearly like those before, in a row, before their money counts."""
+STEADY = 0.25
+"""Gaps are regular when they deviate from their mean by less than this part of it."""
+STEADY_CALLS = 8
+LONGEST_GAP_S = 3_600.0
+CACHE_S = 300.0
+"""What was sent this short ago should be in the provider's prompt cache."""
+LEAST_MISS = 2_000
+"""Tokens missed in a call before it counts."""
+CACHED, WRITTEN, OUTPUT = 0.1, 1.25, 5.0
+"""Usual prices of a token beside a fresh input token: what part of a call's money a cache miss is."""
+
+
+@dataclass(slots=True)
+class Talk:
+    """A conversation so far.
+
+    Attributes:
+        same: Calls in a row with the very token counts of the one before, and `same_usd`, their money.
+        near: Calls in a row nearly like those before.
+        steady_usd: Money of calls that came as regularly as clockwork.
+        missed_usd: Money for input that was sent minutes before and not served from the cache.
+        gap: Mean seconds between calls, and `gap_off`, their mean deviation.
+    """
+
+    key: str = ""
+    model: str = ""
+    n: float = 0.0
+    at: float = 0.0
+    input_tokens: float = 0.0
+    output_tokens: float = 0.0
+    usd: float = 0.0
+    same: float = 0.0
+    same_usd: float = 0.0
+    near: float = 0.0
+    near_usd: float = 0.0
+    steady_usd: float = 0.0
+    missed_usd: float = 0.0
+    gap: float = 0.0
+    gap_off: float = 0.0
+    usual_input: float = 0.0
+    usual_output: float = 0.0
+    cached: float = 0.0
+
+
+FIELDS = tuple(f.name for f in fields(Talk))[2:]
+"""All but the names."""
+
+
+class Turn(NamedTuple):
+    """One call in its conversation, after it was taken in.
+
+    Attributes:
+        usd: Its money, and that of the calls it stands for in the sample.
+        same: It has the very token counts of the one before; `near`: nearly, as those before; `steady`: on the beat.
+        missed_usd: What of its money a cache hit would have saved.
+    """
+
+    call: Call
+    usd: float
+    talk: Talk
+    same: bool = False
+    near: bool = False
+    steady: bool = False
+    missed_usd: float = 0.0
+
+
+class Talks:
+    """The conversations of a team that are under way; the longest silent makes room."""
+
+    def __init__(self) -> None:
+        self._of: OrderedDict[int, Talk] = OrderedDict()
+
+    def advance(self, reading: BucketReading) -> Sequence[Turn]:
+        """Take in the sampled calls of a bucket; each stands for its part of the bucket's money."""
+        if not reading.sample:
+            return ()
+        kept = sum(call.cost for call in reading.sample)
+        weight = reading.cost / kept / NANO if kept > 0 and reading.cost > kept else 1.0 / NANO
+        return [self._take(call, call.cost * weight) for call in reading.sample]
+
+    def heaviest(self, since: float, n: int) -> list[tuple[int, Talk]]:
+        """Return the conversations with a call after `since` that have cost most, dearest first; those of a session."""
+        live = [(number, talk) for number, talk in self._of.items() if talk.at >= since]
+        return sorted(live, key=lambda one: -one[1].usd)[:n]
+
+    def _take(self, call: Call, usd: float) -> Turn:
+        number = call.session or pseudonym(call.key, call.model)
+        talk = self._of.get(number)
+        if talk is not None and call.at - talk.at > PAUSE_S:
+            del self._of[number]
+            talk = None
+        if talk is None:
+            talk = self._of[number] = Talk()
+            if len(self._of) > MAX_TALKS:
+                self._of.popitem(last=False)
+            talk.usual_input, talk.usual_output = float(call.input_tokens), float(call.output_tokens)
+            talk.cached = call.cache_read_tokens / call.input_tokens if call.input_tokens else 0.0
+            turn = Turn(call, usd, talk)
+        else:
+            self._of.move_to_end(number)
+            turn = _follow(talk, call, usd)
+        talk.n += 1.0
+        talk.at, talk.usd, talk.key, talk.model = call.at, talk.usd + usd, call.key, call.model
+        talk.input_tokens, talk.output_tokens = float(call.input_tokens), float(call.output_tokens)
+        return turn
+
+    def to_state(self) -> State:
+        """Return the conversations in the order of their last calls."""
+        talks = self._of.values()
+        return {
+            "numbers": np.array(list(self._of), dtype=np.uint64).view(np.int64),
+            "names": [[t.key, t.model] for t in talks],
+            "figures": np.array([[getattr(t, name) for name in FIELDS] for t in talks]).reshape(-1, len(FIELDS)),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "Talks":
+        """Return the conversations that `state` describes."""
+        talks = cls()
+        numbers = state["numbers"].view(np.uint64).tolist()
+        for number, names, figures in zip(numbers, state["names"], state["figures"].tolist(), strict=True):
+            talks._of[number] = Talk(*names, *figures)
+        return talks
+
+
+@lru_cache(maxsize=4096)
+def pseudonym(key: str, model: str) -> int:
+    """Return a number for the calls of a key to a model that name no session."""
+    return int.from_bytes(hashlib.blake2b(f"{key}\x1f{model}".encode(), digest_size=8).digest(), "little") or 1
+
+
+def _follow(talk: Talk, call: Call, usd: float) -> Turn:
+    """Return what a call is to those before it, and note it in the conversation."""
+    gap, fresh, output = call.at - talk.at, call.input_tokens, call.output_tokens
+    same = fresh == talk.input_tokens and output == talk.output_tokens and call.model == talk.model
+    talk.same, talk.same_usd = (talk.same + 1.0, talk.same_usd + usd) if same else (0.0, 0.0)
+    close = talk.n >= NEAR_RUN + 1 and _near(fresh, talk.usual_input) and _near(output, talk.usual_output)
+    talk.near = talk.near + 1.0 if close else 0.0
+    near = talk.near >= NEAR_RUN
+    talk.near_usd = talk.near_usd + usd if near else 0.0
+    steady = talk.n >= STEADY_CALLS and talk.gap_off < STEADY * talk.gap and 1.0 < gap < LONGEST_GAP_S
+    talk.steady_usd += usd if steady else 0.0
+    missed = _missed(talk, call, usd) if gap < CACHE_S else 0.0
+    talk.missed_usd += missed
+    part = max(0.1, 1.0 / talk.n)
+    talk.gap_off = talk.gap_off + part * (abs(gap - talk.gap) - talk.gap_off) if talk.n > 1 else gap
+    talk.gap += part * (gap - talk.gap)
+    talk.cached += 0.2 * ((call.cache_read_tokens / fresh if fresh else 0.0) - talk.cached)
+    talk.usual_input += 0.3 * (fresh - talk.usual_input)
+    talk.usual_output += 0.3 * (output - talk.usual_output)
+    return Turn(call, usd, talk, same, near, steady, missed)
+
+
+def _near(tokens: int, usual: float) -> bool:
+    return abs(math.log((tokens + 1.0) / (usual + 1.0))) < NEAR
+
+
+def _missed(talk: Talk, call: Call, usd: float) -> float:
+    """Return the part of a call's money that a cache hit, as usual in this conversation, would have saved."""
+    missed = min(call.input_tokens, talk.input_tokens) * talk.cached - call.cache_read_tokens
+    if talk.cached <= 0.3 or missed <= max(LEAST_MISS, 0.1 * call.input_tokens):
+        return 0.0
+    fresh = call.input_tokens - call.cache_read_tokens - call.cache_write_tokens
+    whole = fresh + CACHED * call.cache_read_tokens + WRITTEN * call.cache_write_tokens + OUTPUT * call.output_tokens
+    return usd * missed * (1.0 - CACHED) / max(whole, 1.0)

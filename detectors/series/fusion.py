@@ -1,0 +1,160 @@
+"""One opinion out of several on the level of a series: weighted evidence, a gate, an alert budget, and rest."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from spendbrake.detectors.base import AmountParams, BucketDetector
+from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.series.calibration import Tail, TailParams
+from spendbrake.detectors.series.features import SLOT_S, Features, Gap
+from spendbrake.detectors.series.track import Build, shape
+
+NATS = math.log(10.0)
+
+
+class FusionParams(AmountParams):
+    """How opinions become an alarm, and from which amount of an hour on the alarm of a team is told.
+
+    Attributes:
+        weights: Of the detectors of slots, by name; they need not sum to one.
+        gate: Evidence from which on there is an alarm ...
+        budget: ... more by this for each alarm of the series' own that is not forgotten ...
+        memory: ... in so many slots (time constant).
+        rest: Slots after an alarm without another.
+        size: Scores kept of each detector to tell what is rare.
+        burn_in: Scores before any is judged.
+    """
+
+    floor_usd: float = Field(0.5, ge=0)
+    floor_days: float = Field(0.04, ge=0)
+    over: float = Field(1.3, ge=1)
+    alarm_weight: float = Field(1.0, ge=0)
+    holds_s: float = Field(
+        21_600.0, ge=0, description="So long an alarm waits for money beyond the record."
+    )
+    burst: float = Field(0.33, ge=0, description="Part of a day's money that an hour may bring before more is known.")
+    weights: Mapping[str, float] = Field(
+        default_factory=lambda: {"phase_knn": 0.6, "shape_prototypes": 0.2, "local_z": 0.2}
+    )
+    gate: float = Field(0.18, ge=0)
+    budget: float = Field(0.12, ge=0)
+    memory: float = Field(40_000.0, gt=0)
+    rest: int = Field(100, ge=0)
+    size: int = Field(1_024, ge=64, le=8_192)
+    burn_in: int = Field(112, ge=16)
+
+    def tail(self) -> TailParams:
+        """Return how each detector's scores are calibrated: over the whole history, ever thinner."""
+        return TailParams(size=self.size, burn_in=self.burn_in, max_stride=1 << 30)
+
+
+class Opinion:
+    """The fused evidence of one slot.
+
+    Attributes:
+        evidence: Sum of weight x ln(1 - ln p) over the detectors' tail probabilities p.
+        alarm: Evidence beyond what the alert budget asks, where there is an alarm; else 0.0.
+        lead: Detector with the largest part in it.
+    """
+
+    __slots__ = ("alarm", "evidence", "lead")
+
+    def __init__(self, evidence: float, lead: BucketDetector[Any] | None) -> None:
+        self.evidence, self.lead, self.alarm = evidence, lead, 0.0
+
+
+class AlertBudget:
+    """From evidence to alarms: a gate that rises with the series' own alarms, and rest after each.
+
+    Attributes:
+        n: Slots so far; `alarms` of its own, forgotten in time; it rests until slot `rests`.
+    """
+
+    __slots__ = ("alarms", "n", "params", "rests")
+
+    def __init__(self, params: FusionParams) -> None:
+        self.params = params
+        self.n, self.alarms, self.rests = 0, 0.0, 0
+
+    def advance(self, evidence: float) -> float:
+        """Count a slot; return what its evidence is beyond what the budget asks, 0.0 where it gives no alarm."""
+        self.skip(1)
+        needed = self.params.budget * self.alarms
+        if evidence < self.params.gate + needed or self.n <= self.rests:
+            return 0.0
+        self.alarms += 1.0
+        self.rests = self.n + self.params.rest
+        return evidence - needed
+
+    def skip(self, n: int) -> None:
+        """Count slots."""
+        self.n += n
+        self.alarms *= math.exp(-n / self.params.memory)
+
+
+class Fusion:
+    """The detectors of slots on one series, and what they say together."""
+
+    def __init__(self, builds: Sequence[Build], params: FusionParams) -> None:
+        self.params = params
+        self.members = [
+            (build(its), Tail(params.tail()), params.weights[build.name])
+            for build, its in builds
+            if params.weights.get(build.name, 0.0) > 0.0
+        ]
+        self._whole = sum(weight for _, _, weight in self.members)
+        self._budget = AlertBudget(params)
+
+    def advance(self, x: Features) -> Opinion:
+        """Judge the slot that `x` closed, then learn it."""
+        slot = x.slot
+        if slot is not None and slot.empty:
+            self._skip(Gap(slot.empty, SLOT_S, (), slot.at))
+        total, most, lead = 0.0, 0.0, None
+        for detector, tail, weight in self.members:
+            raw = detector.score_one(x)
+            part = weight * math.log1p(NATS * tail.score(raw))
+            detector.learn_one(x)
+            tail.learn(raw)
+            total += part
+            if part > most:
+                most, lead = part, detector
+        opinion = Opinion(total / self._whole if self._whole else 0.0, lead)
+        opinion.alarm = self._budget.advance(opinion.evidence)
+        return opinion
+
+    def member(self, name: str) -> BucketDetector[Any] | None:
+        """Return the detector of that name."""
+        return next((detector for detector, _, _ in self.members if detector.name == name), None)
+
+    def to_state(self) -> State:
+        """Return all that was learned, by detector."""
+        return {
+            "budget": [self._budget.n, self._budget.alarms, self._budget.rests],
+            "members": {
+                d.name: {"shape": shape(d.params, d.shaped_by), "detector": d.to_state(), "tail": tail.to_state()}
+                for d, tail, _ in self.members
+            },
+            "tail_shape": shape(self.params.tail(), Tail.shaped_by),
+        }
+
+    @classmethod
+    def from_state(cls, builds: Sequence[Build], params: FusionParams, state: Mapping[str, Any]) -> "Fusion":
+        """Return the fusion that `state` describes; what was learned under other parameters begins anew."""
+        fusion = cls(builds, params)
+        fusion._budget.n, fusion._budget.alarms, fusion._budget.rests = state["budget"]
+        for i, (detector, tail, weight) in enumerate(fusion.members):
+            kept = state["members"].get(detector.name)
+            if kept is not None and kept["shape"] == shape(detector.params, detector.shaped_by):
+                if state["tail_shape"] == shape(params.tail(), Tail.shaped_by):
+                    tail = Tail.from_state(params.tail(), kept["tail"])
+                fusion.members[i] = type(detector).from_state(detector.params, kept["detector"]), tail, weight
+        return fusion
+
+    def _skip(self, gap: Gap) -> None:
+        for detector, _, _ in self.members:
+            detector.learn_empty(gap)
+        self._budget.skip(gap.n)

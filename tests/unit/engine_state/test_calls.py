@@ -1,0 +1,75 @@
+"""The calls kept of open buckets: the first of each, in log order, however the log was cut."""
+
+import random
+
+import numpy as np
+import pytest
+
+from spendbrake.streams.engine.judge.calls import FIELDS, KEPT, Calls
+
+Row = tuple[int, int, int]
+"""Team, bucket, cost."""
+
+
+def add(calls: Calls, rows: list[Row], now: float) -> None:
+    team, bucket, cost = (np.array(column, np.int64) for column in zip(*rows, strict=True))
+    values = {name: np.zeros(len(rows), dtype) for name, dtype in FIELDS.items()}
+    values |= {"bucket": bucket, "cost": cost, "now": np.full(len(rows), now)}
+    calls.add(team, values)
+
+
+def costs(calls: Calls, team: int, bucket: int) -> list[int]:
+    return calls.fields["cost"][calls.of(team, bucket)].tolist()
+
+
+def traffic(seed: int) -> list[tuple[float, list[Row]]]:
+    """Return a minute of seconds, each with a few calls of three teams in the bucket of then or the one before."""
+    rnd, n = random.Random(seed), 0
+    seconds = []
+    for second in range(60):
+        rows = []
+        for _ in range(rnd.randrange(1, 12)):
+            n += 1
+            rows.append((rnd.randrange(3), max(second // 10 - rnd.randrange(2), 0), n))
+        seconds.append((float(second), rows))
+    return seconds
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_bucket_keeps_its_first_calls_in_order_wherever_batches_are_cut(seed: int) -> None:
+    seconds = traffic(seed)
+    by_second, by_row = Calls(teams=3, room=4), Calls(teams=3, room=4)
+    expected: dict[tuple[int, int], list[int]] = {}
+    for now, rows in seconds:
+        add(by_second, rows, now)
+        for team, bucket, cost in rows:
+            add(by_row, [(team, bucket, cost)], now)
+            expected.setdefault((team, bucket), []).append(cost)
+    for (team, bucket), all_of in expected.items():
+        assert costs(by_second, team, bucket) == costs(by_row, team, bucket) == all_of[:KEPT]
+
+
+def test_what_is_copied_comes_back_and_goes_on() -> None:
+    seconds = traffic(9)
+    whole, first = Calls(teams=3), Calls(teams=3)
+    for now, rows in seconds[:40]:
+        add(whole, rows, now)
+        add(first, rows, now)
+    second = Calls(teams=3)
+    for team in range(3):
+        second.restore(team, first.copy(team, 1))
+    for now, rows in seconds[40:]:
+        add(whole, rows, now)
+        add(second, rows, now)
+    for team in range(3):
+        assert [costs(second, team, b) for b in range(2, 6)] == [costs(whole, team, b) for b in range(2, 6)]
+        assert costs(second, team, 1) == []
+
+
+def test_old_calls_make_room() -> None:
+    calls = Calls(teams=1, room=64)
+    for second in range(5_000):
+        add(calls, [(0, second // 10, second)], float(second))
+    assert len(calls.before) <= 256
+    assert costs(calls, 0, 499) == list(range(4_990, 5_000))
+    assert costs(calls, 0, 1) == []
