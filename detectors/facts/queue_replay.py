@@ -21,7 +21,7 @@ class QueueReplayParams(AmountParams):
     """Parameters."""
 
     floor_usd: float = Field(1.0, ge=0)
-    floor_days: float = Field(0.008, ge=0)
+    floor_days: float = Field(0.004, ge=0)
 
 
 class QueueReplay(AmountDetector[QueueReplayParams]):
