@@ -26,8 +26,9 @@ class Record:
         self.old = self.told = self.told_at = 0.0
 
     def reference(self, now: float) -> float:
-        """Return what an amount must be more than to be news."""
-        return max(self.old, self.told) if now - self.told_at < TOLD_S else self.old
+        """Return what an amount must be more than to be news: of its first day, the blocks that are over."""
+        usual = self.old or max((peak for _, peak in self.blocks[:-1]), default=0.0)
+        return max(usual, self.told) if now - self.told_at < TOLD_S else usual
 
     def admit(self, amount: float, now: float) -> None:
         """Take an amount for usual, from a day on."""

@@ -158,6 +158,10 @@ def pseudonym(key: str, model: str) -> int:
 def _follow(talk: Talk, call: Call, usd: float) -> Turn:
     """Return what a call is to those before it, and note it in the conversation."""
     gap, fresh, output = call.at - talk.at, call.input_tokens, call.output_tokens
+    # What goes on for ever comes to a standstill: it is the team's usual.
+    left = math.exp(-max(gap, 0.0) / PAUSE_S)
+    talk.same_usd, talk.near_usd = talk.same_usd * left, talk.near_usd * left
+    talk.steady_usd, talk.missed_usd = talk.steady_usd * left, talk.missed_usd * left
     same = fresh == talk.input_tokens and output == talk.output_tokens and call.model == talk.model
     talk.same, talk.same_usd = (talk.same + 1.0, talk.same_usd + usd) if same else (0.0, 0.0)
     close = talk.n >= NEAR_RUN + 1 and _near(fresh, talk.usual_input) and _near(output, talk.usual_output)

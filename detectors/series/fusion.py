@@ -32,9 +32,7 @@ class FusionParams(AmountParams):
     floor_days: float = Field(0.04, ge=0)
     over: float = Field(1.7, ge=1)
     alarm_weight: float = Field(1.0, ge=0)
-    holds_s: float = Field(
-        21_600.0, ge=0, description="So long an alarm waits for money beyond the record."
-    )
+    holds_s: float = Field(21_600.0, ge=0, description="So long an alarm waits for money beyond the record.")
     burst: float = Field(0.45, ge=0, description="Part of a day's money that an hour may bring before more is known.")
     weights: Mapping[str, float] = Field(
         default_factory=lambda: {"phase_knn": 0.6, "shape_prototypes": 0.2, "local_z": 0.2}

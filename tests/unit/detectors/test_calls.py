@@ -134,15 +134,28 @@ def test_sampled_calls_stand_for_the_money_of_their_bucket() -> None:
     assert sum(turn.usd for turn in Talks().advance(one)) == pytest.approx(4.0)
 
 
-def test_an_amount_is_usual_only_from_a_day_on() -> None:
+def test_an_amount_is_usual_for_good_from_a_day_on() -> None:
     record = Record()
     record.admit(5.0, START)
     record.admit(1.0, START + 0.9 * DAY_S)
-    assert record.reference(START + 0.9 * DAY_S) == 0.0
+    assert record.reference(START + 0.1 * DAY_S) == 5.0, "of the first day, what is over"
     record.admit(1.0, START + 1.3 * DAY_S)
     assert record.reference(START + 1.3 * DAY_S) == 5.0
     record.admit(1.0, START + 22.3 * DAY_S)
     assert record.reference(START + 22.3 * DAY_S) >= 1.0
+
+
+def test_what_a_day_brings_on_is_no_excuse_for_itself() -> None:
+    record = Record()
+    for day in range(3):
+        record.admit(1.0, START + day * DAY_S)
+    record.admit(9.0, START + 3 * DAY_S)
+    assert record.reference(START + 3.5 * DAY_S) == pytest.approx(1.0, rel=0.2)
+
+
+def test_a_machine_that_has_always_been_there_is_no_news() -> None:
+    team = Panel(Detection()).team("search")
+    assert play(team, every(2_000, 90.0, 0, cost=NANO // 100)) == []
 
 
 def test_what_was_told_must_be_passed_for_two_days() -> None:
