@@ -57,11 +57,11 @@ def curves(rows: Rows) -> plt.Figure:
             for at, value in points:
                 axes.annotate(f"{value:.1f}", (at, value), textcoords="offset points", xytext=(0, 8), ha="center")
             axes.axhline(FLAT * min(y), color=LIMIT, linestyle="--", linewidth=1, label=f"{FLAT} times the cheapest")
-            axes.legend(loc="lower right")
+            axes.legend(loc="upper left")
         axes.set_xscale("log")
         axes.set_xlabel(label)
         axes.margins(0.1)
-    by_teams.set_ylim(bottom=0)
+    by_teams.set_ylim(0, 1.25 * by_teams.get_ylim()[1])
     by_teams.set_ylabel("CPU microseconds an event")
     figure.suptitle("the whole pipeline on Kafka")
     return figure

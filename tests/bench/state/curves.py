@@ -2,6 +2,7 @@
 
 `python tests/bench/state/curves.py [--events 300000] [--only teams|age]`: for each point a deployment of its own on a
 real Kafka, its state put into the changelog (preload.py), a backlog, and one burn worker, measured as pipeline.py does.
+A run is shorter than a snapshot's interval: what rows cost shows in `stored`, where these events pay for all of them.
 """
 
 import argparse
@@ -56,7 +57,7 @@ def measure(server: KafkaServer, point: Point, events: int, folder: Path) -> dic
     population = Population(point.teams)
     fill(deployment, population, events)
     row = figures(runner("burn", deployment.environment, folder), events, population.doubled)
-    names = ("cpu_us_per_event", "events_per_s", "slowest_step_ms", "peak_rss_mb", "events")
+    names = ("cpu_us_per_event", "cpu_us_stored", "events_per_s", "slowest_step_ms", "peak_rss_mb", "events")
     return {"teams": point.teams, "days": point.days} | {name: row[name] for name in names}
 
 
