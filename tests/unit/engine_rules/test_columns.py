@@ -1,61 +1,75 @@
-"""Columns of events: what is taken at a glance, and what is left to the row decoder."""
+"""Many events are read by columns, a few one by one: what is wrong with one is seen either way."""
 
-from dataclasses import replace
+from typing import Any
 
-import pyruhvro
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS, UsageEvent
+from enginelog import START, Cut, Log, Record, engine, event
+from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS
 from spendbrake.schemas.wire.avro import encode
-from spendbrake.streams.engine.intake.columns import FRAME, SCHEMA, _doubtful, _owner_column, from_bodies, is_plain
+from spendbrake.schemas.wire.envelope import decode_usage
+from spendbrake.schemas.wire.errors import BadRecord
 
-PLAIN = UsageEvent(request_id="r", time=1e9, api_key_id="k", provider="openai", model="gpt-4o", team="a")
-ODD = (
-    {"api_key_id": "k\x1fk"},
-    {"team": "a\x1fb"},
-    {"model": "m" * MAX_NAME},
-    {"session_id": "s" * MAX_NAME},
-    {"requested_model": "é" * MAX_NAME},
-    {"input_tokens": MAX_TOKENS},
-    {"input_tokens": 5, "cache_read_tokens": 3, "cache_write_tokens": 2},
-    {"cost": 7},
-    {"units": 1.5, "unit": "images"},
-    {"latency_ms": 12},
-    {"error_code": "429"},
-    {"kind": "estimate"},
-    {"source": "proxy"},
-    {"trace_id": "t"},
-    {"project": "p", "environment": "prod", "session_id": "s"},
-)
-
-
-def judged(events: list[UsageEvent]) -> tuple[bool, bool]:
-    """Return whether events are plain at a glance, and whether any is doubtful."""
-    table = pyruhvro.deserialize_array([encode(event)[FRAME:] for event in events], SCHEMA)
-    owner = _owner_column(table)
-    return is_plain(table, owner), bool(_doubtful(table, owner).any())
-
-
-@given(st.lists(st.sampled_from(({}, *ODD)), min_size=1, max_size=6))
-def test_a_batch_with_a_doubtful_event_is_never_plain(changes: list[dict[str, object]]) -> None:
-    plain, doubtful = judged([replace(PLAIN, **change) for change in changes])  # type: ignore[arg-type]
-    assert not (plain and doubtful)
+WRONG: list[dict[str, Any]] = [
+    {"input_tokens": -5},
+    {"output_tokens": -5},
+    {"cache_read_tokens": -5},
+    {"cache_write_tokens": -5},
+    {"input_tokens": MAX_TOKENS + 1},
+    {"output_tokens": MAX_TOKENS + 1},
+    {"cache_read_tokens": 1_001},
+    {"cache_read_tokens": 600, "cache_write_tokens": 401},
+    {"cost": -1},
+    {"units": -1.0},
+    {"units": float("nan")},
+    {"latency_ms": -1},
+    {"time": -1.0},
+    {"time": 4_102_444_800.0},
+    {"request_id": ""},
+    {"request_id": "x" * (MAX_NAME + 1)},
+    {"api_key_id": ""},
+    {"provider": "x" * (MAX_NAME + 1)},
+    {"model": ""},
+    {"team": "x" * (MAX_NAME + 1)},
+    {"session_id": "x" * (MAX_NAME + 1)},
+    {"source": "x" * (MAX_NAME + 1)},
+    {"kind": "correction"},
+]
 
 
-def test_an_ordinary_batch_is_plain() -> None:
-    assert judged([replace(PLAIN, input_tokens=900, cache_read_tokens=30, output_tokens=n) for n in range(9)])[0]
+def stepped(odd: bytes, neighbours: int) -> tuple[int, list[str]]:
+    """The money counted, and reasons of dead letters, of one event among others."""
+    log = Log()
+    for i in range(neighbours):
+        log.add(event(i, START, cost=1))
+    log.records.insert(neighbours // 2, Record(odd, START))
+    of = engine()
+    state = of.new_state(0, 1)
+    sent = of.step(state, Cut(log.records, 0)).records
+    reasons = [dict(out.headers)["sb-reason"].decode() for out in sent if out.topic == "usage.dlq.v1"]
+    return int(state.series.total[0]), reasons
 
 
-@pytest.mark.parametrize("offset", range(3))
-def test_one_event_out_of_the_ordinary_does_not_change_the_columns_of_the_others(offset: int) -> None:
-    usual = [replace(PLAIN, request_id=str(n), session_id=f"s{n}", input_tokens=n) for n in range(3)]
-    alone, _ = from_bodies([0, 1, 2], [encode(event) for event in usual])
-    odd = replace(PLAIN, request_id="odd", api_key_id="k\x1fk")
-    mixed = [*usual[:offset], odd, *usual[offset:]]
-    part, suspects = from_bodies(list(range(4)), [encode(event) for event in mixed])
-    assert suspects == [offset]
-    for name in ("fingerprint", "session", "input_tokens", "cost", "at", "error", "units"):
-        assert getattr(part, name).tolist() == getattr(alone, name).tolist()
-    assert [part.owners[k] for k in part.owner.tolist()] == [alone.owners[k] for k in alone.owner.tolist()]
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: "-".join(map(str, wrong)))
+def test_a_wrong_event_is_refused_for_the_same_reason_in_a_crowd(wrong: dict[str, Any]) -> None:
+    odd = encode(event(1_000, START, **{"cost": 7, "input_tokens": 1_000} | wrong) if "time" not in wrong else
+                 event(1_000, **{"at": wrong["time"], "cost": 7}))  # fmt: skip
+    with pytest.raises(BadRecord) as bad:
+        decode_usage(odd)
+    for neighbours in (2, 20):
+        assert stepped(odd, neighbours) == (neighbours, [bad.value.reason])
+
+
+def test_a_separator_in_a_name_moves_nobody() -> None:
+    odd = encode(event(1_000, START, cost=7, api_key_id="a\x1fb", project="p\x1fq"))
+    for neighbours in (2, 20):
+        assert stepped(odd, neighbours) == (neighbours + 7, [])
+
+
+def test_billed_units_without_a_price_are_flagged_in_a_crowd() -> None:
+    log = Log()
+    for i in range(20):
+        log.add(event(i, START, cost=None, units=3.0 if i == 7 else None, unit="images" if i == 7 else None))
+    of = engine()
+    outcome = of.step(of.new_state(0, 1), Cut(log.records, 0))
+    assert outcome.counters["unpriced", ""] == 1
