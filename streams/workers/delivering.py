@@ -1,9 +1,13 @@
 """The action workers as services: one Faust app a class of destination, so that a dead one never delays another."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, cast
+
+import structlog
 
 from spendbrake.actions.delivery.retry import Backoff
 from spendbrake.actions.effects.limits import Limits
@@ -18,9 +22,9 @@ from spendbrake.streams.settings import Settings
 from spendbrake.streams.transport.acks import Limits as Reading
 from spendbrake.streams.transport.app import ChunkApp, chunk_topic
 from spendbrake.streams.transport.chunk import Chunk
-from spendbrake.streams.transport.clients.control import ControlLog
+from spendbrake.streams.transport.clients.control import ControlLog, ControlUnavailable, KeyValue
 from spendbrake.streams.transport.producer import Outbox, Sender
-from spendbrake.streams.transport.store import RowLog, declare_table
+from spendbrake.streams.transport.store import RowLog, changelog_name, declare_table
 from spendbrake.streams.workers.act import Acknowledge, ActLimits, Bury, LeaseMetrics
 from spendbrake.streams.workers.deployment import GROUPS, LEDGER, Broker, Place, admitted
 from spendbrake.streams.workers.notify.alerts import InForce
@@ -32,6 +36,7 @@ from spendbrake.streams.workers.notify.worker import Notify, Publish
 from spendbrake.streams.workers.service import Service, new_app, ready_versions
 from spendbrake.streams.workers.versions import Versions
 
+LOG = structlog.get_logger("spendbrake.notify")
 NOTICE_LIFE_S = 86_400.0
 """Reading goes on for so long while an action waits for its receiver: those behind it have others."""
 TIDY_S = 3_600.0
@@ -82,8 +87,7 @@ async def notify_service(
     app.delivery.limits = Reading(offsets=settings.burn.max_pending_offsets, age_s=NOTICE_LIFE_S)
     clock, tools = None if place.simulation else wall, Tools(secrets, wall, settings.webhook.allowed)
     destinations = _destinations(class_name, versions, tools, metrics, clock)
-    writer, ledgers = uuid.uuid4().hex, Ledgers()
-    pulse = Pulse(time.monotonic, settings.group.session_timeout_s / 2)
+    writer, ledgers, pulse = uuid.uuid4().hex, Ledgers(), Pulse(time.monotonic, settings.group.session_timeout_s / 2)
     notify = Notify(
         destinations,
         ledgers,
@@ -100,11 +104,29 @@ async def notify_service(
         grace_s=0.4 * settings.group.session_timeout_s,
     )
     loops = [_follow(versions, control, destinations), pulse.beat, _every(app, DUE_S, notify.flush_due)]
+    loops += await _others(broker, changelog_name(place.group(name), LEDGER), notify)
     if not place.simulation:  # its logs keep everything, so nothing expires
         loops.append(_every(app, TIDY_S, notify.tidy))
     _run_beside(app, notify, topic, *loops)
     app.agent(chunk_topic(app, topic, place.partitions), name=name)(notify.consume)
     return Service(name, app, notify, topic)
+
+
+async def _others(broker: Broker, changelog: str, notify: Notify) -> list[Callable[[], Awaitable[None]]]:
+    """Return what follows the alerts of other workers of the class; while they cannot be read, they mute nobody."""
+    log = await asyncio.to_thread(broker.rows, changelog)
+    if log is None:
+        return []
+
+    def read() -> Sequence[KeyValue]:
+        try:
+            return log.follow(1.0)
+        except ControlUnavailable as error:
+            LOG.warning("alerts of other workers cannot be read", error=str(error))
+            time.sleep(1.0)
+            return ()
+
+    return [partial(notify.hear_others, read)]
 
 
 def _group_of(class_name: str) -> str:

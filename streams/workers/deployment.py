@@ -83,6 +83,9 @@ class Broker(Protocol):
     def control(self, topic: str) -> ControlLog:
         """Return a reader of the control topic."""
 
+    def rows(self, topic: str) -> ControlLog | None:
+        """Return a reader of a changelog; None where no other process can have written it."""
+
     async def send(
         self,
         topic: str,

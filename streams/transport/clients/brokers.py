@@ -63,6 +63,10 @@ class KafkaBroker:
         """Return a reader of the control topic."""
         return KafkaControl(self._bootstrap, topic)
 
+    def rows(self, topic: str) -> KafkaControl:
+        """Return a reader of a changelog, all its partitions: other processes write there."""
+        return KafkaControl(self._bootstrap, topic, partitions=self._admin.partitions(topic))
+
     async def send(
         self,
         topic: str,
@@ -150,6 +154,9 @@ class EmbeddedBroker:
     def control(self, topic: str) -> EmbeddedControl:
         """Return a reader of the control topic."""
         return EmbeddedControl(self.log, topic)
+
+    def rows(self, topic: str) -> None:
+        """Return None: nobody else writes to this log."""
 
     async def send(
         self,

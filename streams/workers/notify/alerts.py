@@ -13,7 +13,7 @@ from spendbrake.schemas.parts.delivery import Delivery, Grouping
 from spendbrake.schemas.parts.destinations import Destination
 from spendbrake.schemas.result import Result
 from spendbrake.schemas.topics import DAY_S
-from spendbrake.streams.workers.notify.ledger import PartitionLedger
+from spendbrake.streams.workers.notify.ledger import HELD, LedgerRow, PartitionLedger
 
 LIFE_S = 62 * DAY_S
 """An alert is held for two periods at the longest."""
@@ -34,10 +34,11 @@ class InForce:
 
 
 class Firing:
-    """The alerts that fire on all partitions of a process, by node: what inhibits others."""
+    """The alerts that fire, by node: what inhibits others. Those of other processes are read from the changelog."""
 
     def __init__(self) -> None:
         self._by_node: dict[str, dict[str, Action]] = {}
+        self._rows: dict[bytes, Action] = {}
 
     def __call__(self, nodes: Sequence[str] | None) -> Iterator[Action]:
         """Yield the latest news of the alerts at nodes; all for None."""
@@ -50,6 +51,18 @@ class Firing:
             self.drop(key, action)
         else:
             self._by_node.setdefault(action.node, {})[key] = action
+
+    def read(self, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Take in rows of the changelog, of whatever process; an alert stands under each writer's key."""
+        for key, value in rows:
+            before = self._rows.pop(key, None)
+            if before is not None:
+                self.drop(key.decode(), before)
+            if value is not None and key.startswith(HELD.encode()):
+                held = LedgerRow.parse(key.decode(), value).held
+                if held is not None and not is_over(held.action):
+                    self._rows[key] = held.action
+                    self.note(key.decode(), held.action)
 
     def drop(self, key: str, action: Action) -> None:
         """Forget an alert."""

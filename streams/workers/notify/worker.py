@@ -125,6 +125,15 @@ class Notify:
                     task.add_done_callback(partial(self._flushed, place))
                     lane.start(self._see_through([task], lambda: None))
 
+    async def hear_others(self, read: Callable[[], Sequence[tuple[bytes, bytes | None]]]) -> None:
+        """Follow what other processes hold, for ever: an alert there may mute one here.
+
+        Args:
+            read: Returns the rows of the changelog that have come since; blocks for a while when there are none.
+        """
+        while True:
+            self._firing.read(await asyncio.to_thread(read))
+
     async def give_up(self, partitions: Iterable[int], generation: int) -> None:
         """Bring what is under way on partitions to an end; the rest is left to whoever owns them next."""
         lanes = []

@@ -148,6 +148,26 @@ async def test_a_parents_alert_mutes_its_childs_until_it_ends() -> None:
     assert receiver.received == ["a-1", "a-3", "a-2"]
 
 
+async def test_a_parents_alert_in_another_process_mutes_as_well() -> None:
+    """Its partition is another's: it is known from the rows of the changelog."""
+    there, receiver = MemoryChangelog(), Receiver()
+    parent = Worker(Receiver(), InForce(), there, writer="w-1")
+    child = Worker(receiver, InForce(), MemoryChangelog(), writer="w-2")
+
+    def rows() -> list[tuple[bytes, bytes]]:
+        return [(f"{key}@{writer}".encode(), value) for (key, writer), value in there.rows.items()]
+
+    await parent.take(alarm(1, "org"))
+    child.process.worker._firing.read(rows())
+    await child.take(alarm(2, "team", evidence={"ancestors": ["org"], "finding_node": "team"}))
+    assert receiver.received == []
+    before = rows()
+    await parent.take(alarm(3, "org", over=True))
+    child.process.worker._firing.read([(key, None) for key, _ in before if key.startswith(b"held/")])
+    await child.at(200.0)
+    assert receiver.received == ["a-2"]
+
+
 async def test_what_nobody_acknowledges_in_time_is_told_to_somebody_else_and_so_is_its_end() -> None:
     places: Any = {"pager": SimpleNamespace(type="scripted"), "ops": SimpleNamespace(type="slack")}
     rule = Delivery(inhibit_rules=(), escalation=Escalation(to="pager", after_s=1_000))
