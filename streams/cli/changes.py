@@ -10,6 +10,7 @@ from spendbrake.schemas.control import Acknowledgement
 from spendbrake.streams.api.access.admin import Tokens
 from spendbrake.streams.api.desk.buttons import Buttons
 from spendbrake.streams.api.desk.requests import Requests
+from spendbrake.streams.api.desk.silences import Silences
 from spendbrake.streams.api.pages import Operation
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.settings import Settings
@@ -46,7 +47,8 @@ def changes(
         return await desk.requests(broker, place)
 
     tokens = Tokens(versions.tokens, auditor.publish, time.time)
-    operations = [*tokens.operations(), *Requests(say, known, rules, time.time).operations()]
+    silences = Silences(versions.silences, auditor.publish, time.time)
+    operations = [*tokens.operations(), *silences.operations(), *Requests(say, known, rules, time.time).operations()]
     if config.slack_signing_secret is not None:
         secret = config.slack_signing_secret.get_secret_value()
         buttons = Buttons(secret, say, take, known, lambda: rules().file, time.time)
