@@ -2,6 +2,7 @@
 
 import re
 from decimal import Decimal
+from pathlib import Path
 
 from spendbrake.detectors.catalog import detectors
 from spendbrake.schemas.policy import DEFAULT_TIERS, PolicyFile
@@ -58,3 +59,11 @@ def test_what_is_commented_out_holds_when_taken_in() -> None:
     assert set(file.destinations) == {"spend", "hook"}
     assert file.prices.overrides[0].input_usd_per_mtok == Decimal(2)
     assert all(rung.notify for policy in file.policies for rung in policy.rungs)
+
+
+def test_the_example_of_destinations_in_the_readme_is_a_policy() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    (example,) = [block for block in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if "destinations:" in block]
+    file = load(example + "nodes: [{id: acme, level: organization}]\n")
+    assert set(file.destinations) == {"ops", "finance", "pager", "backlog"}
+    assert file.delivery.escalation is not None
