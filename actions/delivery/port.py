@@ -61,5 +61,9 @@ class GiveUp(Exception):
     """No attempt will succeed: a wrong token, a channel that does not exist, a receiver that is gone."""
 
 
+class Stopped(Exception):
+    """This process must do nothing more: what it was about to do may have been done by another."""
+
+
 class Superseded(Exception):
     """The receiver holds a later state; there is nothing left to do."""

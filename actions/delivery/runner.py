@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from spendbrake.actions.delivery.chain import Chain
 from spendbrake.actions.delivery.ledger import Entry, Ledger
-from spendbrake.actions.delivery.port import DeadLetters, Effect, GiveUp, Retry, Superseded
+from spendbrake.actions.delivery.port import DeadLetters, Effect, GiveUp, Retry, Stopped, Superseded
 from spendbrake.actions.delivery.retry import Backoff
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.result import Outcome, Result
@@ -149,7 +149,7 @@ async def _guarded(call: Awaitable[T]) -> T:
     """Await an effect; what it should not have raised condemns the action, not the worker."""
     try:
         return await call
-    except (Retry, GiveUp, Superseded):
+    except (Retry, GiveUp, Superseded, Stopped):
         raise
     except Exception as error:
         raise GiveUp(f"{type(error).__name__}: {error}") from error

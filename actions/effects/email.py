@@ -36,6 +36,7 @@ class Email(Effect):
         clock: Wall clock, epoch seconds UTC, for the Date of a mail.
         timeout_s: For a whole try.
         tls: Of the connection; the system's certificates when None.
+        alive: Called when a mail is about to leave; raises `Stopped` in a process that others may have replaced.
     """
 
     name = "email"
@@ -48,8 +49,10 @@ class Email(Effect):
         clock: Callable[[], float],
         timeout_s: float = 30.0,
         tls: Any = None,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._posts, self._clock, self._timeout_s, self._tls = dict(posts), clock, timeout_s, tls
+        self._alive = alive
 
     async def carry_out(self, action: Action) -> Mapping[str, Any]:
         """Send one mail; return its Message-ID, and whom the server refused.
@@ -66,7 +69,7 @@ class Email(Effect):
         if not to:
             raise GiveUp(f"{action.node} has no contact with an e-mail address, and the destination names none")
         mail = mail_of(action, post.sender, to, self._clock())
-        call = _Call(self._client(post), post)
+        call = _Call(self._client(post), post, self._alive)
         try:
             async with asyncio.timeout(self._timeout_s):
                 refused = await call.send(mail.as_bytes(policy=mail.policy.clone(linesep="\r\n")), to)
@@ -101,9 +104,9 @@ class _Call:
         on_its_way: Whether the mail has begun to leave: from then on the server may have it.
     """
 
-    def __init__(self, client: aiosmtplib.SMTP, post: Post) -> None:
+    def __init__(self, client: aiosmtplib.SMTP, post: Post, alive: Callable[[], None]) -> None:
         self.stage, self.on_its_way = "not reached", False
-        self._client, self._post = client, post
+        self._client, self._post, self._alive = client, post, alive
 
     async def send(self, mail: bytes, to: tuple[str, ...]) -> list[str]:
         """Send a mail; return the addresses the server refused.
@@ -130,6 +133,7 @@ class _Call:
                 refused.append(address)
         if len(refused) == len(to):
             raise GiveUp("the server refuses all recipients")
+        self._alive()
         self.on_its_way = True
         await client.data(mail)
         return refused

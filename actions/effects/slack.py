@@ -10,7 +10,7 @@ channel by its name `channels:read` (`groups:read`). Without these what is in do
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,16 +63,22 @@ class Slack(Effect):
         workspaces: By destination name.
         timeout_s: For each call.
         proxy: URL of an HTTP proxy; the environment is not consulted.
+        alive: Called when a message is about to leave; raises `Stopped` in a process that others may have replaced.
     """
 
     name = "slack"
     takes_ids = False
 
     def __init__(
-        self, workspaces: Mapping[str, Workspace], *, timeout_s: float = 10.0, proxy: str | None = None
+        self,
+        workspaces: Mapping[str, Workspace],
+        *,
+        timeout_s: float = 10.0,
+        proxy: str | None = None,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._clients = {name: _client_of(place, proxy) for name, place in workspaces.items()}
-        self._timeout_s = timeout_s
+        self._timeout_s, self._alive = timeout_s, alive
         self._channel_ids: dict[tuple[str, str], str] = {}
 
     async def carry_out(self, action: Action) -> Mapping[str, Any]:
@@ -110,11 +116,13 @@ class Slack(Effect):
         return {"channel": first.channel, "ts": first.ts}
 
     async def _post(self, action: Action, channel: str, blocks: Sequence[Block], **where: Any) -> Mapping[str, Any]:
+        client, text, written = self._client(action), _plain(action), [block.to_dict() for block in blocks]
+        self._alive()
         return await self._answer(
-            self._client(action).chat_postMessage(
+            client.chat_postMessage(
                 channel=channel,
-                text=_plain(action),
-                blocks=blocks,
+                text=text,
+                blocks=written,
                 metadata=Metadata(event_type=EVENT_TYPE, event_payload={"action_id": action.id}),
                 unfurl_links=False,
                 unfurl_media=False,

@@ -85,9 +85,9 @@ async def notify_service(
     topic = place.topic(ACTIONS.name)
     app = new_app(name, broker, place, settings, topic)
     app.delivery.limits = Reading(offsets=settings.burn.max_pending_offsets, age_s=NOTICE_LIFE_S)
-    clock, tools = None if place.simulation else wall, Tools(secrets, wall, settings.webhook.allowed)
-    destinations = _destinations(class_name, versions, tools, metrics, clock)
     writer, ledgers, pulse = uuid.uuid4().hex, Ledgers(), Pulse(time.monotonic, settings.group.session_timeout_s / 2)
+    clock, tools = None if place.simulation else wall, Tools(secrets, wall, settings.webhook.allowed, pulse.check)
+    destinations = _destinations(class_name, versions, tools, metrics, clock)
     notify = Notify(
         destinations,
         ledgers,

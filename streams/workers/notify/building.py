@@ -33,11 +33,13 @@ class Tools:
         secrets: Values of the variables the policy file names.
         wall: Epoch seconds UTC, for signatures and dates.
         allowed: Networks inside that webhooks may reach.
+        alive: Raises `Stopped` in a process that others may have replaced: asked as what cannot be sent twice leaves.
     """
 
     secrets: Secrets
     wall: Callable[[], float]
     allowed: tuple[Any, ...] = ()
+    alive: Callable[[], None] = lambda: None
 
 
 def effect_of(name: str, place: Destination, tools: Tools) -> Effect:
@@ -54,7 +56,8 @@ def effect_of(name: str, place: Destination, tools: Tools) -> Effect:
 def _slack(name: str, place: SlackDestination, tools: Tools) -> Effect:
     from spendbrake.actions.effects.slack import Slack, Workspace
 
-    return Slack({name: Workspace(token=_secret(name, place.token_env, tools), base_url=place.base_url)})
+    workspace = Workspace(token=_secret(name, place.token_env, tools), base_url=place.base_url)
+    return Slack({name: workspace}, alive=tools.alive)
 
 
 def _webhook(name: str, place: WebhookDestination, tools: Tools) -> Effect:
@@ -91,7 +94,7 @@ def _email(name: str, place: EmailDestination, tools: Tools) -> Effect:
         username=place.username or "",
         password=_secret(name, place.password_env, tools) if place.username else "",
     )
-    return Email({name: post}, clock=tools.wall)
+    return Email({name: post}, clock=tools.wall, alive=tools.alive)
 
 
 def _alertmanager(name: str, place: AlertmanagerDestination, tools: Tools) -> Effect:

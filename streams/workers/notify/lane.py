@@ -92,7 +92,7 @@ class Lane:
         return task
 
     def queue(self, line: tuple[str, str], work: Callable[[], Awaitable[None]]) -> "asyncio.Task[None]":
-        """Run something once everything before it in its line has ended."""
+        """Run something once everything before it in its line has ended; not at all if that has failed."""
         task = self.start(_after(self._tails.get(line), work))
         self._tails[line] = task
         task.add_done_callback(lambda done: self._leave(line, done))
@@ -117,4 +117,7 @@ class Lane:
 async def _after(before: "asyncio.Task[None] | None", work: Callable[[], Awaitable[None]]) -> None:
     if before is not None:
         await asyncio.wait([before])
+        if before.cancelled() or before.exception() is not None:
+            # What it has left behind is not known: whoever comes next looks it up, and then goes on from there.
+            raise GivenUp
     await work()

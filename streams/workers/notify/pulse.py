@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from spendbrake.actions.delivery.port import Stopped
+
 BEAT_S = 0.5
 
 
-class Frozen(RuntimeError):
+class Frozen(Stopped):
     """The process stood still; what it was about to do may have been done by another."""
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from spendbrake.actions.delivery.chain import Chain, verify
 from spendbrake.actions.delivery.ledger import KEEP_S, Entry, MemoryLedger
-from spendbrake.actions.delivery.port import GiveUp, Retry, Superseded
+from spendbrake.actions.delivery.port import GiveUp, Retry, Stopped, Superseded
 from spendbrake.actions.delivery.retry import Backoff
 from spendbrake.actions.delivery.runner import Runner
 from spendbrake.schemas.action import Action
@@ -258,3 +258,28 @@ def test_a_ledger_forgets_what_the_log_has_lost() -> None:
     asyncio.run(ledger.put("new", Entry(attempts=1, at=1.0)))
     assert ledger.forget(KEEP_S) == ["old"]
     assert (ledger.get("old"), ledger.get("new")) == (None, Entry(attempts=1, at=1.0))
+
+
+async def test_a_process_that_must_stop_ends_nothing_and_buries_nothing() -> None:
+    ledger = MemoryLedger()
+    runner = Runner(
+        Receiver(Stopped("stood still")),
+        ledger,
+        Nowhere(),
+        Chain("w"),
+        clock=lambda: 0.0,
+        sleep=no_wait_at_all,
+        random=lambda: 0.0,
+    )
+    with pytest.raises(Stopped):
+        await runner.run(ACTION)
+    assert ledger.entries[ACTION.id].outcome is None, "an intent, to be looked up by whoever comes next"
+
+
+class Nowhere:
+    async def bury(self, action: Action, reason: str) -> None:
+        raise AssertionError(reason)
+
+
+async def no_wait_at_all(seconds: float) -> None:
+    raise AssertionError("there is nothing to wait for")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from servers.certificates import contexts
 from servers.mail import MailServer
+from spendbrake.actions.delivery.port import Stopped
 from spendbrake.actions.effects.base import GiveUp, Retry
 from spendbrake.actions.effects.email import Email, Post
 from spendbrake.actions.effects.messages.mail import mail_of
@@ -127,3 +128,13 @@ def test_the_server_under_test_is_a_real_one(server: MailServer) -> None:
     with smtplib.SMTP("127.0.0.1", server.port) as client:
         client.sendmail("a@example.com", ["b@example.com"], "Subject: hello\n\nhi")
     assert server.mails[0]["Subject"] == "hello"
+
+
+async def test_a_process_that_stood_still_lets_no_mail_leave(server: MailServer) -> None:
+    def alive() -> None:
+        raise Stopped("stood still")
+
+    place = Post(host="127.0.0.1", port=server.port, tls="none", sender="brake@example.com", to=("cfo@example.com",))
+    with pytest.raises(Stopped):
+        await Email({"finance": place}, clock=lambda: 0.0, alive=alive).carry_out(alert("email"))
+    assert server.mails == []

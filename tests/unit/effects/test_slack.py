@@ -13,6 +13,7 @@ from servers.receivers import SlackServer
 from spendbrake.actions.delivery.alert import trouble_key
 from spendbrake.actions.delivery.grouping import Held
 from spendbrake.actions.delivery.message import message_of
+from spendbrake.actions.delivery.port import Stopped
 from spendbrake.actions.effects.base import GiveUp, Retry
 from spendbrake.actions.effects.messages.blocks import blocks_of, mrkdwn
 from spendbrake.actions.effects.slack import Slack, Workspace
@@ -230,3 +231,16 @@ async def test_a_message_about_several_lists_them_and_is_not_changed_by_the_news
     await effect.carry_out(later(last, told))
     assert server.calls["chat.update"] == 0
     assert server.messages[1].thread == server.messages[0].ts
+
+
+async def test_a_process_that_stood_still_lets_no_message_leave(server: SlackServer) -> None:
+    def alive() -> None:
+        raise Stopped("stood still")
+
+    effect = Slack({"ops": Workspace(token="xoxb-test", base_url=server.base_url)}, alive=alive)
+    with pytest.raises(Stopped):
+        await effect.carry_out(alert("slack"))
+    told = {"channel": "C0PAYMENTS", "ts": "1.0"}
+    with pytest.raises(Stopped):
+        await effect.carry_out(later(alert("slack"), told))
+    assert server.messages == []
