@@ -4,7 +4,6 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any, cast
 
 import structlog
@@ -126,7 +125,10 @@ async def _others(broker: Broker, changelog: str, notify: Notify) -> list[Callab
             time.sleep(1.0)
             return ()
 
-    return [partial(notify.hear_others, read)]
+    async def follow() -> None:
+        await notify.hear_others(read)
+
+    return [follow]
 
 
 def _group_of(class_name: str) -> str:
