@@ -106,12 +106,6 @@ class Deployment:
                 self.put(encode(action), action.partition)
         self.producer.flush()
 
-    def tell(self, action: Action, name: str, partition: int) -> None:
-        now = time.time()
-        said = replace(action, id=f"{name:0>32}", partition=partition, time=now, expires_at=now + 3_600)
-        self.put(encode(said), partition)
-        self.producer.flush()
-
     def put(self, value: bytes, partition: int) -> None:
         self.producer.send(f"{self.prefix}actions.v1", key=b"node", value=value, partition=partition)
 
@@ -277,19 +271,3 @@ def test_a_frozen_worker_that_wakes_up_brings_nothing_again(deployment: Deployme
     }
     assert verify(results)[0] == []
     assert end([successor], signal.SIGTERM) == [0], deployment.told()
-
-
-def test_a_parents_alert_mutes_its_children_on_every_partition_and_process(deployment: Deployment) -> None:
-    workers = [deployment.start("webhook"), deployment.start("webhook")]
-    parent = replace(TEMPLATES["webhook"], node="org-1234", evidence={"family": "budget"})
-    deployment.tell(parent, "parent", 0)
-    deployment.wait_until_committed("webhook")
-    time.sleep(3)  # the other process reads the changelog once a second
-    for partition in range(PARTITIONS):
-        deployment.tell(replace(TEMPLATES["webhook"], node=f"child-{partition}"), f"child-{partition}", partition)
-    deployment.wait_until_committed("webhook")
-    told = [event["data"]["node"] for event in deployment.webhook.events]
-    assert told == ["org-1234"]
-    deployment.tell(replace(parent, params={"resolved": True}, rung="resolved"), "end", 0)
-    deployment.wait(lambda: len(deployment.webhook.events) == 2 + PARTITIONS, "the children to be told", 120)
-    assert end(workers, signal.SIGTERM) == [0, 0], deployment.told()
