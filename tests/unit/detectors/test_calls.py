@@ -73,7 +73,7 @@ def test_a_retry_loop_is_told_within_a_dollar_and_named() -> None:
     told = play(settled(), every(60, 20.0, LATER, cost=NANO // 5, session=99))
     assert told[0].time < START + 10.0 * LATER + 300.0
     first = next(f for f in told if f.detector == "retry_loop")
-    assert (first.detector, first.family, first.state, first.severity) == ("retry_loop", "rate", "update", "warning")
+    assert (first.family, first.state, first.severity) == ("loop", "open", "warning")
     assert first.evidence["key"] == "key-a"
     assert "equal calls to m-1 in a row" in first.reason
     assert first.evidence["excess_nano"] < 2 * NANO
