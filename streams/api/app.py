@@ -18,6 +18,8 @@ from spendbrake.streams.api.pages import Handler, Operation, pages, problem
 
 GRACE_S = 3
 """Longest wait for requests under way when the server stops, seconds."""
+KEEP_ALIVE_S = 75
+"""Longer than clients keep an idle connection: one that both drop at once loses a request."""
 CONNECTIONS = 1_000
 BACKLOG = 256
 
@@ -91,6 +93,7 @@ async def serve(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> Running
         server_header=False,
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listening]), name="http")
