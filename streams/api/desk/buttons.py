@@ -54,7 +54,6 @@ class Press:
     """
 
     user: str
-    name: str
     button: str
     value: str
     id: str
@@ -210,7 +209,6 @@ def press_of(body: bytes) -> Press:
     parts = (user["id"], action["action_id"], action["value"], action["action_ts"])
     return Press(
         user=str(user["id"]),
-        name=str(user.get("username", "")),
         button=str(action["action_id"]),
         value=str(action["value"]),
         id=f"slack-{hashlib.sha256(chr(0).join(map(str, parts)).encode()).hexdigest()[:24]}",

@@ -108,8 +108,10 @@ def _nano(usd: str | None) -> int:
         return 0
     try:
         amount = to_nano(Decimal(usd))
-    except (InvalidOperation, ValueError) as error:
-        fail(f"--usd {usd!r}: {error if str(error) else 'not an amount'}", 2)
+    except InvalidOperation:
+        fail(f"--usd {usd!r}: not an amount", 2)
+    except ValueError as error:
+        fail(f"--usd {usd!r}: {error}", 2)
     if amount <= 0:
         fail(f"--usd {usd!r}: more than nothing, please", 2)
     return amount

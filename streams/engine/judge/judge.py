@@ -73,6 +73,8 @@ class Judge:
                 for row, crossings, month in self.tiering.expire(team, until):
                     self._crossings(row, crossings, month, moment)
                     self.state.dirty_heads.add(team)
+                if not self.state.heads[team].granted:
+                    self.state.granted.discard(team)
 
     def tick(self, team: int, moment: Moment) -> bool:
         """Let dwells, ends of limits and quiet incidents of a team come due; tell whether it was judged."""

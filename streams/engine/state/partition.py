@@ -63,6 +63,11 @@ class Head:
     keys: dict[str, KeyChain] = field(default_factory=dict)
     projects: dict[str, KeyChain] = field(default_factory=dict)
 
+    @property
+    def granted(self) -> bool:
+        """Whether a grant of any of its nodes is in force."""
+        return any(True for tiers in self.tiers.values() for _ in tiers.allowance)
+
 
 class PartitionState:
     """State of one partition of the usage log.

@@ -211,7 +211,7 @@ def _load_head(state: PartitionState, name: str, meta: Mapping[str, Any], arrays
     head = state.heads[team]
     head.ladder = LadderState.from_state(meta["ladder"])
     head.tiers = {node: NodeTiers.from_state(tiers) for node, tiers in meta["tiers"].items()}
-    if any(True for tiers in head.tiers.values() for _ in tiers.allowance):
+    if head.granted:
         state.granted.add(team)
     head.commands, head.burning = dict(meta["commands"]), dict(meta["burning"])
     if any(turn % 2 for turn in head.burning.values()):
