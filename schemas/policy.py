@@ -210,6 +210,9 @@ class Policy(Part):
     name: Name
     when: When
     mode: Literal["enforce", "shadow"] = "enforce"
+    canary_percent: float | None = Field(
+        None, gt=0, le=100, description="Limits bind this share of the keys; for the others they are in shadow."
+    )
     target: Literal["finding", "key", "named_key"] = Field(
         "finding",
         description="Whom a limit binds: the node of the finding; the key that carries the excess, or the node where "

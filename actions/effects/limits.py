@@ -96,6 +96,7 @@ def decision_of(action: Action) -> Decision:
         max_rps=_parameter(action, "max_rps", int | float),
         burst=_parameter(action, "burst", int),
         model=_parameter(action, "model", str),
+        percent=_parameter(action, "percent", int | float),
     )
 
 

@@ -222,6 +222,8 @@ def _result(told: dict[str, Any], model: str) -> CheckResult:
         max_rps=get("max_rps"),
         burst=get("burst"),
         remaining=get("remaining"),
+        would=get("would") or "",
+        would_action=get("would_action") or "",
         known=told["known"],
         marks=told["marks"],
     )

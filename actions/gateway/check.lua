@@ -136,13 +136,20 @@ local function listed(list, value)
   return false
 end
 
--- Decisions that bind this call, whatever its model.
-local standing = {}
+-- Where the key stands in a policy's rollout, from 0 to 100. It never moves: a wider share takes no key back.
+local function place_in(policy)
+  local key = string.match(KEYS[1], '^{[^}]+}:k:(.*)$')
+  return tonumber(string.sub(redis.sha1hex((text(policy) or '') .. '|' .. key), 1, 8), 16) / 2 ^ 32 * 100
+end
+
+-- Decisions that bind this call, whatever its model; and those whose rollout has not reached its key.
+local standing, beyond = {}, {}
 for _, raw in ipairs(raws) do
   local decision = obeyable(decoded(raw[4]))
   if decision.verdict ~= 'allow' and decision.expires_at > now and listed(decision.environment, environment) then
     decision.order, decision.node, decision.field = raw[1], raw[2], raw[3]
-    standing[#standing + 1] = decision
+    local into = number(decision.percent) and place_in(decision.policy) >= decision.percent and beyond or standing
+    into[#into + 1] = decision
   end
 end
 
@@ -226,12 +233,19 @@ local function debit(throttles)
   return tightest, nil, left and math.max(0, math.floor(left + 1e-3))
 end
 
+-- The strictest of what would bind this call if every rollout were at its end.
+local would = nil
+for _, decision in ipairs(beyond) do
+  if about_model(decision, requested) and stricter(decision, would) then would = decision end
+end
+
 local TOLD = {'status', 'code', 'reason', 'action_id', 'policy', 'node', 'reset_at', 'expires_at', 'max_rps', 'burst'}
 
 local function say(verdict, decision, more)
   local reply = {verdict = verdict, known = known, marks = marks, on_unavailable = mode}
   for _, name in ipairs(TOLD) do reply[name] = decision[name] end
   for name, value in pairs(more or {}) do reply[name] = value end
+  if would then reply.would, reply.would_action = would.verdict, would.action_id end
   return cjson.encode(reply)
 end
 

@@ -228,6 +228,8 @@ def _decision_payload(decision: Decision) -> bytes:
         raise ValueError(f"decision.burst: at least one call, got {decision.burst!r}")
     if decision.verdict == "downgrade" and not decision.model:
         raise ValueError(f"decision.model: downgrade needs the model to use, got {decision.model!r}")
+    if decision.percent is not None and not 0 < decision.percent <= 100:
+        raise ValueError(f"decision.percent: above 0 and at most 100, got {decision.percent!r}")
     _stamp("decision.stamp", decision.stamp)
     scope = decision.scope
     return _json(
@@ -245,6 +247,7 @@ def _decision_payload(decision: Decision) -> bytes:
             "max_rps": _finite("decision.max_rps", decision.max_rps),
             "burst": decision.burst,
             "model": decision.model,
+            "percent": _finite("decision.percent", decision.percent),
             "environment": scope.environment,
             "models": scope.models,
             "keys": scope.keys,

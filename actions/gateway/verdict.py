@@ -24,6 +24,8 @@ class CheckResult:
         reset_at: When the budget's period ends, epoch seconds.
         expires_at: When the decision behind this ends, epoch seconds.
         remaining: Calls left in the tightest bucket.
+        would: Verdict of a policy whose rollout has not reached this key; empty where there is none. It binds nobody.
+        would_action: Id of the action behind it.
         known: Whether the key has a chain, got the untagged node's, or there was none at all.
         marks: Whether the republish marks of the key's ancestors are fresh; `unread` when Redis did not answer.
         source: `memory` = the last decision this process saw; `unavailable` = nothing but `on_unavailable`.
@@ -43,6 +45,8 @@ class CheckResult:
     max_rps: float | None = None
     burst: int | None = None
     remaining: int | None = None
+    would: str = ""
+    would_action: str = ""
     known: Known = "key"
     marks: Marks = "fresh"
     source: Source = "redis"
@@ -72,6 +76,8 @@ class CheckResult:
             {'ratelimit-limit': '10', 'ratelimit-remaining': '4', 'ratelimit-reset': '3', 'ratelimit-policy': '10;w=5'}
         """
         named = self._rate()
+        if self.would:
+            named |= {"x-spendbrake-would": self.would, "x-spendbrake-would-action": self.would_action}
         if self.code or self.verdict != "allow":
             named |= {
                 "x-spendbrake-verdict": self.verdict,

@@ -18,6 +18,8 @@ RESOLVED = "resolved"
 NOTICE = "notice"
 """Rung in the id of a notification of a finding that came too late for a limit."""
 RESERVED = (LIFT, RESOLVED, NOTICE)
+OTHERS = "@others"
+"""Ends the rung of what a rollout would do to the keys that it does not bind yet; no name has an @."""
 ANY = "*"
 
 CODES: dict[Verdict, str] = {

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from spendbrake.actions.policies.base import LIFT, NOTICE
+from spendbrake.actions.policies.base import LIFT, NOTICE, OTHERS
 from spendbrake.actions.policies.notice import Clerk, Want
 from spendbrake.actions.policies.state import Group, Slot, Track
+from spendbrake.actions.policies.target import is_partial
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.decision import VERDICTS, Scope, Stamp
 from spendbrake.schemas.finding import Finding
@@ -161,6 +162,10 @@ class Climb:
                 if want.ends_at > self._now:
                     highest[want.scope.text()] = want
         yield from highest.values()
+        if is_partial(self._policy):
+            # The record of what would have happened to the keys that the rollout has not reached.
+            shadow = self._policy.model_copy(update={"mode": "shadow"})
+            yield from (replace(want, policy=shadow, rung=want.rung + OTHERS) for want in highest.values())
 
     def _enforce(self, key: str, want: Want, slot: Slot | None) -> None:
         action = self._clerk.decision(want, self._now, self._stamp)
@@ -173,7 +178,7 @@ class Climb:
         self.actions.append(replace(action, evidence=want.track.evidence))
 
     def _release(self, key: str, slot: Slot, why: str) -> None:
-        if slot.action.rung == LIFT:
+        if slot.action.rung in (LIFT, LIFT + OTHERS):
             if slot.action.expires_at <= self._now:
                 del self._group.slots[key]
             return
@@ -182,7 +187,7 @@ class Climb:
         slot.action = self._clerk.lift(slot, why, self._now, self._stamp)
         self.actions.append(slot.action)
         track = self._ended.get(slot.leader) or self._group.tracks.get(slot.leader)
-        if track is not None and slot.leader not in self._lift_told:
+        if track is not None and slot.action.rung == LIFT and slot.leader not in self._lift_told:
             self._lift_told.add(slot.leader)
             self.actions += self._clerk.lift_notices(slot.action, track, over=slot.leader in self._ended)
 

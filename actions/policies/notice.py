@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from spendbrake.actions.policies.base import LIFT, LIMITS, RESOLVED, action_id, code_of
+from spendbrake.actions.policies.base import LIFT, LIMITS, OTHERS, RESOLVED, action_id, code_of
 from spendbrake.actions.policies.state import Slot, Track
-from spendbrake.actions.policies.target import scope_label, scope_of
+from spendbrake.actions.policies.target import is_partial, scope_label, scope_of
 from spendbrake.schemas.action import Action, Mode
 from spendbrake.schemas.decision import Scope, Stamp
 from spendbrake.schemas.finding import Finding
@@ -94,11 +94,12 @@ class Clerk:
 
     def lift(self, slot: Slot, why: str, now: float, stamp: Stamp) -> Action:
         """Return the stored `allow` that ends a slot's decision and outlives every decision it replaces."""
+        rung = LIFT + OTHERS if slot.action.rung.endswith(OTHERS) else LIFT
         return replace(
             slot.action,
-            id=_id(slot.action, LIFT, ""),
+            id=_id(slot.action, rung, ""),
             time=now,
-            rung=LIFT,
+            rung=rung,
             severity="info",
             verdict="allow",
             reason=why,
@@ -139,7 +140,7 @@ class Clerk:
             verdict=verdict,
             expires_at=want.ends_at,
             scope=want.scope,
-            params=_limit_params(limit) if limit is not None else {},
+            params={**_limit_params(limit), **_share(want)} if limit is not None else {},
             code=code_of(verdict, track.tier),
         )
         return replace(action, id=_id(action, want.rung, ""))
@@ -190,6 +191,14 @@ def _unlimited(policy: str, mode: Mode, target: str, track: Track, now: float, s
         reset_at=track.ends_at,
         mode=mode,
     )
+
+
+def _share(want: Want) -> dict[str, float]:
+    """Return the share of keys that a limit binds, or beyond which its shadow looks."""
+    percent = want.policy.canary_percent
+    if percent is None or not (want.rung.endswith(OTHERS) or is_partial(want.policy)):
+        return {}
+    return {"beyond_percent" if want.rung.endswith(OTHERS) else "percent": percent}
 
 
 def _limit_params(limit: Limit) -> dict[str, Any]:

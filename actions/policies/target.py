@@ -18,6 +18,11 @@ def named_key(policy: Policy, finding: Finding) -> str | None:
     return key if isinstance(key, str) and key else None
 
 
+def is_partial(policy: Policy) -> bool:
+    """Tell whether a policy's limits bind a share of the keys only."""
+    return policy.mode == "enforce" and policy.canary_percent is not None and policy.canary_percent < 100
+
+
 def scope_of(rule: ScopeRule, non_production: Sequence[str]) -> Scope:
     """Return a rule's scope with `non-prod` replaced by the environments it stands for.
 

@@ -50,14 +50,14 @@ BUNDLED: Mapping[type[Any], tuple[int, str]] = {
     PolicyVersion: (6, "policy"),
     OwnersVersion: (7, "owners"),
     TopicRegistration: (8, "topic"),
-    Decision: (9, "decision"),
+    Decision: (14, "decision"),
     Command: (10, "command"),
     AccessToken: (11, "token"),
     Silence: (12, "silence"),
     Acknowledgement: (13, "acknowledgement"),
 }
 """Class to (schema id without a registry, name of its file in schemas/avro)."""
-EARLIER: Mapping[int, str] = {}
+EARLIER: Mapping[int, str] = {9: "decision_9"}
 """Ids whose schema has a successor, with the file that keeps it: an id means one schema for life."""
 
 

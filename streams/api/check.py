@@ -46,6 +46,8 @@ class Verdict(BaseModel):
     max_rps: float | None
     burst: int | None
     remaining: int | None
+    would: str
+    would_action: str
     known: str
     marks: str
     source: str

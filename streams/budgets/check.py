@@ -254,7 +254,15 @@ def _policies(file: PolicyFile, detectors: Collection[str] | None) -> Iterator[P
             yield from _all_known(
                 (*when, "detectors"), "detector", policy.when.detectors, {*detectors, ANY, COMMAND, BURN_RATE}
             )
+        yield from _canary(("policies", place, "canary_percent"), policy)
         yield from _rungs(file, ("policies", place, "rungs"), policy)
+
+
+def _canary(path: Path, policy: Policy) -> Iterator[Problem]:
+    if policy.canary_percent is not None and policy.mode == "shadow":
+        yield Problem(path, "a policy in shadow binds no keys: give it a share with `mode: enforce`")
+    elif policy.canary_percent is not None and all(rung.limit is None for rung in policy.rungs):
+        yield Problem(path, "none of its rungs has a limit, so there is nothing to roll out", "warning")
 
 
 def _rungs(file: PolicyFile, path: Path, policy: Policy) -> Iterator[Problem]:

@@ -50,6 +50,7 @@ class Bill:
         spent: What was made in the end, nano-USD.
         refused_prod: Refused calls of an environment that is not named non-production.
         downgraded: Calls made with another model.
+        beyond: Calls that a limit did not touch because its rollout has not reached their key.
         told: Messages to people, by effect.
     """
 
@@ -58,6 +59,7 @@ class Bill:
     refused: int = 0
     refused_prod: int = 0
     downgraded: int = 0
+    beyond: int = 0
     findings: int = 0
     told: Counter[str] = field(default_factory=Counter)
 
@@ -116,6 +118,7 @@ class Backtest:
                 continue
             self.bill.calls += 1
             result = await self._asked(event, record.at)
+            self.bill.beyond += result is not None and bool(result.would)
             if result is None or result.verdict == "allow":
                 yield record
             elif result.allowed:

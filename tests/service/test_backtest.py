@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from servers.valkey import Valkey
 from spendbrake.schemas.control import PolicyVersion
+from spendbrake.schemas.decision import place_in_rollout
 from spendbrake.schemas.policy import PolicyFile
 from spendbrake.streams.cli.main import app
 from spendbrake.streams.offline.backtest import Backtest, Bill
@@ -109,7 +110,7 @@ def test_the_command_shows_both_bills_and_fails_where_ci_should(tmp_path: Path, 
     ]
     done = CliRunner().invoke(app, said)
     assert done.exit_code == 0, done.output
-    rows = {cells[0]: cells[1:] for line in done.output.splitlines() if len(cells := _cells(line)) == 9}
+    rows = {cells[0]: cells[1:] for line in done.output.splitlines() if len(cells := _cells(line)) == 10}
     assert rows["no brake"][:2] == ["$30.00", "$0.00"]
     assert rows["today"][:5] == ["$20.00", "$10.00", "30", "10", "10"]
     assert rows["candidate"][:5] == ["$10.00", "$20.00", "30", "20", "20"]
@@ -120,3 +121,15 @@ def test_the_command_shows_both_bills_and_fails_where_ci_should(tmp_path: Path, 
 
 def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("│┃ ").split("│")]
+
+
+async def test_a_rollout_refuses_the_keys_of_its_share_and_counts_what_it_would_have_refused(valkey: Valkey) -> None:
+    keys = [f"key-{number}" for number in range(10)]
+    lines = [line.replace(b'"k"', f'"{keys[i % 10]}"'.encode()) for i, line in enumerate(events(100))]
+    inside = sum(place_in_rollout("cap", key) < 40 for key in keys)
+    assert 0 < inside < 10
+    narrow = await bill(valkey.url, "canary", policy(20, canary_percent=40), lines)
+    assert narrow.refused + narrow.beyond == 80
+    assert narrow.refused == 8 * inside
+    everyone = await bill(valkey.url, "canary-all", policy(20, canary_percent=100), lines)
+    assert (everyone.refused, everyone.beyond) == (80, 0)

@@ -67,6 +67,7 @@ def test_every_word_of_the_contract_comes_up_in_the_table() -> None:
     }.items():
         assert words <= {answer.get(name) for answer in answers}, name
     optional = ("retry_after", "reset_at", "expires_at", "max_rps", "burst", "remaining", "model", "action_id", "node")
+    optional += ("would", "would_action")
     for name in optional:
         assert any(name in answer for answer in answers), name
 
@@ -99,10 +100,15 @@ MUTANTS = [
     ),
     ("if not star then return pattern == name end", "if true then return pattern == name end"),
     ("and listed(decision.environment, environment)", ""),
+    ("place_in(decision.policy) >= decision.percent", "place_in(decision.policy) < decision.percent"),
+    ("place_in(decision.policy) >= decision.percent", "place_in('cap') >= decision.percent"),
+    (".. '|' .. key)", ".. '|')"),
+    ("/ 2 ^ 32 * 100", "/ 2 ^ 32"),
+    ("if about_model(decision, requested) and stricter(decision, would)", "if stricter(would or decision, decision)"),
 ]
 
 
-@pytest.mark.parametrize(("rule", "broken"), MUTANTS, ids=[rule[:40] for rule, _ in MUTANTS])
+@pytest.mark.parametrize(("rule", "broken"), MUTANTS, ids=[f"{rule[:40]} -> {broken[:20]}" for rule, broken in MUTANTS])
 def test_a_reader_that_breaks_a_rule_fails_the_table(valkey, rule: str, broken: str) -> None:
     text = CHECK.text.decode()
     assert text.count(rule) == 1, "the rule is in the script once"

@@ -91,6 +91,8 @@ def limit_text(action: Action) -> str:
         return "Nothing more: it is over."
     scope = action.params.get("scope", "all")
     calls = "all calls" if scope == "all" else f"{scope} calls"
+    if (percent := action.params.get("percent")) is not None:
+        calls = f"{calls} by {percent:g} % of the keys"
     match action.verdict:
         case "throttle":
             return f"Held {calls} of {action.node} to {_plain(action.params.get('max_rps'))} a second."

@@ -40,7 +40,7 @@ def body_of(action: Action) -> bytes:
 def core_of(action: Action) -> dict[str, Any]:
     """Return the fields every receiver may rely on. Amounts are USD; `threshold` is a fraction of its basis."""
     money = account_of(action)
-    names = ("scope", "max_rps", "burst", "model")
+    names = ("scope", "max_rps", "burst", "model", "percent")
     params = {name: _whole(action.params[name]) for name in names if action.params.get(name) is not None}
     limited = action.verdict != "allow" or action.rung == LIFT
     return {

@@ -19,9 +19,11 @@ def backtest(policies: Mapping[str, dict[str, Any] | None], events: Path, lag_s:
     """Return the bill of each policy, shown as a table; without a document the starter policy holds."""
     bills = asyncio.run(_run(policies, events, lag_s))
     offered = bills[NO_BRAKE].spent
-    table = Table("policy", "spent", "saved", "calls", "refused", "of them prod", "downgraded", "messages", "findings")
+    table = Table(
+        "policy", "spent", "saved", "calls", "refused", "of them prod", "downgraded", "beyond", "messages", "findings"
+    )
     for name, bill in bills.items():
-        counts = (bill.calls, bill.refused, bill.refused_prod, bill.downgraded, bill.pages, bill.findings)
+        counts = (bill.calls, bill.refused, bill.refused_prod, bill.downgraded, bill.beyond, bill.pages, bill.findings)
         table.add_row(name, _usd(bill.spent), _usd(offered - bill.spent), *(f"{n:,}" for n in counts))
     console.print(table)
     return bills

@@ -266,3 +266,12 @@ def test_a_file_without_errors_compiles_to_a_tree(listed: list[dict[str, Any]]) 
 
 def test_a_problem_says_its_place() -> None:
     assert str(Problem((), "x", "warning", 3)) == "line 3: warning: file: x"
+
+
+def test_a_rollout_of_nothing_is_told() -> None:
+    assert found(policies=[policy(canary_percent=5)]) == []
+    assert found(policies=[policy(canary_percent=5, mode="shadow")]) == [
+        "policies[0].canary_percent: a policy in shadow binds no keys: give it a share with `mode: enforce`"
+    ]
+    (warning,) = found(policies=[policy(canary_percent=5, rungs=[{"name": "tell"}])])
+    assert warning.startswith("warning: policies[0].canary_percent: none of its rungs has a limit")

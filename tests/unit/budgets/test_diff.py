@@ -47,3 +47,15 @@ def test_a_new_node_is_told_with_all_it_has_and_a_moved_policy_as_an_order() -> 
     assert all(line.startswith("+ nodes[search].") for line in told)
     (moved,) = changes(lambda file: file["policies"].reverse())
     assert moved.startswith("~ policies in order: hard-cap, critical")
+
+
+def test_a_wider_rollout_is_told() -> None:
+    policy = {
+        "name": "cap",
+        "when": {"tiers": ["hard-cap"]},
+        "rungs": [{"name": "stop", "limit": {"verdict": "block"}}],
+    }
+    before, after = (
+        PolicyFile.model_validate(FILE | {"policies": [{**policy, "canary_percent": percent}]}) for percent in (5, 20)
+    )
+    assert [str(change) for change in diff(before, after)] == ["~ policies[cap].canary_percent: 5.0 -> 20.0"]

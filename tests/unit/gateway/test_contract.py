@@ -112,3 +112,16 @@ def test_headers_tell_why_and_when() -> None:
     }
     slow = CheckResult(verdict="throttle", status=429, model="m", code="rate_limited", retry_after=2.000001)
     assert slow.headers()["retry-after"] == "3"
+
+
+def test_a_rollout_announces_what_it_would_do() -> None:
+    spared = CheckResult(verdict="allow", status=200, model="m", would="block", would_action="5f")
+    assert spared.headers() == {"x-spendbrake-would": "block", "x-spendbrake-would-action": "5f"}
+
+
+def test_a_share_of_the_keys_is_written_and_must_be_one() -> None:
+    (entry,) = LAYOUT.decision_entries(decision("n", percent=12.5))
+    assert b'"percent":12.5' in entry.payload
+    for percent in (0.0, 101.0, float("nan")):
+        with pytest.raises(ValueError, match=r"decision\.percent"):
+            LAYOUT.decision_entries(decision("n", percent=percent))

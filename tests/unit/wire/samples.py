@@ -177,6 +177,7 @@ SAMPLES: dict[str, Any] = {
         max_rps=0.5,
         burst=3,
         model="gpt-5-mini",
+        percent=12.5,
     ),
     "command": Command(
         id="r-1/grant",

@@ -2,11 +2,13 @@
 
 import io
 import json
+from dataclasses import replace
 
 import fastavro
 import pytest
 from fastavro.schema import to_parsing_canonical_form
 
+from spendbrake.schemas.decision import Decision
 from spendbrake.schemas.wire.avro import BUNDLED, EARLIER, bundled_schemas, decode, encode, parse, schema_text
 from spendbrake.schemas.wire.envelope import decode_usage
 from spendbrake.schemas.wire.json import decode_usage_json, encode_usage_json
@@ -48,6 +50,10 @@ def test_an_id_means_one_schema_for_life() -> None:
         # The canonical form drops what the bytes do not depend on: doc, defaults and logical types.
         assert to_parsing_canonical_form(json.loads(schema_text(name))) == to_parsing_canonical_form(then), name
     assert set(bundled_schemas()) == set(now)
+
+
+def test_a_decision_of_the_schema_before_is_read_and_binds_all_keys() -> None:
+    assert decode(Decision, golden("decision_9")) == replace(SAMPLES["decision"], percent=None)
 
 
 def test_usage_in_json_is_written_and_read_as_at_first() -> None:
