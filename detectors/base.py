@@ -78,12 +78,14 @@ class Detector(ABC, Generic[P]):
         parameters: Its `Params` class.
         shaped_by: Names of the parameters its state depends on; a state kept under other values is left behind
             and the detector learns afresh.
+        hard: What it sees is a fact, not an opinion on what is usual: no feedback changes when it is told.
     """
 
     name: ClassVar[str]
     family: ClassVar[str]
     parameters: ClassVar[type[Params]]
     shaped_by: ClassVar[tuple[str, ...]] = ()
+    hard: ClassVar[bool] = False
 
     def __init__(self, params: P) -> None:
         self.params = params
@@ -133,6 +135,8 @@ class BucketDetector(Detector[P]):
 
 class FactDetector(Detector[P]):
     """Reads single facts; what it returns passes the gate's money floors before anybody hears of it."""
+
+    hard: ClassVar[bool] = True
 
     @abstractmethod
     def read(self, reading: NewSeries | SessionReading, usual: Usual) -> Evidence | None:

@@ -7,6 +7,7 @@ from spendbrake.detectors.catalog import detectors, parameters, read_part
 from spendbrake.detectors.gate import Gate, GateParams
 from spendbrake.detectors.incident import IncidentParams
 from spendbrake.detectors.memory.stored import unpack
+from spendbrake.detectors.memory.votes import FeedbackParams, Votes
 from spendbrake.detectors.series.calibration import TailParams
 from spendbrake.detectors.series.features import SLOT_S
 from spendbrake.detectors.series.fusion import FusionParams
@@ -31,6 +32,7 @@ class Panel:
         self.tail = read_part("tail", TailParams, given.pop("tail", {}))
         self.fusion = read_part("fusion", FusionParams, given.pop("fusion", {}))
         self.incident = read_part("incident", IncidentParams, given.pop("incident", {}))
+        self.feedback = read_part("feedback", FeedbackParams, given.pop("feedback", {}))
         self.buckets: list[Build] = []
         self.facts: list[tuple[type[FactDetector[Any]], Any]] = []
         self.amounts: list[tuple[type[AmountDetector[Any]], Any]] = []
@@ -54,11 +56,15 @@ class Panel:
         """Return the bucket detectors that are fused on the team's slots."""
         return [b for b in self.buckets if b[0].every_s == SLOT_S]
 
-    def team(self, name: str) -> "TeamPanel":
-        """Return the panel of a team that was never seen."""
-        return TeamPanel(self, name)
+    def knows(self, detector: str) -> bool:
+        """Say whether a detector of this name is in the catalog."""
+        return detector in detectors()
 
-    def load(self, name: str, state: bytes) -> "TeamPanel":
+    def team(self, name: str, votes: Votes | None = None) -> "TeamPanel":
+        """Return the panel of a team that was never seen; `votes` is what people have said, kept by who asks."""
+        return TeamPanel(self, name, votes)
+
+    def load(self, name: str, state: bytes, votes: Votes | None = None) -> "TeamPanel":
         """Return the panel that `TeamPanel.dump` wrote; it goes on bit by bit as the dumped one would.
 
         Raises:
@@ -67,6 +73,6 @@ class Panel:
         kept = unpack(state)
         if kept.get("v") != VERSION or kept.get("team") != name:
             raise ValueError(f"detector state of {kept.get('team')!r}, version {kept.get('v')!r}: not of {name!r}")
-        team = TeamPanel(self, name)
+        team = TeamPanel(self, name, votes)
         team.restore(kept)
         return team

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from spendbrake.detectors.base import Amount, AmountDetector, FactDetector, Usual
+from spendbrake.detectors.base import Amount, AmountDetector, Detector, FactDetector, Usual
 from spendbrake.detectors.memory.mix import Mix
 from spendbrake.detectors.memory.records import Records
 from spendbrake.detectors.memory.stored import pack
 from spendbrake.detectors.memory.talks import Talks, Turn
+from spendbrake.detectors.memory.votes import Votes
 from spendbrake.detectors.series.features import HOUR_S, SLOT_S, SPANS_S, Features
 from spendbrake.detectors.series.fusion import Fusion
 from spendbrake.detectors.series.track import Scored, Track, families, shape
@@ -40,8 +41,9 @@ ITSELF = ""
 class TeamPanel:
     """The detectors of one team. Readings come in the order of the log; the same readings give the same findings."""
 
-    def __init__(self, panel: "Panel", team: str) -> None:
+    def __init__(self, panel: "Panel", team: str, votes: Votes | None = None) -> None:
         self.team = team
+        self._votes = Votes() if votes is None else votes
         self._panel = panel
         self._tracks: dict[str, Track] = {}
         self._facts: list[FactDetector[Any]] = [build(params) for build, params in panel.facts]
@@ -55,7 +57,7 @@ class TeamPanel:
         self._talks = Talks()
         self._names: OrderedDict[int, str] = OrderedDict()
         self._mix = Mix()
-        self._telling = Telling(team, panel.gate, panel.incident, self._story)
+        self._telling = Telling(team, panel.gate, panel.incident, self._story, self._votes)
         self._incidents, self._alarms = self._telling.incidents, self._telling.alarms
 
     def read(self, reading: Reading, context: AskContext) -> list[Finding]:
@@ -164,14 +166,15 @@ class TeamPanel:
         if x.slot is None:
             return []
         gate, opinion, usual = self._panel.gate, self._level.advance(x), self._usual(reading.now)
+        if opinion.alarm and opinion.lead is not None:
+            self._alarm = (opinion.lead.name, reading.now + self._panel.fusion.holds_s)
+        lead = self._level.member(self._alarm[0])
+        usual = usual if lead is None else self._heard(lead, usual, reading.now)
         params, record = self._panel.fusion, self._hours.of(ITSELF)
         hour = Amount(ITSELF, x.rates[HOUR], span_s=HOUR_S, expected=params.burst * 24.0 * x.usual_usd_h)
         beyond = gate.record(hour, params, record, usual, reading.now)
         if not beyond and (self._panel.learn_anomalies or not self._incidents.troubled(reading.now)):
             record.admit(hour.usd, reading.now)
-        if opinion.alarm and opinion.lead is not None:
-            self._alarm = (opinion.lead.name, reading.now + params.holds_s)
-        lead = self._level.member(self._alarm[0])
         if lead is None or self._alarm[1] < reading.now or not beyond or not gate.warm(x.n, x.age_s):
             return []
         record.told, record.told_at = hour.usd, reading.now
@@ -185,9 +188,10 @@ class TeamPanel:
         gate, usual = self._panel.gate, self._usual(reading.now)
         learns = self._panel.learn_anomalies or not self._incidents.troubled(reading.now)
         for detector, records in self._amounts:
+            asked = self._heard(detector, usual, reading.now)
             for amount in detector.amounts(x, turns):
                 record = records.of(amount.subject)
-                if gate.record(amount, detector.params, record, usual, reading.now):
+                if gate.record(amount, detector.params, record, asked, reading.now):
                     record.told, record.told_at = amount.usd, reading.now
                     detector.told(x.at)
                     evidence = replace(detector.explain(amount, x, self._named), floor=0, holds_s=HOLDS_S)
@@ -210,7 +214,7 @@ class TeamPanel:
             return None
         incident = self._incidents.of_series(where, detector.family)
         under_way = incident is not None and incident.state == "open"
-        usual = self._usual(reading.now)
+        usual = self._heard(detector, self._usual(reading.now), reading.now)
         if not gate.unusual(best.score, detector.every_s, usual, under_way=under_way):
             return None
         evidence = detector.explain(x)
@@ -236,7 +240,7 @@ class TeamPanel:
             if len(self._names) > MAX_NAMES:
                 self._names.popitem(last=False)
         for detector in self._facts:
-            usual = self._usual(reading.now)
+            usual = self._heard(detector, self._usual(reading.now), reading.now)
             evidence = detector.read(reading, usual)
             if evidence is not None and (evidence.known or self._panel.gate.material(evidence, usual)):
                 where = f"key/{evidence.key}" if evidence.key else ITSELF
@@ -250,6 +254,10 @@ class TeamPanel:
             return Usual(0.0, self._alarms.recent(now))
         rolling = track.rolling
         return Usual(rolling.usual_usd_h(), self._alarms.recent(now), now - rolling.first_at)
+
+    def _heard(self, detector: Detector[Any], usual: Usual, now: float) -> Usual:
+        """Return what is usual as people want a detector held to it."""
+        return self._votes.heard(detector, usual, now, self._panel.feedback)
 
     def _track(self, where: str) -> Track:
         track = self._tracks.get(where)

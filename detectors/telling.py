@@ -9,6 +9,7 @@ from spendbrake.detectors.causes import carrier, closing, figures, state_of_thin
 from spendbrake.detectors.gate import Alarms, Gate
 from spendbrake.detectors.incident import Incident, IncidentParams, Incidents
 from spendbrake.detectors.memory.mix import Moved
+from spendbrake.detectors.memory.votes import Votes
 from spendbrake.schemas.finding import Finding, FindingState
 from spendbrake.schemas.reading import Context
 
@@ -46,8 +47,10 @@ class Sighting:
 class Telling:
     """What is said about one team: its incidents, and its own recent alarms."""
 
-    def __init__(self, team: str, gate: Gate, params: IncidentParams, story: Callable[[float], Story]) -> None:
-        self.team, self.gate, self.story = team, gate, story
+    def __init__(
+        self, team: str, gate: Gate, params: IncidentParams, story: Callable[[float], Story], votes: Votes
+    ) -> None:
+        self.team, self.gate, self.story, self.votes = team, gate, story, votes
         self.incidents = Incidents(team, params)
         self.alarms = Alarms(gate.params.alarm_memory_s)
 
@@ -104,6 +107,7 @@ class Telling:
             "usual_usd_h": round(seen.usual.usd_h, 6),
             "opened_at": incident.opened_at,
             **({"key": key} if key else {}),
+            **self._judged(incident),
         }
         finding = Finding(
             id=incident.finding_id(),
@@ -139,7 +143,12 @@ class Telling:
             state="resolve",
             incident=incident.id,
             turn=incident.turn,
-            evidence={"excess_nano": incident.excess, "opened_at": incident.opened_at},
+            evidence={"excess_nano": incident.excess, "opened_at": incident.opened_at, **self._judged(incident)},
         )
         incident.spoke(now)
         return finding
+
+    def _judged(self, incident: Incident) -> dict[str, str]:
+        """Return what somebody has said of an incident, for those who hear of it again."""
+        vote = self.votes.of(incident.id)
+        return {} if vote is None else {"judged": "real" if vote.real else "false_alarm", "judged_by": vote.by}

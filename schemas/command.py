@@ -17,8 +17,11 @@ REDRIVEN_HEADER = "sb-redriven"
 """On an action that somebody has sent again: what has failed is tried once more."""
 
 Role: TypeAlias = Literal["operator", "finance", "engineering", "admin"]
-Order: TypeAlias = Literal["request", "approve", "deny", "grant", "withdraw", "exempt"]
-ORDERS: frozenset[str] = frozenset({"request", "approve", "deny", "grant", "withdraw", "exempt"})
+Order: TypeAlias = Literal["request", "approve", "deny", "grant", "withdraw", "exempt", "feedback"]
+ORDERS: frozenset[str] = frozenset({"request", "approve", "deny", "grant", "withdraw", "exempt", "feedback"})
+Opinion: TypeAlias = Literal["real", "false_alarm"]
+OPINIONS: tuple[Opinion, ...] = ("real", "false_alarm")
+"""What somebody says of an incident: it was one, or nothing was wrong."""
 APPROVERS: frozenset[str] = frozenset({"finance", "engineering"})
 """A request is granted once one of each has approved it, neither of them the requester."""
 
@@ -36,7 +39,8 @@ class Command:
     """What somebody wants done to a node: a record in the log that owns it, applied once by its id.
 
     `request`, `approve` and `deny` go to the log of the node whose reserve pays; that log writes the `grant`, or the
-    `exempt` of a policy, into the log of `node`. `withdraw` ends either before its time.
+    `exempt` of a policy, into the log of `node`. `withdraw` ends either before its time. `feedback` goes to the log of
+    the team that a finding is about.
 
     Attributes:
         node: Whose limits change.
@@ -50,6 +54,8 @@ class Command:
         expires_at: Epoch seconds UTC at which the grant or the exception ends; a top-up ends with its month, too.
         reason: In the requester's words, for the audit.
         approvals: Of a grant or an exception: who approved.
+        finding: Of feedback: the finding that somebody has seen; `incident` and `detector` are its own.
+        opinion: Of feedback: `real` or `false_alarm`; the latest word on an incident holds.
     """
 
     id: str
@@ -65,3 +71,7 @@ class Command:
     expires_at: float = 0.0
     reason: str = ""
     approvals: tuple[Approval, ...] = ()
+    finding: str = ""
+    incident: str = ""
+    detector: str = ""
+    opinion: str = ""

@@ -15,6 +15,9 @@ BURN_RATE = "burn_rate"
 COMMAND = "command"
 """Value of `detector` for what people have asked for and decided; no policy answers it unless it names it."""
 
+FEEDBACK = "feedback"
+"""Value of `family` for what people have said of an incident: a finding of `command` that no policy answers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:

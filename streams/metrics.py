@@ -35,6 +35,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("dead_letters", "counter", "Records sent to a dead-letter topic.", ("reason",)),
     Metric("findings", "counter", "Findings issued.", ("detector",)),
     Metric("actions", "counter", "Actions published.", ("effect",)),
+    Metric("feedback", "gauge", "Incidents that people have judged.", ("detector", "opinion", "partition")),
     # --- the log
     Metric("lag", "gauge", "Records not yet acknowledged.", ("topic", "partition"), "records"),
     Metric("clock", "gauge", "The engine's now, epoch seconds.", ("topic", "partition"), "seconds"),

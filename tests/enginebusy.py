@@ -79,6 +79,8 @@ def busy_log(seed: int, n: int) -> Log:
             one = _correction(rnd, i, now) if kind < 0.17 and i > 10 else _call(rnd, i, n, now)
             log.add(one, now)
             sent.append(log.records[-1])
+        if i % 50 == 49:
+            log.internal("command", now, b"t1", encode(_feedback(i, now)))
     log.tick(now + 7200)
     return log
 
@@ -106,6 +108,15 @@ def _order(rnd: random.Random, i: int, now: float) -> Command:
         id=f"{request}/{kind}", kind=kind, node=rnd.choice(("t1", "t2", "t2/p0", "t3")), by="ada", role="operator",
         issued_at=now, request=request, amount=0 if policy else rnd.choice((1, 3)) * 10**9, policy=policy,
         expires_at=now + rnd.choice((600, 20_000, 400_000)),
+    )  # fmt: skip
+
+
+def _feedback(i: int, now: float) -> Command:
+    """Return somebody's word for an incident; every third takes an earlier one back."""
+    opinion = "real" if i % 150 == 149 else "false_alarm"
+    return Command(
+        id=f"feedback-{i}", kind="feedback", node="t1", home="t1", by="fay", role="operator", issued_at=now,
+        finding=f"f-{i}", incident=f"i-{i // 150}", detector="burn_record", opinion=opinion,
     )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ class NewModel(FactDetector[NewModelParams]):
 
     name: ClassVar[str] = "new_model"
     family: ClassVar[str] = "new"
+    hard: ClassVar[bool] = False  # new and dear is an opinion; what nobody approved is told in any case
     parameters = NewModelParams
 
     def read(self, reading: NewSeries | SessionReading, usual: Usual) -> Evidence | None:

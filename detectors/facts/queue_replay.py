@@ -32,6 +32,7 @@ class QueueReplay(AmountDetector[QueueReplayParams]):
 
     name: ClassVar[str] = "queue_replay"
     family: ClassVar[str] = "replay"
+    hard: ClassVar[bool] = True
     parameters = QueueReplayParams
 
     def __init__(self, params: QueueReplayParams) -> None:

@@ -20,6 +20,7 @@ class RetryLoop(AmountDetector[RetryLoopParams]):
 
     name: ClassVar[str] = "retry_loop"
     family: ClassVar[str] = "loop"
+    hard: ClassVar[bool] = True
     parameters = RetryLoopParams
 
     def __init__(self, params: RetryLoopParams) -> None:

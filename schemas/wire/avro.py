@@ -51,13 +51,13 @@ BUNDLED: Mapping[type[Any], tuple[int, str]] = {
     OwnersVersion: (7, "owners"),
     TopicRegistration: (8, "topic"),
     Decision: (14, "decision"),
-    Command: (10, "command"),
     AccessToken: (11, "token"),
     Silence: (12, "silence"),
     Acknowledgement: (13, "acknowledgement"),
+    Command: (15, "command"),
 }
 """Class to (schema id without a registry, name of its file in schemas/avro)."""
-EARLIER: Mapping[int, str] = {9: "decision_9"}
+EARLIER: Mapping[int, str] = {9: "decision_9", 10: "command_10"}
 """Ids whose schema has a successor, with the file that keeps it: an id means one schema for life."""
 
 

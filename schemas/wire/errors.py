@@ -30,6 +30,7 @@ Reason: TypeAlias = Literal[
     "request_closed",
     "reserve_exceeded",
     "second_role_missing",
+    "unknown_detector",
     "unknown_node",
     "unknown_policy",
     "unknown_request",

@@ -1,14 +1,16 @@
-"""What the API changes: tokens, requests, alerts taken on. Each change is in the audit before it is made."""
+"""What the API changes: tokens, requests, alerts taken on, feedback. Each change is in the audit before it is made."""
 
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from spendbrake.schemas.command import Command
 from spendbrake.schemas.control import Acknowledgement
 from spendbrake.streams.api.access.admin import Tokens
 from spendbrake.streams.api.desk.buttons import Buttons
+from spendbrake.streams.api.desk.feedback import Feedback
 from spendbrake.streams.api.desk.requests import Requests
 from spendbrake.streams.api.desk.silences import Silences
 from spendbrake.streams.api.pages import Operation
@@ -17,6 +19,8 @@ from spendbrake.streams.settings import Settings
 from spendbrake.streams.workers import desk
 from spendbrake.streams.workers.audit import Auditor
 from spendbrake.streams.workers.deployment import Place
+from spendbrake.streams.workers.people import feedback
+from spendbrake.streams.workers.people.precision import report
 from spendbrake.streams.workers.versions import Versions
 
 
@@ -46,12 +50,21 @@ def changes(
     async def known() -> Any:
         return await desk.requests(broker, place)
 
+    find, give = partial(feedback.find, broker, place), partial(_give, auditor, broker, place)
     tokens = Tokens(versions.tokens, auditor.publish, time.time)
     silences = Silences(versions.silences, auditor.publish, time.time)
     operations = [*tokens.operations(), *silences.operations(), *Requests(say, known, rules, time.time).operations()]
+    operations += Feedback(find, give, partial(report, broker, place), time.time).operations()
     if config.slack_signing_secret is not None:
         secret = config.slack_signing_secret.get_secret_value()
-        buttons = Buttons(secret, say, take, known, lambda: rules().file, time.time)
+        buttons = Buttons(secret, say, take, known, lambda: rules().file, time.time, find=find, give=give)
         parts.push_async_callback(buttons.aclose)
         operations += buttons.operations()
     return operations
+
+
+async def _give(auditor: Auditor, broker: Any, place: Place, command: Command) -> None:
+    """Write somebody's word for an incident into its log."""
+    about = {"by": command.by, "command": command.id, "finding": command.finding, "opinion": command.opinion}
+    async with auditor.around("feedback.give", command.incident, about):
+        await feedback.give(broker, place, command)

@@ -3,7 +3,7 @@
 import typer
 
 from spendbrake.streams.cli import outlook, replay, up, worker
-from spendbrake.streams.cli.alerts import audit, redrive, silence
+from spendbrake.streams.cli.alerts import audit, feedback, redrive, silence
 from spendbrake.streams.cli.control import budget, doctor, explain, keys, policy, token, topics
 from spendbrake.streams.cli.demo import command as demo
 from spendbrake.streams.cli.send import command as send
@@ -28,6 +28,7 @@ app.command("replay")(replay.replay)
 app.add_typer(audit.app, name="audit")
 app.add_typer(silence.app, name="silence")
 app.command("ack")(silence.ack)
+app.command("feedback")(feedback.feedback)
 app.command("redrive")(redrive.redrive)
 app.command("explain")(explain.explain)
 app.command("doctor")(doctor.doctor)

@@ -34,6 +34,7 @@ class Burn(Stepper):
         super().__init__(engine, *args)
         self.copies = Copies(dirty_teams, copy_teams, _rest, engine.flush)
         self._fed: dict[int, tuple[int, Rules, frozenset[int]]] = {}
+        self._said: set[tuple[str, str, int]] = set()
 
     def fill(self, state: PartitionState, rows: dict[str, bytes], committed: int) -> None:
         """Fill an empty state from its rows."""
@@ -60,6 +61,17 @@ class Burn(Stepper):
             state.teams.minutes.sums("cost", teams, each, each) for each in range(minute - RATE_MINUTES, minute + 1)
         ]
         return int(max((each.max() for each in last), default=0)) if len(teams) else 0
+
+    async def tell_caps(self) -> None:
+        """Tell gateways what is left of caps, and Prometheus what people have said of detectors."""
+        await super().tell_caps()
+        said = {
+            (*name, number): n for number, one in self.journal.owned.items() for name, n in one.state.judged().items()
+        }
+        others = dict.fromkeys(self._said - said.keys(), 0)  # of partitions that other processes have now
+        for (detector, opinion, number), n in {**others, **said}.items():
+            self.metrics.set("feedback", n, detector, opinion, str(number))
+        self._said = set(said)
 
     def feeds(self, state: PartitionState) -> frozenset[int]:
         """Return the partitions of the parents right above the teams; worked out anew with each new team."""

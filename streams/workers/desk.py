@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from spendbrake.schemas.command import Command
-from spendbrake.schemas.finding import COMMAND, Finding
+from spendbrake.schemas.finding import COMMAND, FEEDBACK, Finding
 from spendbrake.schemas.topics import FINDINGS, ROLLUPS
 from spendbrake.schemas.wire.avro import decode, encode
 from spendbrake.schemas.wire.envelope import seal
@@ -75,7 +75,7 @@ async def requests(broker: ReadableBroker, place: Place) -> dict[str, list[Findi
             finding = decode(Finding, value)
         except BadRecord:
             continue
-        if finding.detector == COMMAND and finding.id not in seen:
+        if finding.detector == COMMAND and finding.family != FEEDBACK and finding.id not in seen:
             seen.add(finding.id)
             told.setdefault(finding.incident, []).append(finding)
     return {request: sorted(found, key=lambda f: f.time) for request, found in told.items()}

@@ -26,12 +26,13 @@ from spendbrake.actions.effects.messages.account import (
     title_of,
 )
 from spendbrake.schemas.action import Action
-from spendbrake.schemas.finding import COMMAND
+from spendbrake.schemas.finding import BUDGET, BURN_RATE, COMMAND
 from spendbrake.schemas.money import NanoUsd, usd_text
 
 ACK, APPROVE, DENY = "spendbrake.ack", "spendbrake.approve", "spendbrake.deny"
-"""`action_id` of the buttons. The value of the first is what the alert is about (`trouble_key`), of the others the id
-of the request that is to be decided."""
+REAL, FALSE_ALARM = "spendbrake.real", "spendbrake.false_alarm"
+"""`action_id` of the buttons. The value of the first is what the alert is about (`trouble_key`), of the next two the id
+of the request that is to be decided, of the last two that of the finding that is judged."""
 MAX_TEXT = 3_000
 MAX_HEADER = 150
 MAX_FIELD = 2_000
@@ -65,19 +66,50 @@ def blocks_of(action: Action) -> list[Block]:
         blocks.append(SectionBlock(text=MarkdownTextObject(text=_contributors(money))))
     blocks.append(SectionBlock(text=MarkdownTextObject(text=_done(action))))
     blocks.append(_id_of(action, money))
-    if action.rung != LIFT and not is_over(action):
-        blocks.append(ActionsBlock(block_id=action.id, elements=_buttons(action)))
+    buttons = _buttons(action)
+    if buttons:
+        blocks.append(ActionsBlock(block_id=action.id, elements=buttons))
     return blocks
 
 
 def _buttons(action: Action) -> list[ButtonElement]:
-    if action.evidence.get("detector") != COMMAND:
-        return [ButtonElement(text="Acknowledge", action_id=ACK, value=trouble_key(action), style="primary")]
+    over, detector = action.rung == LIFT or is_over(action), action.evidence.get("detector")
+    if detector != COMMAND:
+        ack = ButtonElement(text="Acknowledge", action_id=ACK, value=trouble_key(action), style="primary")
+        return [*([] if over else [ack]), *_opinions(action)]
+    if over:
+        return []
     request = str(action.evidence["request"])
     return [
         ButtonElement(text="Approve", action_id=APPROVE, value=request, style="primary"),
         ButtonElement(text="Deny", action_id=DENY, value=request, style="danger"),
     ]
+
+
+def _opinions(action: Action) -> list[ButtonElement]:
+    """Return the buttons that judge a detector, also when all is over: budgets and burn rates are no opinions."""
+    if action.tier is not None or action.evidence.get("detector") in (None, BUDGET, BURN_RATE):
+        return []
+    if "judged" in action.evidence:
+        return []
+    return [
+        ButtonElement(text="Real", action_id=REAL, value=action.finding),
+        ButtonElement(text="False alarm", action_id=FALSE_ALARM, value=action.finding),
+    ]
+
+
+def judged(message: Sequence[Mapping[str, Any]], user: str, opinion: str) -> list[Mapping[str, Any]]:
+    """Return the blocks of a message that was sent, with what a user has said in place of the buttons that judge."""
+    said = "real" if opinion == "real" else "a false alarm"
+    blocks: list[Mapping[str, Any]] = []
+    for block in message:
+        if block.get("type") == "actions":
+            left = [each for each in block.get("elements", ()) if each.get("action_id") not in (REAL, FALSE_ALARM)]
+            blocks += [{**block, "elements": left}] if left else []
+        else:
+            blocks.append(block)
+    note = ContextBlock(elements=[MarkdownTextObject(text=f"<@{user}> says: {said}")])
+    return [*blocks, note.to_dict()]
 
 
 def reply_of(action: Action) -> list[Block]:
@@ -165,6 +197,9 @@ def _small_print(action: Action, money: Account) -> str:
     parts = [f"policy {action.policy}, rung {action.rung}"]
     parts += [f"tier {action.tier} of {action.period}"] if action.tier is not None else []
     parts += [f"node {money.node}", f"action {action.id}"]
+    if "judged" in action.evidence:
+        said = "real" if action.evidence["judged"] == "real" else "a false alarm"
+        parts.append(f"{action.evidence.get('judged_by')} says: {said}")
     return mrkdwn(" · ".join(parts), MAX_FIELD)
 
 

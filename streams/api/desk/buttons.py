@@ -18,14 +18,16 @@ from slack_sdk.signature import Clock, SignatureVerifier
 from starlette.requests import Request
 from starlette.responses import Response
 
-from spendbrake.actions.effects.messages.blocks import ACK, APPROVE, DENY
-from spendbrake.schemas.command import Command, Order
+from spendbrake.actions.effects.messages.blocks import ACK, APPROVE, DENY, FALSE_ALARM, REAL, judged
+from spendbrake.schemas.command import Command, Opinion, Order
 from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.policy import PolicyFile
 from spendbrake.streams.api.body import small
+from spendbrake.streams.api.desk.feedback import Find, Give
 from spendbrake.streams.api.desk.requests import Say
 from spendbrake.streams.api.pages import Operation, Problem, problem
 from spendbrake.streams.workers.desk import about
+from spendbrake.streams.workers.people.feedback import word_on
 
 LOG = structlog.get_logger("spendbrake.buttons")
 WINDOW_S = 300.0
@@ -34,6 +36,7 @@ HOSTS = ("hooks.slack.com",)
 """Where Slack is answered."""
 ANSWER_S = 10.0
 DECISIONS: Mapping[str, Order] = {APPROVE: "approve", DENY: "deny"}
+JUDGEMENTS: Mapping[str, Opinion] = {REAL: "real", FALSE_ALARM: "false_alarm"}
 
 
 class Take(Protocol):
@@ -48,9 +51,10 @@ class Press:
     """One button that was pressed.
 
     Attributes:
-        value: Of the button: a request, or what an alert is about.
+        value: Of the button: a request, a finding, or what an alert is about.
         id: The same however often Slack sends it.
         answer_url: Where the presser is told.
+        message: The blocks of the message that the button is on.
     """
 
     user: str
@@ -58,6 +62,7 @@ class Press:
     value: str
     id: str
     answer_url: str
+    message: tuple[Mapping[str, Any], ...] = ()
 
 
 class Buttons:
@@ -67,6 +72,8 @@ class Buttons:
         known: Returns what was told of each request, by id.
         file: Returns the policy file in force.
         clock: Wall clock, epoch seconds.
+        find: Finds the finding that an id names.
+        give: Writes somebody's word for it into its log.
         client: Answers Slack; one of its own when None.
         hosts: That may be answered.
     """
@@ -80,11 +87,14 @@ class Buttons:
         file: Callable[[], PolicyFile],
         clock: Callable[[], float],
         *,
+        find: Find,
+        give: Give,
         client: httpx.AsyncClient | None = None,
         hosts: tuple[str, ...] = HOSTS,
     ) -> None:
         self._verifier = SignatureVerifier(signing_secret, _Clock(clock))
         self._say, self._take, self._known, self._file, self._clock = say, take, known, file, clock
+        self._find, self._give = find, give
         self._client = client or httpx.AsyncClient(timeout=ANSWER_S, trust_env=False)
         self._hosts = hosts
         self._seen: dict[str, float] = {}
@@ -144,12 +154,30 @@ class Buttons:
         return first
 
     async def _carry_out(self, press: Press) -> None:
+        opinion = JUDGEMENTS.get(press.button)
         try:
-            told = await self._led_to(press)
+            told = await (self._led_to(press) if opinion is None else self._judged(press, opinion))
         except Exception:
             LOG.exception("a press was lost", user=press.user, button=press.button, value=press.value)
-            told = "That did not work. Please try again, or use `spendbrake budget`."
-        await self._answer(press, told)
+            told = "That did not work. Please try again, or use the command line."
+        await self._answer(press, {"response_type": "ephemeral", "replace_original": False, "text": told})
+
+    async def _judged(self, press: Press, opinion: Opinion) -> str:
+        """Write somebody's word for an incident into its log; say in the message that it was given."""
+        try:
+            finding = await self._find(press.value)
+        except LookupError:
+            return "That finding is older than the log: nothing to judge any more."
+        await self._give(word_on(finding, opinion, press.id, f"slack:{press.user}", self._clock()))
+        if press.message:
+            blocks = judged(press.message, press.user, opinion)
+            await self._answer(press, {"replace_original": True, "blocks": blocks})
+        if opinion == "real":
+            return f"Noted: {finding.detector} was right about {finding.node}."
+        return (
+            f"Noted: a false alarm of {finding.detector}. For some weeks it needs more before it speaks up about "
+            f"{finding.team}, unless it tells of a hard fact. Limits in force stay until an exception is approved."
+        )
 
     async def _led_to(self, press: Press) -> str:
         """Do what a press asks for; return what the presser is told."""
@@ -177,11 +205,10 @@ class Buttons:
         held = (("finance", approvers.finance), ("engineering", approvers.engineering))
         return next((role for role, users in held if user in users), None)
 
-    async def _answer(self, press: Press, text: str) -> None:
+    async def _answer(self, press: Press, body: Mapping[str, Any]) -> None:
         if urlsplit(press.answer_url).hostname not in self._hosts:
             LOG.warning("a press cannot be answered there", url=press.answer_url)
             return
-        body = {"response_type": "ephemeral", "replace_original": False, "text": text}
         try:
             (await self._client.post(press.answer_url, json=body)).raise_for_status()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -213,4 +240,5 @@ def press_of(body: bytes) -> Press:
         value=str(action["value"]),
         id=f"slack-{hashlib.sha256(chr(0).join(map(str, parts)).encode()).hexdigest()[:24]}",
         answer_url=str(payload.get("response_url", "")),
+        message=tuple(payload.get("message", {}).get("blocks", ())),
     )

@@ -6,6 +6,7 @@ Nothing is judged up to the offset that a team's head row was stored at: it was 
 import math
 from collections.abc import Callable
 
+from spendbrake.detectors.memory.votes import Vote
 from spendbrake.detectors.panel import TeamPanel
 from spendbrake.schemas.decision import Stamp
 from spendbrake.schemas.finding import Finding
@@ -183,6 +184,13 @@ class Judge:
         self._finding(team, finding, self._standing_by_id(team, moment)(finding.node), moment)
         self._changed(team, moment.now)
 
+    def voted(self, team: int, incident: str, vote: Vote, finding: Finding, moment: Moment) -> None:
+        """Take somebody's word for an incident, and publish that it was given: no policy answers it."""
+        self.state.heads[team].votes.take(incident, vote)
+        self.state.voted.add(team)
+        self.emit.finding(finding)
+        self._changed(team, moment.now)
+
     def ended(self, row: int, period: str, total: int, moment: Moment) -> None:
         """Judge a node whose month before late money has brought to `total`."""
         self._crossings(row, self.tiering.tiers(row).advance_ended(period, total), total, moment)
@@ -244,9 +252,8 @@ class Judge:
     def _panel(self, team: int) -> TeamPanel:
         head = self.state.heads[team]
         if head.panel is None:
-            name = self.state.teams.names[team]
-            saved = head.saved_panel
-            head.panel = self.rules.panel.team(name) if saved is None else self.rules.panel.load(name, saved)
+            name, saved, build = self.state.teams.names[team], head.saved_panel, self.rules.panel
+            head.panel = build.team(name, head.votes) if saved is None else build.load(name, saved, head.votes)
             head.saved_panel = None
         return head.panel
 

@@ -1,10 +1,12 @@
-"""Commands in the usage log: grants and exceptions of the nodes of a team, each applied once by its id."""
+"""Commands in the usage log: grants, exceptions and feedback of the nodes of a team, each applied once by its id."""
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 
-from spendbrake.schemas.command import Command
-from spendbrake.schemas.finding import COMMAND, Finding, FindingState
+from spendbrake.detectors.memory.votes import Vote
+from spendbrake.schemas.command import OPINIONS, Command
+from spendbrake.schemas.finding import COMMAND, FEEDBACK, Finding, FindingState
 from spendbrake.schemas.money import usd_text
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.schemas.wire.murmur import partition_of
@@ -46,6 +48,8 @@ class Orders:
             self._exempt(team, command, 0.0, moment)
         elif command.kind in ("grant", "withdraw"):
             self._limits(team, self._node(home, command.node), command, moment)
+        elif command.kind == "feedback":
+            self._feedback(team, command, moment)
         else:
             raise BadRecord("unknown_kind", "kind", command.kind, "not for the log of a team")
         head.commands[command.id] = moment.now
@@ -89,6 +93,16 @@ class Orders:
         self._tell(team, command.node, command, what, moment)
         self.judge.exempt(team, command.policy, command.node, until, why, moment)
 
+    def _feedback(self, team: int, command: Command, moment: Moment) -> None:
+        """Take somebody's word for an incident of a detector; budgets and burn rates are arithmetic, not opinions."""
+        if not self.rules.panel.knows(command.detector):
+            raise BadRecord("unknown_detector", "detector", command.detector, "no detector of this name takes feedback")
+        if command.opinion not in OPINIONS:
+            raise BadRecord("bad_command", "opinion", command.opinion, f"none of {', '.join(OPINIONS)}")
+        vote = Vote(command.detector, command.opinion == "real", moment.now, command.by)
+        finding = feedback_of(command, self.state.teams.names[team], moment.now)
+        self.judge.voted(team, command.incident, vote, finding, moment)
+
     def _tell(self, team: int, node: str, command: Command, what: str, moment: Moment) -> None:
         state: FindingState = "resolve" if command.kind == "withdraw" else "open"
         finding = finding_of(command, node, self.state.teams.names[team], what, state, moment.now)
@@ -116,6 +130,23 @@ def moment_text(at: float) -> str:
         '2026-01-06 00:00 UTC'
     """
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def feedback_of(command: Command, team: str, now: float) -> Finding:
+    """Return what is told of somebody's word for an incident: a finding of the family `feedback`."""
+    said = "is real" if command.opinion == "real" else "is a false alarm"
+    reason = f"The alert of {command.detector} at {command.node} {said}, says {command.by} ({command.role})"
+    told = finding_of(command, command.node, team, "", "resolve", now)
+    return replace(
+        told,
+        family=FEEDBACK,
+        reason=f"{reason}: {command.reason}" if command.reason else f"{reason}.",
+        incident=command.incident,
+        evidence={
+            name: getattr(command, name)
+            for name in ("kind", "finding", "incident", "detector", "opinion", "by", "role", "issued_at")
+        },
+    )
 
 
 def finding_of(command: Command, node: str, team: str, what: str, state: FindingState, now: float) -> Finding:

@@ -1,13 +1,15 @@
 """The state of one partition: everything that its log has come to, and nothing else."""
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spendbrake.actions.policies.state import LadderState
+from spendbrake.detectors.memory.votes import Votes
 from spendbrake.detectors.panel import TeamPanel
+from spendbrake.schemas.command import OPINIONS
 from spendbrake.streams.budgets.tiers import NodeTiers
 from spendbrake.streams.engine.judge.calls import Calls
 from spendbrake.streams.engine.parents.state import Totals
@@ -46,6 +48,7 @@ class Head:
 
     Attributes:
         saved_panel: The panel as it was stored, until it is needed.
+        votes: What people have said of the team's incidents; the panel looks at them.
         tiers: Tier states by node id.
         burning: By rule of burn rates the turns of its state: odd while it stands.
         commands: Ids of commands that were applied, with the clock then.
@@ -56,6 +59,7 @@ class Head:
     ladder: LadderState = field(default_factory=LadderState)
     panel: TeamPanel | None = None
     saved_panel: bytes | None = None
+    votes: Votes = field(default_factory=Votes)
     tiers: dict[str, NodeTiers] = field(default_factory=dict)
     burning: dict[str, int] = field(default_factory=dict)
     commands: dict[str, float] = field(default_factory=dict)
@@ -90,6 +94,7 @@ class PartitionState:
         burning: Teams that burn too fast.
         granted: Teams with grants in force.
         moved: Teams whose totals are split among parents.
+        voted: Teams whose incidents people have judged.
         replayed: Highest stamp of a loaded row: up to here rows may hold parts of the log already, and everything that
             followed from it was sent.
     """
@@ -111,6 +116,7 @@ class PartitionState:
         self.dirty_heads: set[int] = set()
         self.granted: set[int] = set()
         self.moved: set[int] = set()
+        self.voted: set[int] = set()
         self.grid, self.burning = -1, set[int]()
         self.periods = Periods()
         self.hour = -1
@@ -156,6 +162,14 @@ class PartitionState:
         They hold later amounts than a stamp of now would say.
         """
         return self.applied < self.replayed
+
+    def judged(self) -> Counter[tuple[str, str]]:
+        """Return how many incidents people have judged, by detector and opinion."""
+        found: Counter[tuple[str, str]] = Counter()
+        for team in self.voted:
+            for detector, counts in self.heads[team].votes.counts.items():
+                found.update({(detector, opinion): n for opinion, n in zip(OPINIONS, counts, strict=True)})
+        return found
 
     def mark(self) -> None:
         """Remember the clock at the offset that comes next: a commit may stand here."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from spendbrake.actions.policies.state import LadderState
+from spendbrake.detectors.memory.votes import Votes
 from spendbrake.schemas.decision import Stamp
 from spendbrake.streams.budgets.tiers import NodeTiers
 from spendbrake.streams.engine.outcome import Row, Unit
@@ -121,6 +122,7 @@ def _head(state: PartitionState, team: int) -> dict[str, Any]:
         "tiers": {node: tiers.to_state() for node, tiers in head.tiers.items()},
         "commands": head.commands,
         "burning": head.burning,
+        "votes": head.votes.to_state() if head.votes else None,
         "shares": {former: share.to_state() for former, share in head.shares.items()},
         "keys": _chains(head.keys),
         "projects": _chains(head.projects),
@@ -216,6 +218,9 @@ def _load_head(state: PartitionState, name: str, meta: Mapping[str, Any], arrays
     head.commands, head.burning = dict(meta["commands"]), dict(meta["burning"])
     if any(turn % 2 for turn in head.burning.values()):
         state.burning.add(team)
+    if meta.get("votes") is not None:
+        head.votes = Votes.from_state(meta["votes"])
+        state.voted.add(team)
     head.shares = {former: Totals.from_state(share) for former, share in meta["shares"].items()}
     if head.shares:
         state.moved.add(team)

@@ -5,6 +5,7 @@ import hmac
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -28,6 +29,20 @@ ASKED = Finding(
     incident="request-1",
 )  # fmt: skip
 
+FOUND = replace(ASKED, id="f-2", detector="phase_knn", family="rate", incident="i-2", node="key-a", team="pay")
+MESSAGE = {
+    "blocks": [
+        {"type": "header", "text": {"type": "plain_text", "text": "Warning: key-a"}},
+        {
+            "type": "actions",
+            "elements": [
+                {"type": "button", "action_id": name, "value": "f-2"}
+                for name in ("spendbrake.ack", "spendbrake.real", "spendbrake.false_alarm")
+            ],
+        },
+    ]
+}
+
 
 class Answers(Served):
     """Slack's `response_url`."""
@@ -50,10 +65,19 @@ class Log:
     def __init__(self) -> None:
         self.commands: list[Command] = []
         self.taken: list[tuple[str, str]] = []
+        self.given: list[Command] = []
 
     async def say(self, command: Command, by: str) -> str:
         self.commands.append(command)
         return "acme"
+
+    async def find(self, name: str) -> Finding:
+        if name != FOUND.id:
+            raise LookupError(name)
+        return FOUND
+
+    async def give(self, command: Command) -> None:
+        self.given.append(command)
 
     async def take(self, trouble: str, by: str) -> None:
         self.taken.append((trouble, by))
@@ -66,7 +90,9 @@ async def known() -> dict[str, list[Finding]]:
 @asynccontextmanager
 async def pressed(log: Log, server: Answers, *presses: tuple[bytes, dict[str, str]]) -> AsyncIterator[list[int]]:
     """Press buttons; yield the statuses once all has been carried out."""
-    buttons = Buttons(SECRET, log.say, log.take, known, lambda: FILE, lambda: NOW, hosts=("127.0.0.1",))
+    buttons = Buttons(
+        SECRET, log.say, log.take, known, lambda: FILE, lambda: NOW, find=log.find, give=log.give, hosts=("127.0.0.1",)
+    )
     transport = httpx.ASGITransport(api(buttons.operations()))
     async with httpx.AsyncClient(transport=transport, base_url="http://spendbrake") as http:
         statuses = [
@@ -175,3 +201,30 @@ async def test_a_payload_that_is_no_press_is_refused_and_nobody_else_is_answered
         async with pressed(log, server, elsewhere, *broken) as statuses:
             assert statuses == [200, 400, 400, 400]
     assert server.told == []
+
+
+@pytest.mark.parametrize(
+    ("button", "opinion", "words"), [("real", "real", "real"), ("false_alarm", "false_alarm", "a false alarm")]
+)
+async def test_whoever_presses_judges_an_alert_and_the_message_says_so(button: str, opinion: str, words: str) -> None:
+    log = Log()
+    with Answers() as server:
+        body = press(server, f"spendbrake.{button}", "f-2", "UEVE", message=MESSAGE)
+        async with pressed(log, server, signed(body), signed(body, NOW + 1)) as statuses:
+            assert statuses == [200, 200]
+    said = {(each.kind, each.opinion, each.by, each.home, each.incident, each.detector) for each in log.given}
+    assert said == {("feedback", opinion, "slack:UEVE", "pay", "i-2", "phase_knn")}
+    assert len({each.id for each in log.given}) == 1, "the log takes it once, by its id"
+    (changed, *_) = [each for each in server.told if each.get("replace_original")]
+    assert changed["blocks"][0] == MESSAGE["blocks"][0]
+    assert [each["action_id"] for each in changed["blocks"][1]["elements"]] == ["spendbrake.ack"]
+    assert changed["blocks"][2]["elements"][0]["text"] == f"<@UEVE> says: {words}"
+
+
+async def test_a_finding_that_the_log_has_lost_cannot_be_judged_and_the_presser_hears_it() -> None:
+    log = Log()
+    with Answers() as server:
+        async with pressed(log, server, signed(press(server, "spendbrake.real", "f-9", message=MESSAGE))):
+            pass
+    assert log.given == []
+    assert [each["text"] for each in server.told] == ["That finding is older than the log: nothing to judge any more."]

@@ -72,6 +72,30 @@ async def test_the_button_carries_what_the_alert_is_about_and_a_lift_has_none(se
     assert "The limit has been lifted." in json.dumps(server.messages[1].blocks)
 
 
+async def test_what_a_detector_says_can_be_judged_while_it_goes_on_and_when_it_is_over(server: SlackServer) -> None:
+    found = replace(alert("slack"), tier=None, incident="i-1", finding="f-1")
+    evidence = {**found.evidence, "detector": "phase_knn"}
+    over = {**found.params, "resolved": True}
+    for action in (
+        replace(found, evidence=evidence),
+        replace(found, evidence=evidence, params=over, rung="resolved"),
+        replace(found, evidence=evidence | {"judged": "false_alarm", "judged_by": "slack:UFAY"}),
+        replace(found, evidence=evidence | {"detector": "burn_rate"}),
+    ):
+        await slack(server).carry_out(action)
+    shown = [
+        [
+            each["action_id"].removeprefix("spendbrake.")
+            for each in message.blocks[-1].get("elements", ())
+            if "action_id" in each
+        ]
+        for message in server.messages
+    ]
+    assert shown == [["ack", "real", "false_alarm"], ["real", "false_alarm"], ["ack"], ["ack"]]
+    assert server.messages[0].blocks[-1]["elements"][2]["value"] == "f-1"
+    assert "slack:UFAY says: a false alarm" in json.dumps(server.messages[2].blocks)
+
+
 @given(st.text(max_size=6_000), st.text(max_size=400), st.text(max_size=400))
 def test_no_text_breaks_a_limit_or_escapes_into_markup(reason: str, name: str, key: str) -> None:
     top = [{**TOP[0], "name": key, "kind": key}] * 9

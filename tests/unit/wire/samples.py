@@ -193,6 +193,10 @@ SAMPLES: dict[str, Any] = {
         expires_at=1_764_547_200.0,
         reason="launch of größe",
         approvals=(Approval(by="fay", role="finance"), Approval(by="eli", role="engineering")),
+        finding="f-1",
+        incident="i-1",
+        detector="phase_knn",
+        opinion="false_alarm",
     ),
     "silence": Silence(
         id="7b1e",

@@ -8,6 +8,7 @@ import fastavro
 import pytest
 from fastavro.schema import to_parsing_canonical_form
 
+from spendbrake.schemas.command import Command
 from spendbrake.schemas.decision import Decision
 from spendbrake.schemas.wire.avro import BUNDLED, EARLIER, bundled_schemas, decode, encode, parse, schema_text
 from spendbrake.schemas.wire.envelope import decode_usage
@@ -54,6 +55,12 @@ def test_an_id_means_one_schema_for_life() -> None:
 
 def test_a_decision_of_the_schema_before_is_read_and_binds_all_keys() -> None:
     assert decode(Decision, golden("decision_9")) == replace(SAMPLES["decision"], percent=None)
+
+
+def test_a_command_of_the_earlier_schema_is_read_and_says_nothing_of_findings() -> None:
+    command = SAMPLES["command"]
+    assert isinstance(command, Command)
+    assert decode(Command, golden("command_10")) == replace(command, finding="", incident="", detector="", opinion="")
 
 
 def test_usage_in_json_is_written_and_read_as_at_first() -> None:
