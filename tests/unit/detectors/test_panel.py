@@ -156,22 +156,22 @@ def test_an_old_bucket_is_told_but_nothing_may_be_limited_for_it() -> None:
 
 def test_late_money_is_scored_again_and_never_learned() -> None:
     team, readings = settled()
-    before = team._tracks[""].to_state()["slots"]
+    before = team._senses._tracks[""].to_state()["slots"]
     late = replace(readings[-3], cost=5 * NANO, now=readings[-1].now + 1.0, offset=readings[-1].offset + 1)
     told = [f for f in play(team, [late]) if f.family == "rate"]
     assert [f.state for f in told] == ["open"]
-    after = team._tracks[""].to_state()["slots"]
+    after = team._senses._tracks[""].to_state()["slots"]
     assert after["gaussian_tail"]["detector"] == before["gaussian_tail"]["detector"]
     assert after["gaussian_tail"]["tail"]["n"] == before["gaussian_tail"]["tail"]["n"]
 
 
 def test_late_money_that_is_nothing_unusual_is_not_learned_a_second_time() -> None:
     team, readings = settled()
-    before = team._tracks[""].to_state()["slots"]
+    before = team._senses._tracks[""].to_state()["slots"]
     one, latest = readings[-3], readings[-1]
     late = replace(one, cost=one.cost + one.cost // 50, now=latest.now + 1.0, offset=latest.offset + 1)
     assert play(team, [late]) == []
-    after = team._tracks[""].to_state()["slots"]
+    after = team._senses._tracks[""].to_state()["slots"]
     assert after["gaussian_tail"]["detector"] == before["gaussian_tail"]["detector"]
     assert after["gaussian_tail"]["tail"]["n"] == before["gaussian_tail"]["tail"]["n"]
 
@@ -291,8 +291,8 @@ def test_other_parameters_leave_behind_only_what_they_shape() -> None:
     changed = Panel(
         Detection(params={**QUICK, "half_space": {"height": 5, "enabled": True}, "gaussian_tail": {"grace": 50}})
     )
-    slots = changed.load("search", team.dump())._tracks[""].to_state()["slots"]
-    kept = team._tracks[""].to_state()["slots"]
+    slots = changed.load("search", team.dump())._senses._tracks[""].to_state()["slots"]
+    kept = team._senses._tracks[""].to_state()["slots"]
     assert slots["gaussian_tail"]["detector"] == kept["gaussian_tail"]["detector"]
     assert slots["half_space"]["detector"]["n"] == 0
 
@@ -302,7 +302,7 @@ def test_a_state_of_another_team_or_version_is_refused() -> None:
     with pytest.raises(ValueError, match="not of 'b'"):
         panel.load("b", panel.team("a").dump())
     with pytest.raises(ValueError, match="version 9"):
-        panel.load("a", panel.team("a").dump().replace(b'"v":2', b'"v":9'))
+        panel.load("a", panel.team("a").dump().replace(b'"v":3', b'"v":9'))
 
 
 def test_heavy_series_are_watched_beside_the_team_and_at_most_eight() -> None:
@@ -312,16 +312,16 @@ def test_heavy_series_are_watched_beside_the_team_and_at_most_eight() -> None:
         team, [replace(r, kind="key", name="key-a", width_s=60.0, at=START + 60.0 * i) for i, r in enumerate(readings)]
     )
     play(team, [replace(readings[0], kind="key", name=f"key-{i}", at=START + 10.0**6 + i) for i in range(20)])
-    assert len(team._tracks) <= 9
+    assert len(team._senses._tracks) <= 9
 
 
 def test_the_switch_decides_whether_an_anomaly_is_learned() -> None:
     seen = {}
     for learns in (False, True):
         team, readings = settled(learn_anomalies=learns)
-        before = team._tracks[""].to_state()["slots"]["gaussian_tail"]["detector"]["moments"][0][1]
+        before = team._senses._tracks[""].to_state()["slots"]["gaussian_tail"]["detector"]["moments"][0][1]
         play(team, burst(readings[-1], 90))
-        seen[learns] = team._tracks[""].to_state()["slots"]["gaussian_tail"]["detector"]["moments"][0][1] / before
+        seen[learns] = team._senses._tracks[""].to_state()["slots"]["gaussian_tail"]["detector"]["moments"][0][1] / before
     assert seen[False] < 1.2
     assert seen[True] > 2.0
 

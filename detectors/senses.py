@@ -1,0 +1,145 @@
+"""What the detectors of one team measure: a bucket in, opinions and amounts out. They judge nothing and tell nobody."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from spendbrake.detectors.base import Amount, AmountDetector, BucketDetector
+from spendbrake.detectors.memory.mix import Mix
+from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.memory.talks import Talks
+from spendbrake.detectors.series.features import Features
+from spendbrake.detectors.series.fusion import Fusion, Opinion
+from spendbrake.detectors.series.track import Scored, Track, shape
+from spendbrake.detectors.telling import Story
+from spendbrake.schemas.money import NANO
+from spendbrake.schemas.reading import BucketReading, SessionReading
+
+if TYPE_CHECKING:
+    from spendbrake.detectors.panel import Panel
+
+ITSELF = ""
+"""The series that is the team itself."""
+MAX_SERIES = 8
+"""Series of a team, besides itself, that are watched by the bucket; the longest silent makes room."""
+QUARTER_S = 900.0
+TOP_SESSIONS = 5
+MAX_NAMES = 64
+"""Dear sessions whose names are remembered for findings."""
+
+
+class Noticed(NamedTuple):
+    """What was measured of one bucket.
+
+    Attributes:
+        where: Its series.
+        late: It had closed before, and more money has come since: nothing is learned from it.
+        scored: Opinions of the bucket detectors; `loud`, those that may be heard.
+        opinion: Of the fused detectors, where the bucket has closed a slot.
+        amounts: Running amounts that have risen, with the detector of each.
+    """
+
+    where: str
+    x: Features
+    late: bool
+    scored: Sequence[Scored]
+    loud: Sequence[Scored]
+    opinion: Opinion | None = None
+    amounts: Sequence[tuple[AmountDetector[Any], Amount]] = ()
+
+
+class Senses:
+    """The detectors of buckets and of amounts of one team, and what they share."""
+
+    def __init__(self, panel: "Panel") -> None:
+        self._panel = panel
+        self._tracks: dict[str, Track] = {}
+        self._amounts: list[AmountDetector[Any]] = [build(params) for build, params in panel.amounts]
+        self._level = Fusion(panel.level(), panel.fusion)
+        self._talks = Talks()
+        self._names: OrderedDict[int, str] = OrderedDict()
+        self._mix = Mix()
+
+    def bucket(self, reading: BucketReading) -> Noticed | None:
+        """Measure a bucket; None where there is nothing in it to judge."""
+        where = f"{reading.kind}/{reading.name}" if reading.kind else ITSELF
+        track = self._track(where)
+        late = reading.at <= track.rolling.last_at
+        x = track.rolling.rescore(reading) if late else track.advance(reading)
+        if x is None:
+            return None
+        scored = track.score(x)
+        loud = [one for one in scored if one.score > self._panel.gate.lowest]
+        if late or where != ITSELF:
+            return Noticed(where, x, late, scored, loud)
+        turns = self._talks.advance(reading)
+        self._mix.add(reading, turns)
+        opinion = self._level.advance(x) if x.slot is not None else None
+        amounts = [(detector, amount) for detector in self._amounts for amount in detector.amounts(x, turns)]
+        return Noticed(where, x, late, scored, loud, opinion, amounts)
+
+    def learn(self, seen: Noticed) -> None:
+        """Take a bucket for usual."""
+        self._tracks[seen.where].learn(seen.x, seen.scored)
+
+    def member(self, name: str) -> BucketDetector[Any] | None:
+        """Return the fused detector of that name."""
+        return self._level.member(name)
+
+    def usual(self, now: float) -> tuple[float, float]:
+        """Return the mean burn over days, USD an hour, and the team's age, seconds."""
+        track = self._tracks.get(ITSELF)
+        if track is None:
+            return 0.0, 0.0
+        return track.rolling.usual_usd_h(), now - track.rolling.first_at
+
+    def name(self, reading: SessionReading) -> None:
+        """Remember what a dear session is called."""
+        self._names[reading.fingerprint] = reading.session
+        self._names.move_to_end(reading.fingerprint)
+        if len(self._names) > MAX_NAMES:
+            self._names.popitem(last=False)
+
+    def named(self, session: int) -> str:
+        """Return the words for a session."""
+        name = self._names.get(session)
+        return f"session {name}" if name else "one session" if session else "calls without a session"
+
+    def story(self, now: float) -> Story:
+        """Return what the present is made of."""
+        heavy = self._talks.heaviest(now - QUARTER_S, TOP_SESSIONS)
+        sessions = tuple((self.named(n), talk.key, round(talk.usd * NANO), round(talk.n)) for n, talk in heavy)
+        return Story(self._mix.moved(), sessions)
+
+    def to_state(self) -> State:
+        """Return all that was learned."""
+        return {
+            "tracks": {where: track.to_state() for where, track in self._tracks.items()},
+            "level": self._level.to_state(),
+            "mix": self._mix.to_state(),
+            "talks": self._talks.to_state(),
+            "names": [[str(number), name] for number, name in self._names.items()],
+            "amounts": {d.name: {"shape": shape(d.params, d.shaped_by), "state": d.to_state()} for d in self._amounts},
+        }
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Take up what `to_state` returned; what was learned under other parameters begins anew."""
+        self._level = Fusion.from_state(self._panel.level(), self._panel.fusion, kept["level"])
+        self._mix = Mix.from_state(kept["mix"])
+        self._talks = Talks.from_state(kept["talks"])
+        self._names = OrderedDict((int(number), name) for number, name in kept["names"])
+        for where, state in kept["tracks"].items():
+            self._tracks[where] = Track.from_state(self._panel.builds(where), self._panel.tail, state)
+        for i, (build, params) in enumerate(self._panel.amounts):
+            held = kept["amounts"].get(build.name)
+            if held is not None and held["shape"] == shape(params, build.shaped_by):
+                self._amounts[i] = build.from_state(params, held["state"])
+
+    def _track(self, where: str) -> Track:
+        track = self._tracks.get(where)
+        if track is None:
+            series = [name for name in self._tracks if name != ITSELF]
+            if where != ITSELF and len(series) >= MAX_SERIES:
+                del self._tracks[min(series, key=lambda name: (self._tracks[name].rolling.last_at, name))]
+            track = self._tracks[where] = Track(self._panel.builds(where), self._panel.tail)
+        return track
