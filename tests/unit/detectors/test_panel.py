@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from readings import DAY_S, START, bucket, context, new_series, ordinary, session
 from spendbrake.detectors.base import Usual
 from spendbrake.detectors.gate import Alarms
+from spendbrake.detectors.memory.stored import unpack
 from spendbrake.detectors.panel import Panel, TeamPanel
 from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.money import NANO
@@ -42,6 +44,12 @@ def settled(**detection: object) -> tuple[TeamPanel, list[BucketReading]]:
     team = Panel(Detection(**{"params": QUICK, **detection})).team("search")  # type: ignore[arg-type]
     assert play(team, readings) == []
     return team, readings
+
+
+def slots_of(team: TeamPanel) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return what the bucket detectors of the team itself have learned."""
+    kept: dict[str, dict[str, dict[str, Any]]] = unpack(team.dump())["senses"]["tracks"][""]["slots"]
+    return kept
 
 
 def burst(after: BucketReading, n: int, usd: float = 1.0, **fields: object) -> list[BucketReading]:
@@ -156,22 +164,22 @@ def test_an_old_bucket_is_told_but_nothing_may_be_limited_for_it() -> None:
 
 def test_late_money_is_scored_again_and_never_learned() -> None:
     team, readings = settled()
-    before = team._senses._tracks[""].to_state()["slots"]
+    before = slots_of(team)
     late = replace(readings[-3], cost=5 * NANO, now=readings[-1].now + 1.0, offset=readings[-1].offset + 1)
     told = [f for f in play(team, [late]) if f.family == "rate"]
     assert [f.state for f in told] == ["open"]
-    after = team._senses._tracks[""].to_state()["slots"]
+    after = slots_of(team)
     assert after["gaussian_tail"]["detector"] == before["gaussian_tail"]["detector"]
     assert after["gaussian_tail"]["tail"]["n"] == before["gaussian_tail"]["tail"]["n"]
 
 
 def test_late_money_that_is_nothing_unusual_is_not_learned_a_second_time() -> None:
     team, readings = settled()
-    before = team._senses._tracks[""].to_state()["slots"]
+    before = slots_of(team)
     one, latest = readings[-3], readings[-1]
     late = replace(one, cost=one.cost + one.cost // 50, now=latest.now + 1.0, offset=latest.offset + 1)
     assert play(team, [late]) == []
-    after = team._senses._tracks[""].to_state()["slots"]
+    after = slots_of(team)
     assert after["gaussian_tail"]["detector"] == before["gaussian_tail"]["detector"]
     assert after["gaussian_tail"]["tail"]["n"] == before["gaussian_tail"]["tail"]["n"]
 
@@ -291,8 +299,8 @@ def test_other_parameters_leave_behind_only_what_they_shape() -> None:
     changed = Panel(
         Detection(params={**QUICK, "half_space": {"height": 5, "enabled": True}, "gaussian_tail": {"grace": 50}})
     )
-    slots = changed.load("search", team.dump())._senses._tracks[""].to_state()["slots"]
-    kept = team._senses._tracks[""].to_state()["slots"]
+    slots = slots_of(changed.load("search", team.dump()))
+    kept = slots_of(team)
     assert slots["gaussian_tail"]["detector"] == kept["gaussian_tail"]["detector"]
     assert slots["half_space"]["detector"]["n"] == 0
 
@@ -312,16 +320,16 @@ def test_heavy_series_are_watched_beside_the_team_and_at_most_eight() -> None:
         team, [replace(r, kind="key", name="key-a", width_s=60.0, at=START + 60.0 * i) for i, r in enumerate(readings)]
     )
     play(team, [replace(readings[0], kind="key", name=f"key-{i}", at=START + 10.0**6 + i) for i in range(20)])
-    assert len(team._senses._tracks) <= 9
+    assert len(unpack(team.dump())["senses"]["tracks"]) <= 9
 
 
 def test_the_switch_decides_whether_an_anomaly_is_learned() -> None:
     seen = {}
     for learns in (False, True):
         team, readings = settled(learn_anomalies=learns)
-        before = team._senses._tracks[""].to_state()["slots"]["gaussian_tail"]["detector"]["moments"][0][1]
+        before = slots_of(team)["gaussian_tail"]["detector"]["moments"][0][1]
         play(team, burst(readings[-1], 90))
-        seen[learns] = team._senses._tracks[""].to_state()["slots"]["gaussian_tail"]["detector"]["moments"][0][1] / before
+        seen[learns] = slots_of(team)["gaussian_tail"]["detector"]["moments"][0][1] / before
     assert seen[False] < 1.2
     assert seen[True] > 2.0
 
