@@ -141,9 +141,11 @@ class TeamPanel:
         findings: list[Finding] = []
         gate, usual = self._panel.gate, self._usual(reading.now)
         learns = self._panel.learn_anomalies or not self._incidents.troubled(reading.now)
+        last, asked = None, usual
         for detector, amount in seen.amounts:
+            if detector is not last:
+                last, asked = detector, self._heard(detector, usual, reading.now)
             record = self._records[detector.name].of(amount.subject)
-            asked = self._heard(detector, usual, reading.now)
             if gate.record(amount, detector.params, record, asked, reading.now):
                 record.told, record.told_at = amount.usd, reading.now
                 detector.told(seen.x.at)
