@@ -60,6 +60,7 @@ METRICS: tuple[Metric, ...] = (
     # --- API and gateways
     Metric("ingested", "counter", "Events taken over HTTP.", ("outcome",)),
     Metric("checks", "counter", "Decisions handed to gateways over HTTP.", ("verdict",)),
+    Metric("lease_requests", "counter", "Leases asked for over HTTP.", ("outcome",)),
     Metric("refused", "counter", "Requests to the API refused for want of a token or role.", ("reason",)),
     Metric("check", "histogram", "Time of one check over HTTP.", (), "seconds"),
 )

@@ -19,8 +19,9 @@ from spendbrake.streams.api.access.gate import Gate
 from spendbrake.streams.api.access.rate import Rate
 from spendbrake.streams.api.app import Running, api, serve
 from spendbrake.streams.api.burn import Burn
-from spendbrake.streams.api.check import Check
 from spendbrake.streams.api.envoy.http import ExtAuthz
+from spendbrake.streams.api.gateways.check import Check
+from spendbrake.streams.api.gateways.leases import Leases
 from spendbrake.streams.api.health import Health, Sight, Watch, Watched, sight_of
 from spendbrake.streams.api.ingest import Ingest, Send
 from spendbrake.streams.api.outlook import Outlooks
@@ -210,7 +211,8 @@ def _burn(
 
 
 def _gateways(guard: AsyncGuard, metrics: Metrics, clock: Callable[[], float]) -> list[Operation]:
-    return [*Check(guard, metrics, time.perf_counter).operations(), *ExtAuthz(guard, metrics, clock).operations()]
+    checks = Check(guard, metrics, time.perf_counter).operations()
+    return [*checks, *Leases(guard, metrics).operations(), *ExtAuthz(guard, metrics, clock).operations()]
 
 
 @asynccontextmanager

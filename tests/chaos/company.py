@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
 
-GROUPS, DEPARTMENTS, TEAMS, KEYS = 2, 6, 48, 3
+GROUPS, DEPARTMENTS, TEAMS, KEYS, LESSEES = 2, 6, 48, 3, 6
 PROJECTS = ("chat", "batch", "agents")
 MODELS = (("openai", "gpt-4o"), ("openai", "gpt-4o-mini"), ("anthropic", "claude-sonnet-4-5"))
 ROOT = "acme"
@@ -35,10 +35,12 @@ class Company:
     weights: dict[str, float] = field(default_factory=dict)
     project_budget: int = 0
     key_budget: int = 0
+    lessees: tuple[str, ...] = ()
+    """Teams that spend by leases only (leases/holders.py)."""
 
     @property
     def teams(self) -> list[str]:
-        return list(self.weights)
+        return [*self.weights, *self.lessees]
 
     def keys(self, team: str) -> list[str]:
         return [f"key-{team}-{number}" for number in range(KEYS)]
@@ -59,6 +61,7 @@ class Company:
             "nodes": [
                 {"id": node, "level": self._level(node), "monthly_budget_usd": _usd(budget)}
                 | ({"parent": self.parents[node]} if node in self.parents else {})
+                | ({"on_unavailable": "closed"} if node in self.lessees else {})
                 for node, budget in self.budgets.items()
             ],
             "defaults": {
@@ -103,7 +106,11 @@ def company(seed: int, spend: int, today: date) -> Company:
     """
     chance = random.Random(f"company {seed}")
     made = Company(
-        seed, (today + timedelta(days=14)).day % 28 + 1, project_budget=spend // 200, key_budget=spend // 150
+        seed,
+        (today + timedelta(days=14)).day % 28 + 1,
+        project_budget=spend // 200,
+        key_budget=spend // 150,
+        lessees=tuple(f"lessee-{number:02}" for number in range(LESSEES)),
     )
     made.weights.update({f"team-{number:02}": chance.uniform(0.2, 3.0) ** 2 for number in range(TEAMS)})
     for number in range(GROUPS):
@@ -121,6 +128,11 @@ def company(seed: int, spend: int, today: date) -> Company:
         room = len(made.above(node)) < 3
         made.budgets[node] = cents(amount * (chance.uniform(0.9, 2.0) if room else chance.uniform(0.5, 2.0)))
     made.budgets[ROOT] = cents(expected[ROOT] * 1.08)
+    made.parents.update({"group-leases": ROOT, "department-leases": "group-leases"})
+    made.budgets.update({"group-leases": cents(spend), "department-leases": cents(spend)})
+    for team in made.lessees:
+        made.parents[team] = "department-leases"
+        made.budgets[team] = cents(spend / 400)
     return made
 
 

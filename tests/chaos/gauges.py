@@ -25,10 +25,12 @@ class Gauges:
 
     Attributes:
         most_lag: Highest lag of a partition that any worker has reported.
+        most_overshoot: Highest bound on overshoot, USD, likewise.
     """
 
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     most_lag: int = 0
+    most_overshoot: float = 0.0
     _urls: dict[str, str] = field(default_factory=dict)
 
     def look(self, workers: Iterable[Process]) -> None:
@@ -40,6 +42,8 @@ class Gauges:
                     counts[sample.name] += int(sample.value)
                 elif sample.name == "spendbrake_lag_records":
                     self.most_lag = max(self.most_lag, int(sample.value))
+                elif sample.name == "spendbrake_overshoot_bound_usd":
+                    self.most_overshoot = max(self.most_overshoot, sample.value)
             if counts:
                 self.counts[worker.name] = counts
 

@@ -22,6 +22,8 @@ from rich.table import Table
 
 from chaos.company import company
 from chaos.faults import storm
+from chaos.leases.holders import Holders
+from chaos.leases.holders import judge as judge_leases
 from chaos.recount import Expected, recount
 from chaos.scene import BOT_TOKEN, HOOK_SECRET, PARTITIONS, Scene, Servers
 from chaos.traffic import Traffic
@@ -63,6 +65,7 @@ class Report:
         events: Records that producers have put on the topic.
         holes: Chunks that did not join and were read again; those of a worker that was killed up to its last word.
         most_lag: Of a partition, records.
+        leases: Caps spent by leases, and by how much the worst was passed.
     """
 
     seed: int
@@ -73,6 +76,7 @@ class Report:
     ended: list[str]
     holes: int
     most_lag: int
+    leases: dict[str, Any]
     verdict: Verdict
 
 
@@ -117,16 +121,25 @@ def _run(scene: Scene, form: Form, say: Callable[[str], None]) -> Report:
     )
     traffic = Traffic(scene.company, form.rate, PARTITIONS, scene.put)
     traffic.start()
+    holders = Holders(scene, traffic, form.calls)
+    holders.start()
     say("traffic")
     weather(scene, traffic, form, random.Random(f"storm {scene.company.seed}"), say)
     scene.calm()
     traffic.end()
+    holders.last()
+    wait(scene, lambda: not holders.is_alive(), READY_S, "leases to be spent")
+    holders.end()
     sent = traffic.sent
+    sent.records += holders.records
     say(f"{sent.records:,} records in {traffic.seconds:.0f} s; draining")
     stuck = scene.drain(DRAIN_S)
     say("recount")
     expected = recount(scene.company, {number: scene.stream(USAGE.name, number) for number in range(PARTITIONS)})
     verdict = judge(scene, expected, sent.reasons, sent.records)
+    counted = {team: cost for (team, kind, _), cost in expected.cost.items() if kind == "team"}
+    leases = judge_leases(verdict, holders.spent, counted, scene.gauges.most_overshoot)
+    say(f"leases: {leases}")
     verdict.differ("what is not carried out", stuck, "")
     _gateways(scene, expected, verdict, say)
     verdict.differ("workers that are not well", scene.gauges.ill(w for crew in scene.crew.values() for w in crew), {})
@@ -140,6 +153,7 @@ def _run(scene: Scene, form: Form, say: Callable[[str], None]) -> Report:
         list(map(str, scene.ended)),
         scene.gauges.total("spendbrake_holes_total"),
         scene.gauges.most_lag,
+        leases,
         verdict,
     )
     verdict.sets("workers that nothing from outside has ended", [str(e) for e in scene.ended if not e.rightly], ())

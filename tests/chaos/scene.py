@@ -99,6 +99,8 @@ class Scene(Deployment):
             SPENDBRAKE_WEBHOOK__FIRST_RETRY_S="1",
             BOT_TOKEN=BOT_TOKEN,
             SPENDBRAKE_METRICS__PORT="0",
+            SPENDBRAKE_OVERSHOOT__IN_FLIGHT="6",
+            SPENDBRAKE_OVERSHOOT__MAX_CALL_USD="0.04",
         )
         self.gauges = Gauges()
         self._look_at = 0.0

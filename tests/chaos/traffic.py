@@ -65,7 +65,7 @@ class Traffic(threading.Thread):
         self._company, self._rate, self._partitions, self._send = company, rate, partitions, send
         self._habits = habits or Habits()
         self._chance = random.Random(f"traffic {company.seed}")
-        self._teams, self._weights = company.teams, list(company.weights.values())
+        self._teams, self._weights = list(company.weights), list(company.weights.values())
         self._numbers, self._poisons = count(), self._endless_poison()
         self._recent: deque[UsageEvent] = deque(maxlen=RECENT)
         self._corrected: set[str] = set()

@@ -16,7 +16,7 @@ from spendbrake.actions.gateway.guard import AsyncGuard
 from spendbrake.actions.gateway.store import Store, StoreUnavailable
 from spendbrake.schemas.decision import Scope
 from spendbrake.streams.api.app import api
-from spendbrake.streams.api.check import Check
+from spendbrake.streams.api.gateways.check import Check
 from spendbrake.streams.metrics import Metrics
 
 

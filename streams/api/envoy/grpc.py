@@ -13,7 +13,7 @@ from google.rpc.status_pb2 import Status
 from spendbrake.actions.gateway.answers import Call
 from spendbrake.actions.gateway.authz import KEY, Ruling, call_of, ruling_of
 from spendbrake.streams.api.access.gate import Gate
-from spendbrake.streams.api.check import Checker
+from spendbrake.streams.api.gateways.check import Checker
 from spendbrake.streams.metrics import Metrics
 
 OK, PERMISSION_DENIED = 0, 7

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from spendbrake.actions.gateway.answers import Call
 from spendbrake.actions.gateway.authz import Ruling, call_of, ruling_of
-from spendbrake.streams.api.check import Checker
+from spendbrake.streams.api.gateways.check import Checker
 from spendbrake.streams.api.pages import Operation, Parameter, Problem
 from spendbrake.streams.metrics import Metrics
 

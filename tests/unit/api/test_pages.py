@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 
 from spendbrake.streams.api.app import Running, api, serve
 from spendbrake.streams.api.burn import Burn
-from spendbrake.streams.api.check import Check
+from spendbrake.streams.api.gateways.check import Check
 from spendbrake.streams.api.health import Health, Watch
 from spendbrake.streams.api.ingest import Ingest
 from spendbrake.streams.api.owners import Local

@@ -1,0 +1,1 @@
+"""What gateways without a client of their own ask over HTTP: decisions and leases."""
