@@ -18,7 +18,8 @@ from spendbrake.schemas.parts.destinations import Destination
 from spendbrake.schemas.parts.part import Name as Name
 from spendbrake.schemas.parts.part import Part as Part
 
-Basis = Literal["daily_forecast", "monthly_budget", "monthly_allocation", "month_over_month"]
+Basis = Literal["daily_forecast", "monthly_budget", "monthly_allocation", "month_over_month", "unplaced"]
+"""`unplaced` is money whose time no window holds, a month: of home nodes and above, from `floor_usd` on."""
 Usd = Annotated[Decimal, Field(ge=0, le=Decimal(10) ** 9, allow_inf_nan=False)]
 UsdPerMtok = Annotated[Decimal, Field(ge=0, le=3_000, allow_inf_nan=False)]
 """At most `money.MAX_RATE`. A price per token or per thousand given by mistake is refused with it."""
@@ -89,6 +90,7 @@ DEFAULT_TIERS: tuple[Tier, ...] = (
         floor_usd=Decimal(50),
     ),
     Tier(name="hard-cap", basis="monthly_allocation", at=Decimal(1), severity="critical"),
+    Tier(name="unplaced", basis="unplaced", at=Decimal(1), severity="critical", floor_usd=Decimal(10)),
 )
 
 
@@ -270,6 +272,9 @@ class PolicyFile(Part):
     calendar: Calendar = Calendar()
     tiers: tuple[Tier, ...] = DEFAULT_TIERS
     burn_rates: tuple[BurnRate, ...] = ()
+    caps_count_unplaced: bool = Field(
+        False, description="Whether money whose time no window holds counts to the hard caps of the month it comes in."
+    )
     nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
     defaults: Mapping[Name, NodeDefault] = Field(default_factory=dict, description="By level.")
     untagged: Limits = Field(Limits(), description="The team of calls that nobody owns.")

@@ -19,6 +19,7 @@ class ChildTotals:
         minutes: Total per 1-minute bucket (epoch minute) touched since the last rollup, nano-USD.
         hours: The same per hour.
         calls: Calls per period id.
+        unplaced: Per period id the money that came in it and whose time no window holds, nano-USD.
     """
 
     child: str
@@ -28,6 +29,7 @@ class ChildTotals:
     hours: Mapping[int, NanoUsd] = field(default_factory=dict)
     minutes: Mapping[int, NanoUsd] = field(default_factory=dict)
     calls: Mapping[str, int] = field(default_factory=dict)
+    unplaced: Mapping[str, NanoUsd] = field(default_factory=dict)
     retired: bool = False
 
 

@@ -212,7 +212,7 @@ class Merged:
 
     def _take(self, rollup: Rollup) -> None:
         for child in rollup.children:
-            for kind in ("periods", "calls", "days", "hours", "minutes"):
+            for kind in ("periods", "calls", "unplaced", "days", "hours", "minutes"):
                 for bucket, amount in getattr(child, kind).items():
                     where = (rollup.parent, rollup.calendar, child.child, kind, bucket)
                     stamp, _ = self.cells.get(where, (-1, 0))
@@ -223,5 +223,5 @@ class Merged:
         return {where: amount for where, (_, amount) in self.cells.items() if amount and where[3] in kinds}
 
     def __eq__(self, other: object) -> bool:
-        kinds = ("periods", "calls", "days")
+        kinds = ("periods", "calls", "unplaced", "days")
         return isinstance(other, Merged) and self.amounts(*kinds) == other.amounts(*kinds)

@@ -46,7 +46,7 @@ BUNDLED: Mapping[type[Any], tuple[int, str]] = {
     Finding: (2, "finding"),
     Action: (3, "action"),
     Result: (4, "result"),
-    Rollup: (5, "rollup"),
+    Rollup: (16, "rollup"),
     PolicyVersion: (6, "policy"),
     OwnersVersion: (7, "owners"),
     TopicRegistration: (8, "topic"),
@@ -57,7 +57,7 @@ BUNDLED: Mapping[type[Any], tuple[int, str]] = {
     Command: (15, "command"),
 }
 """Class to (schema id without a registry, name of its file in schemas/avro)."""
-EARLIER: Mapping[int, str] = {9: "decision_9", 10: "command_10"}
+EARLIER: Mapping[int, str] = {5: "rollup_5", 9: "decision_9", 10: "command_10"}
 """Ids whose schema has a successor, with the file that keeps it: an id means one schema for life."""
 
 

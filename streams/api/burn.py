@@ -77,12 +77,13 @@ class Against(BaseModel):
 
 
 class NodeStanding(Against):
-    """A node of the tree with a limit to watch."""
+    """A node of the tree with a limit to watch; `unplaced` came this month with times that no window holds."""
 
     node: str
     name: str
     level: str
     month_to_date: Money
+    unplaced: Money
     forecast: Money | None
     tiers: list[TierStanding]
 

@@ -5,7 +5,7 @@ fires once per period and arming. A correction or a higher limit that puts the a
 resolves it and arms it again. A new period is a new record: what stood in the old one is resolved, never reset.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from spendbrake.schemas.finding import SEVERITIES
@@ -22,14 +22,19 @@ class NodeTiers:
     """All tiers of one node. `set_limits` and `roll` say what is measured; `advance` what was spent.
 
     The limits are not part of the state: after `from_state` they are set again, which by itself emits nothing.
+
+    Attributes:
+        apart: Money that came in the current month and whose time no window holds, nano-USD.
     """
 
     def __init__(self) -> None:
-        self._month, self._day = Line(), Line()
+        self._month, self._day, self._apart = Line(), Line(), Line()
         self._tiers: tuple[Tier, ...] = ()
-        self._measured: tuple[tuple[Tier, ...], list[NanoUsd | None]] = (), []
+        self._measured: tuple[tuple[Tier, ...], list[NanoUsd | None], NanoUsd] = (), [], 0
         self._bases: dict[Basis, NanoUsd | None] = {}
         self._rollover_percent = 0
+        self._caps_count_apart = False
+        self.apart: NanoUsd = 0
         self.allowance = Allowance()
 
     @property
@@ -41,6 +46,11 @@ class NodeTiers:
     def day(self) -> str:
         """Id of the current local day; empty before the first `roll`."""
         return self._day.period
+
+    @property
+    def counted(self) -> NanoUsd:
+        """What of the money apart counts to the hard cap."""
+        return max(self.apart, 0) if self._caps_count_apart else 0
 
     @property
     def budget(self) -> NanoUsd | None:
@@ -58,15 +68,25 @@ class NodeTiers:
         budget: NanoUsd | None,
         allocation: NanoUsd | None,
         rollover_percent: int = 0,
+        *,
+        caps_count_apart: bool = False,
     ) -> None:
         """Put tiers and limits into force; `advance` then emits what follows from them.
 
         Args:
             rollover_percent: Of the allocation: the most that goes over into the month that begins next.
+            caps_count_apart: Whether money apart counts to the hard cap.
         """
-        self._tiers, self._rollover_percent = tiers, rollover_percent
+        self._tiers, self._rollover_percent, self._caps_count_apart = tiers, rollover_percent, caps_count_apart
         self._bases |= {"monthly_budget": budget, "monthly_allocation": allocation}
         self._measure()
+
+    def set_apart(self, amount: NanoUsd) -> bool:
+        """Say what came in the month and was placed nowhere; tell whether it is news. `advance` tells what follows."""
+        news = amount != self.apart
+        self.apart = amount
+        self._measure()
+        return news
 
     def give(self, grant: Grant) -> bool:
         """Raise the limits of the month by a grant; False if it was given before. `advance` tells what follows."""
@@ -112,7 +132,9 @@ class NodeTiers:
         found = [replace(each, notify=False) for each in self._day.roll(day, day_total)]
         if period != self.period:
             first, spent_base = not self.period, self._bases.get("monthly_allocation")
-            found += self._month.roll(period, month_total)
+            found += self._with_apart(self._month.roll(period, month_total))
+            found += self._apart.roll(period, self.apart)
+            self.apart = 0
             self.allowance.roll(period, 0 if first else carried_over(spent_base, month_total, self._rollover_percent))
         self._bases |= {"daily_forecast": forecast, "month_over_month": previous}
         self._measure()
@@ -139,14 +161,15 @@ class NodeTiers:
 
         To be called when a total has reached `next_threshold_*`, has fallen, or after the limits were set.
         """
-        found = _highest_notifies([*self._month.advance(month_to_date), *self._day.advance(day_to_date)])
-        self._month.told(found)
-        self._day.told(found)
+        month = self._with_apart(self._month.advance(month_to_date))
+        found = [*_highest_notifies([*month, *self._day.advance(day_to_date)]), *self._apart.advance(self.apart)]
+        for line in (self._month, self._day, self._apart):
+            line.told(found)
         return found
 
     def shown(self) -> Iterator[tuple[Tier, str, NanoUsd, bool]]:
         """Yield the tiers in force: (tier, id of its period, threshold, whether it stands)."""
-        for line in (self._month, self._day):
+        for line in (self._month, self._day, self._apart):
             yield from ((tier, line.period, at, line.stands(tier.name)) for tier, _, at in line.measures)
 
     def next_threshold_ended(self, period: str) -> NanoUsd:
@@ -155,23 +178,35 @@ class NodeTiers:
 
     def advance_ended(self, period: str, total: NanoUsd) -> list[Crossing]:
         """Return the tiers that late money crosses in the month before; they resolve no more."""
-        return _highest_notifies(list(self._month.advance_ended(total))) if period == self._month.ended_period else []
+        if period != self._month.ended_period:
+            return []
+        return _highest_notifies(list(self._month.advance_ended(total)))
 
     def to_state(self) -> State:
         """Return the state as lists, numbers and text."""
         frozen = [self._bases.get("daily_forecast"), self._bases.get("month_over_month")]
-        return [self._month.to_state(), self._day.to_state(), frozen, self.allowance.to_state()]
+        lines = [line.to_state() for line in (self._month, self._day, self._apart)]
+        return [lines, frozen, self.allowance.to_state(), self.apart]
 
     @classmethod
     def from_state(cls, state: State) -> "NodeTiers":
         """Return the tiers of a node as `to_state` left them."""
         tiers = cls()
-        month, day, (forecast, previous), allowance = state
-        tiers._month.load(month)
-        tiers._day.load(day)
+        lines, (forecast, previous), allowance, tiers.apart = state
+        for line, kept in zip((tiers._month, tiers._day, tiers._apart), lines, strict=True):
+            line.load(kept)
         tiers._bases = {"daily_forecast": forecast, "month_over_month": previous}
         tiers.allowance = Allowance.from_state(allowance)
         return tiers
+
+    def _with_apart(self, crossings: Iterable[Crossing]) -> list[Crossing]:
+        """Return crossings whose hard caps quote all that was held against them."""
+        return [
+            replace(each, amount=each.amount + self.counted, threshold=each.threshold + self.counted)
+            if each.basis == "monthly_allocation"
+            else each
+            for each in crossings
+        ]
 
     def _with_extra(self, basis: Basis) -> NanoUsd | None:
         base = self._bases.get(basis)
@@ -179,13 +214,19 @@ class NodeTiers:
         return base + self.allowance.extra if base is not None and raised else base
 
     def _measure(self) -> None:
-        bases = [self._with_extra(tier.basis) for tier in self._tiers]
-        if (self._tiers, bases) == self._measured:
+        tiers, bases = self._tiers, [self._with_extra(tier.basis) for tier in self._tiers]
+        if (tiers, bases, self.counted) == self._measured:
             return
-        self._measured = self._tiers, bases
-        measures = [(tier, base or 0, threshold_of(tier, base)) for tier, base in zip(*self._measured, strict=True)]
-        self._day.measures = [each for each in measures if each[0].basis == "daily_forecast"]
-        self._month.measures = [each for each in measures if each[0].basis != "daily_forecast"]
+        self._measured = tiers, bases, self.counted
+        measures = [(tier, base or 0, self._threshold(tier, base)) for tier, base in zip(tiers, bases, strict=True)]
+        of_line = {"daily_forecast": self._day, "unplaced": self._apart}
+        for line in (self._month, self._day, self._apart):
+            line.measures = [each for each in measures if of_line.get(each[0].basis, self._month) is line]
+
+    def _threshold(self, tier: Tier, base: NanoUsd | None) -> NanoUsd:
+        """Return the least amount at which a tier stands: a cap is that much nearer that money apart counts to it."""
+        threshold = threshold_of(tier, 0 if tier.basis == "unplaced" else base)
+        return threshold - self.counted if tier.basis == "monthly_allocation" and threshold < NEVER else threshold
 
 
 def _highest_notifies(found: list[Crossing]) -> list[Crossing]:

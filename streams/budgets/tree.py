@@ -16,7 +16,7 @@ PROJECT = "project"
 KEY = "key"
 RECENT = 8_192
 """Unlisted nodes remembered: one that is new is asked for several times at once."""
-_BY_HISTORY = ("daily_forecast", "month_over_month")
+_BY_HISTORY = ("daily_forecast", "month_over_month", "unplaced")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

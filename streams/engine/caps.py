@@ -35,7 +35,8 @@ def team_caps(state: PartitionState, rules: Rules, of: Iterable[int] | None = No
             view = rules.node(state.teams.names[team], name.kind, name.name)
             base = view.allocation if view is not None else None
             period = state.periods.current[int(table.calendar[row])]
-            yield team, _cap(state, state.teams.names[team], node, tiers, base, period, int(table.month[row]))
+            spent = int(table.month[row]) + tiers.counted
+            yield team, _cap(state, state.teams.names[team], node, tiers, base, period, spent)
 
 
 def parent_caps(state: ParentsState, rules: Rules, of: Iterable[str] | None = None) -> Iterator[tuple[str, Action]]:
@@ -46,7 +47,7 @@ def parent_caps(state: ParentsState, rules: Rules, of: Iterable[str] | None = No
         if parent.tiers.allocation is None or number is None or number >= len(state.periods.current):
             continue
         period = state.periods.current[number]
-        spent = parent.totals.book(parent.calendar).months[month_number(period.month)]
+        spent = parent.totals.book(parent.calendar).months[month_number(period.month)] + parent.tiers.counted
         view = rules.tree.view(node)
         yield node, _cap(state, "", node, parent.tiers, view.allocation if view is not None else None, period, spent)
 

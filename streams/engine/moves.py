@@ -56,6 +56,7 @@ def leave(
                 days={day_id(day): amount for day, amount in sorted(book.days.items())},
                 hours=dict(sorted(share.hours.items())),
                 minutes=dict(sorted(share.minutes.items())),
+                unplaced={month_id(month): amount for month, amount in sorted(book.apart.items())},
                 retired=True,
             )
             told = Rollup(parent=former, calendar=key, now=state.now, children=(child,))
@@ -77,6 +78,7 @@ def totals_of(state: PartitionState, rules: Rules, team: int) -> Totals:
         calendar = rules.calendars[int(table.calendar[row])]
         book, month = totals.book(calendar.key), state.periods.current[int(table.calendar[row])].month
         book.days = _buckets(table.days, "cost", row)
+        book.apart = Counter(state.heads[team].apart.get(calendar.key, {}))
         for period in (month, period_after(month, -1)):
             first, end = calendar.period_days(period)
             which = np.array([row])

@@ -10,6 +10,7 @@ What is sent, exactly:
   local days, epoch hours and epoch minutes that were touched and are still in the rings (62 days, 48 h, 2 h).
 - A team that has moved in the tree tells a parent what it has spent below it (moves.py): former ones keep their share,
   and are told with `retired` that no more comes.
+- `unplaced` holds the money that came in the current period, and in the one before, and that no window holds.
 - All values are absolute, as of `stamp`, the last offset applied; the record with the later stamp holds. Minutes, hours
   and days that are not named have not changed.
 - At most once in `EVERY_S` of the log's clock, up to `LONGEST_S` after many children, by whatever record or tick comes
@@ -17,7 +18,7 @@ What is sent, exactly:
 - A replayed record may tell amounts that are newer than its stamp, never older ones.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -33,7 +34,7 @@ from spendbrake.schemas.wire.envelope import seal
 from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.budgets.calendar import day_id, period_after
 from spendbrake.streams.engine.outcome import OutRecord
-from spendbrake.streams.engine.parents.cells import month_number
+from spendbrake.streams.engine.parents.cells import month_id, month_number
 from spendbrake.streams.engine.parents.state import Sums
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
@@ -177,7 +178,14 @@ def _rest(
         days={day_id(day): amount for day, amount in touched(0, row, [book.days for book in books]).items()},
         hours=touched(1, team, [share.hours for share in shares]),
         minutes=touched(2, team, [share.minutes for share in shares]),
+        unplaced=_unplaced(state, team, calendar.key, [book.apart for book in books]),
     )
+
+
+def _unplaced(state: PartitionState, team: int, calendar: str, kept: Sequence[Sums] = ()) -> dict[str, int]:
+    """Return by id of a month what came in it and was unplaced, without what former parents keep."""
+    months = state.heads[team].apart.get(calendar, {})
+    return {month_id(month): amount - sum(some[month] for some in kept) for month, amount in sorted(months.items())}
 
 
 class _Told:
@@ -206,9 +214,23 @@ class _Told:
             "hours": _cells(self.team, np.arange(n), hours, _numerals),
             "minutes": _cells(self.team, np.arange(n), minutes, _numerals),
             "calls": calls,
+            "unplaced": self._unplaced(),
             "retired": pa.array(np.zeros(n, np.bool_)),
         }
         return pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
+
+    def _unplaced(self) -> pa.MapArray:
+        """Return what came and was unplaced, by month, of the few children that have any."""
+        key, state = self.rules.calendars[self.number].key, self.state
+        found = [
+            (place, month, amount)
+            for place, team in enumerate(self.team.tolist() if state.apart else ())
+            if team in state.apart
+            for month, amount in _unplaced(state, team, key).items()
+        ]
+        which, months, amounts = zip(*found, strict=True) if found else ((), (), ())
+        text = pa.array(months, pa.string())
+        return _map(len(self.rows), np.array(which, np.int64), text, np.array(amounts, np.int64))
 
     def _periods(self) -> tuple[pa.MapArray, pa.MapArray]:
         """Return cost and calls of each child in the current period, and in the one before if it was touched."""

@@ -28,10 +28,10 @@ from spendbrake.streams.engine.emit import Emitter
 from spendbrake.streams.engine.intake.sorter import Order
 from spendbrake.streams.engine.judge.burning import Burning
 from spendbrake.streams.engine.judge.judge import Judge
-from spendbrake.streams.engine.judge.late import Late
+from spendbrake.streams.engine.judge.late import Apart, Late
 from spendbrake.streams.engine.judge.moment import Ledger, Moment
 from spendbrake.streams.engine.judge.orders import Orders
-from spendbrake.streams.engine.judge.watch import CLOCK, CLOSE, Point, Watch
+from spendbrake.streams.engine.judge.watch import APART, CLOCK, CLOSE, Point, Watch
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.rules.routes import Routes
 from spendbrake.streams.engine.state.partition import GRID_S, PartitionState
@@ -70,8 +70,8 @@ class Segment:
         self.points: list[Point] = []
         self.closed: list[dict[str, int]] = []
 
-    def run(self, rows: Rows, order: Order | None = None) -> None:
-        """Apply the command that the run begins with, if any, and its usage rows."""
+    def run(self, rows: Rows, apart: Rows, order: Order | None = None) -> None:
+        """Apply the command that the run begins with, if any, and its usage rows; `apart` have no place in time."""
         self._settle(self.until)
         publish_chains(self.state, self.rules, self.emit)
         self._due()
@@ -79,6 +79,10 @@ class Segment:
         if order is not None:
             self._obey(order)
         watch = self._add(rows) if len(rows) else None
+        if len(apart):
+            self.apart = Apart(self.judge, self.routes, apart, self.first)
+            for place, team in self.apart.places():
+                heapq.heappush(self.points, Point(place, APART, 0, team))
         self.until = self.clock[-1]
         self._due()
         self._judge(watch)
@@ -190,6 +194,11 @@ class Segment:
             moment = Moment(self.clock[point.place], offset, point.place - by_clock, self.ledger)
             if by_clock:
                 self._judge_clock(point, moment)
+            elif point.kind == APART:
+                for row in self.apart.count(point.place, point.row, moment):
+                    for after in watch.nearer(row, point.place) if watch is not None else ():
+                        heapq.heappush(self.points, after)
+                self._push_clock(point.row)
             elif watch is not None:
                 for after in watch.judge_point(point, moment):
                     heapq.heappush(self.points, after)

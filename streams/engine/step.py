@@ -137,8 +137,9 @@ class Engine:
         routes.schemas = {**bundled_schemas(), **schemas} if schemas else None
         counting = Counting(state, rules, routes, emit, offsets, now)
         rows = joined([counting.block(intake, first, last) for first, last in _blocks(offsets, begin, end)])
+        apart = joined([rows.take(np.zeros(0, np.int64)), *counting.apart])
         order = next((order for order in intake.orders if order.place == begin), None)
-        Segment(state, rules, routes, emit, offsets[begin:end], now[begin:end], begin).run(rows, order)
+        Segment(state, rules, routes, emit, offsets[begin:end], now[begin:end], begin).run(rows, apart, order)
 
     def _routes_for(self, state: PartitionState, rules: Rules) -> Routes:
         routes = self._routes.get(state.number)

@@ -171,6 +171,7 @@ def _nodes(state: PartitionState, rules: Rules, team: int) -> Iterator[dict[str,
             "level": standing.level,
             "month_to_date": money(standing.month_to_date),
             **_against(standing.month_to_date, standing.budget, standing.allocation),
+            "unplaced": money(tiers.apart),
             "forecast": None if standing.forecast is None else money(standing.forecast),
             "tiers": list(_tiers(tiers, standing)),
         }

@@ -15,6 +15,9 @@ OPS, HOOK = "ops", "automation"
 
 TIERS: Mapping[str, float] = {"soft": 0.7, "critical": 0.9, "hard-cap": 1.0}
 """Those that a run can reach, with their share of a node's budget; the others ask for days of history."""
+UNPLACED = "unplaced"
+UNPLACED_AT = 10**7
+"""Money without a place in time that is told of, nano-USD."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,15 @@ class Company:
         return {
             "levels": ["organization", "billing_group", "department", "team", "project", "key"],
             "calendar": {"timezone": "UTC", "month_starts_on": self.month_starts_on},
+            "tiers": [
+                {"name": tier, "basis": basis, "at": at, "severity": severity, "floor_usd": floor}
+                for tier, basis, at, severity, floor in (
+                    ("soft", "monthly_budget", TIERS["soft"], "warning", 0),
+                    ("critical", "monthly_budget", TIERS["critical"], "critical", 0),
+                    ("hard-cap", "monthly_allocation", TIERS["hard-cap"], "critical", 0),
+                    (UNPLACED, "unplaced", 1, "critical", _usd(UNPLACED_AT)),
+                )
+            ],
             "nodes": [
                 {"id": node, "level": self._level(node), "monthly_budget_usd": _usd(budget)}
                 | ({"parent": self.parents[node]} if node in self.parents else {})
@@ -81,7 +93,7 @@ class Company:
                 },
                 {
                     "name": "tell",
-                    "when": {"tiers": ["soft", "critical"]},
+                    "when": {"tiers": ["soft", "critical", UNPLACED]},
                     "rungs": [{"name": "say", "notify": [OPS, HOOK]}],
                 },
             ],

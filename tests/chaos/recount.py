@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-from chaos.company import TIERS, Company
+from chaos.company import TIERS, UNPLACED, UNPLACED_AT, Company
 from kafka.bill import cost_of
 from kafka.deployment import SECRET, Kept
 from spendbrake.schemas.topics import USAGE
@@ -44,6 +44,7 @@ class Expected:
         calls: The same, calls.
         above: nano-USD by node above the teams.
         apart: Calls by team at times that have no place.
+        apart_above: What those cost by node above the teams, nano-USD.
         turns: What tiers of teams, projects and keys have done.
         standing: (node, tier) at the end, of all nodes.
         n_records: Records that producers have put on the topic.
@@ -53,6 +54,7 @@ class Expected:
     calls: Counter[Series] = field(default_factory=Counter)
     above: Counter[str] = field(default_factory=Counter)
     apart: Counter[str] = field(default_factory=Counter)
+    apart_above: Counter[str] = field(default_factory=Counter)
     turns: set[Turn] = field(default_factory=set)
     standing: set[tuple[str, str]] = field(default_factory=set)
     n_records: int = 0
@@ -71,11 +73,14 @@ def recount(company: Company, partitions: Mapping[int, Iterable[Kept]]) -> Expec
                 continue
             if event.time > record.at_ms / 1000 + AHEAD_S:
                 found.apart[event.team or ""] += 1
+                found.turns.update(home.take_apart(event))
                 continue
             if origin == "producer":
                 _count(found, seen, event)
             found.turns.update(home.take(event, origin == "forward"))
         found.standing |= home.standing
+        for team, cost in home.apart.items():
+            found.apart_above.update(dict.fromkeys(company.above(team), cost))
     for (team, kind, _), cost in found.cost.items():
         for node in company.above(team) if kind == "team" else ():
             found.above[node] += cost
@@ -129,6 +134,7 @@ class Home:
         self._spent: Counter[str] = Counter()
         self._turns: Counter[tuple[str, str]] = Counter()
         self._at: dict[str, dict[str, int]] = {}
+        self.apart: Counter[str] = Counter()
 
     def take(self, event: UsageEvent, forwarded: bool) -> Iterator[Turn]:
         """Yield what a record moves."""
@@ -140,6 +146,14 @@ class Home:
                 touched.add(node)
         for node in sorted(touched):
             yield from self._judge(node)
+
+    def take_apart(self, event: UsageEvent) -> Iterator[Turn]:
+        """Yield what a record moves whose time has no place; producers send it to its home, and once."""
+        team = event.team or ""
+        self.apart[team] += price(event)
+        if self.apart[team] >= UNPLACED_AT and (team, UNPLACED) not in self.standing:
+            self.standing.add((team, UNPLACED))
+            yield self._turn(team, UNPLACED)
 
     def _parts(self, event: UsageEvent, forwarded: bool) -> list[tuple[UsageEvent, int]]:
         """Return what counts here: a correction goes by its original's home first, then to its own."""

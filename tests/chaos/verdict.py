@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from chaos.company import HOOK, MODELS, OPS, TIERS, Company
+from chaos.company import HOOK, MODELS, OPS, TIERS, UNPLACED, UNPLACED_AT, Company
 from chaos.recount import Expected, Series, Turn, limit_of
 from chaos.scene import Scene
 from spendbrake.actions.delivery.chain import verify
@@ -163,6 +163,8 @@ def _alternate(verdict: Verdict, turns: set[Turn], expected: Expected, company: 
         for tier, share in TIERS.items():
             stands = len(numbers[node, tier]) % 2 == 1
             verdict.differ(f"{tier} of {node} stands", stands, spent >= limit_of(company.budgets[node], share))
+        stands = len(numbers[node, UNPLACED]) % 2 == 1
+        verdict.differ(f"{UNPLACED} of {node} stands", stands, expected.apart_above[node] >= UNPLACED_AT)
 
 
 # --- effects ---------------------------------------------------------------------------------------

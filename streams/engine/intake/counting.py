@@ -26,6 +26,9 @@ class Counting:
 
     Args:
         offsets: Of the batch, with `now`, the clock at each.
+
+    Attributes:
+        apart: What was counted, and has no place in the rings by its time.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class Counting:
         self.state, self.rules, self.routes, self.emit = state, rules, routes, emit
         self.offsets, self.now = offsets, now
         self.corrections = Corrections(state, routes, emit, offsets, now)
+        self.apart: list[Rows] = []
 
     def block(self, intake: Intake, begin: int, end: int) -> Rows:
         """Return what counts of the records `[begin, end)` of the batch, which lie in one block of fingerprints."""
@@ -133,7 +137,8 @@ class Counting:
         lost = old | future | apart
         if not lost.any():
             return rows
-        self._count_apart(rows.take(lost))
+        self.apart.append(rows.take(lost))
+        self._count_apart(self.apart[-1])
         for i in np.flatnonzero(lost & (rows.sign > 0)).tolist():
             offset, fingerprint = int(rows.offset[i]), int(part.fingerprint[i])
             if offset > self.state.fingerprints.applied:

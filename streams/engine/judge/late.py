@@ -1,5 +1,10 @@
-"""Money that comes for a 10 s bucket after it was closed: once there is enough of it the bucket is shown again."""
+"""Money out of time: late for its 10 s bucket, or for every window.
 
+A bucket to which enough late money was added after it closed is shown again. What no window holds is counted apart
+for each node, in the month it comes in, and judged where it comes: a broken clock must not switch the brake off.
+"""
+
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -7,10 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spendbrake.streams.engine.apply import Rows, add_fine, bucket_of
+from spendbrake.streams.engine.judge.judge import Judge
+from spendbrake.streams.engine.judge.moment import Moment
+from spendbrake.streams.engine.parents.cells import month_number
+from spendbrake.streams.engine.rules.routes import Routes
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.state.teams import FINE, FINE_S, LATE, TOKENS
 
 I64 = NDArray[np.int64]
+MONTHS = 2
+"""Months kept to be told to parents: the current one, and the one before."""
 
 
 @dataclass(slots=True)
@@ -108,3 +119,62 @@ class Late:
             return None
         over = np.flatnonzero(bucket.running[bucket.shown + 1 :] >= self._floor)
         return bucket.shown + 1 + int(over[0]) if len(over) else None
+
+
+class Apart:
+    """The rows of a segment that have no place in time, by the record and the team.
+
+    Args:
+        first: Place in the batch of the segment's first record.
+    """
+
+    def __init__(self, judge: Judge, routes: Routes, rows: Rows, first: int) -> None:
+        self.judge, self.state = judge, judge.state
+        self._amounts: dict[tuple[int, int], Counter[int]] = {}
+        columns = rows.place - first, rows.offset, routes.team[rows.route], rows.route, rows.cost
+        for place, offset, team, route, cost in zip(*(column.tolist() for column in columns), strict=True):
+            if judge.judges(team, offset):
+                amounts = self._amounts.setdefault((place, team), Counter())
+                for row in routes.series[route][routes.series[route] >= 0].tolist():
+                    amounts[row] += cost
+
+    def places(self) -> list[tuple[int, int]]:
+        """Return (place, team) of all records that were not judged before a crash.
+
+        A correction is two rows at one place: what its first one leaves is no amount that ever stood.
+        """
+        return sorted(self._amounts)
+
+    def count(self, place: int, team: int, moment: Moment) -> list[int]:
+        """Count a record to its nodes; return the series whose hard caps have come nearer or moved away by it."""
+        table, moved = self.state.series, []
+        amounts = sorted(self._amounts[place, team].items())
+        for row, cost in amounts:
+            if table.told[row]:
+                self._tell(team, row, cost)
+        for row, cost in amounts:
+            if table.node[row] is not None and cost:
+                tiers = self.judge.tiering.tiers(row)
+                before = tiers.counted
+                tiers.set_apart(tiers.apart + cost)
+                today = self.judge.tiering.period(row).today
+                self.judge.cross(row, moment.month(row), int(moment.days(row, today, today)[0]), moment)
+                if tiers.counted != before:
+                    moved.append(row)
+        return moved
+
+    def _tell(self, team: int, row: int, cost: int) -> None:
+        """Have parents told of it, by the calendar of a series."""
+        period = self.judge.tiering.period(row)
+        key = self.judge.rules.calendars[int(self.state.series.calendar[row])].key
+        months = self.state.heads[team].apart.setdefault(key, Counter())
+        month = month_number(period.month)
+        months[month] += cost
+        for past in [each for each in months if each <= month - MONTHS]:
+            del months[past]
+        self.state.apart.add(team)
+        self.state.touched.days(_one(row), _one(period.today))
+
+
+def _one(value: int) -> NDArray[np.int64]:
+    return np.array([value], np.int64)

@@ -13,6 +13,7 @@ from spendbrake.schemas.standing import Standing
 from spendbrake.streams.budgets.bases import FORECAST_DAYS, daily_forecast, month_over_month_base
 from spendbrake.streams.budgets.calendar import day_id, period_after
 from spendbrake.streams.budgets.tiers import Crossing, NodeTiers
+from spendbrake.streams.budgets.tree import NodeView
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.rules.periods import Period
 from spendbrake.streams.engine.state.partition import PartitionState
@@ -147,10 +148,7 @@ class Tiering:
         name = self.state.series.names[row]
         view = self.rules.node(self.state.teams.names[name.team], name.kind, name.name)
         tiers = self.tiers(row)
-        if view is None:
-            tiers.set_limits((), None, None)
-        else:
-            tiers.set_limits(view.tiers, view.budget, view.allocation, view.rollover_percent)
+        set_limits(tiers, view, self.rules)
         return tiers
 
     def _arm(self, row: int) -> None:
@@ -201,13 +199,20 @@ class Tiering:
         return self.rules.calendars[int(table.calendar[row])].day_of(float(table.first_at[row]))
 
 
+def set_limits(tiers: NodeTiers, view: NodeView | None, rules: Rules) -> None:
+    """Put what the rules say of a node into force; nothing for one that is none any more."""
+    if view is None:
+        tiers.set_limits((), None, None)
+        return
+    limits = view.budget, view.allocation, view.rollover_percent
+    tiers.set_limits(view.tiers, *limits, caps_count_apart=rules.file.caps_count_unplaced)
+
+
 def finding_of(crossing: Crossing, standing: Standing, top: Iterable[Contributor]) -> Finding:
     """Return the finding that a crossing is; `top` are the heaviest parts of the node's spend."""
     incident = f"{standing.node}/{crossing.tier}/{crossing.period}/{crossing.turn - (crossing.state == 'resolve')}"
     text = f"{standing.node}\0{crossing.tier}\0{crossing.period}\0{crossing.turn}"
     share = crossing.amount / crossing.base if crossing.base else 0.0
-    basis = crossing.basis.replace("_", " ")
-    spent = f"{usd_text(crossing.amount)} is {share:.1%} of the {basis} of {usd_text(crossing.base)}"
     ended = crossing.state == "resolve" and crossing.amount >= crossing.threshold
     verb = "has reached" if crossing.state == "open" else "leaves behind" if ended else "is back below"
     return Finding(
@@ -218,7 +223,7 @@ def finding_of(crossing: Crossing, standing: Standing, top: Iterable[Contributor
         severity=crossing.severity,
         detector=BUDGET,
         family=BUDGET,
-        reason=f"{standing.name} {verb} tier {crossing.tier}: {spent} ({crossing.period}).",
+        reason=f"{standing.name} {verb} tier {crossing.tier}: {_measured(crossing, share)} ({crossing.period}).",
         state=crossing.state,
         incident=hashlib.sha256(incident.encode()).hexdigest()[:32],
         tier=crossing.tier,
@@ -235,3 +240,11 @@ def finding_of(crossing: Crossing, standing: Standing, top: Iterable[Contributor
             "top": [{"kind": c.kind, "name": c.name, "cost_nano": c.cost, "calls": c.calls} for c in top],
         },
     )
+
+
+def _measured(crossing: Crossing, share: float) -> str:
+    """Return in words what a tier was held against."""
+    spent = usd_text(crossing.amount)
+    if crossing.basis == "unplaced":
+        return f"{spent} came with times too old or too far ahead to count: its senders' clocks are wrong"
+    return f"{spent} is {share:.1%} of the {crossing.basis.replace('_', ' ')} of {usd_text(crossing.base)}"

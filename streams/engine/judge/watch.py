@@ -17,7 +17,7 @@ from spendbrake.streams.engine.state.touched import distinct
 
 I64 = NDArray[np.int64]
 
-CLOSE, CLOCK, LATE, STEP, SESSION, CROSS, ENDED = range(7)
+CLOSE, CLOCK, LATE, STEP, SESSION, CROSS, ENDED, APART = range(8)
 """What may be up for judgement at one record, in the order in which it is judged: what the clock brings comes first."""
 
 
@@ -114,6 +114,10 @@ class Watch:
             after = self.late.tell(bucket)
             if after is not None:
                 yield self._late_point(k, after)
+
+    def nearer(self, row: int, place: int) -> Iterator[Point]:
+        """Yield what is up next of a node whose thresholds have moved at a record."""
+        yield from self._crossing(row, int(np.searchsorted(self._course(row).places, place, side="right")))
 
     def team_of(self, point: Point) -> int:
         """Return the team that a point is about."""

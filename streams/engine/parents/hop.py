@@ -96,6 +96,7 @@ def _rollup(
         days={day_id(d): _left(book.days, (b.days for b in books), d) for d in days},
         hours={h: _left(totals.hours, (some.hours for some in kept), h) for h in sorted(untold.hours)},
         minutes={m: _left(totals.minutes, (some.minutes for some in kept), m) for m in sorted(untold.minutes)},
+        unplaced={month_id(m): _left(book.apart, (b.apart for b in books), m) for m in months if m in book.apart},
         retired=retired,
     )
     return rollup_record(Rollup(parent=above, calendar=key, now=now, children=(child,)), rules.partitions, secret)
@@ -121,6 +122,7 @@ def left_of(totals: Totals, kept: Sequence[Totals]) -> Totals:
             months=_rest(book.months, [b.months for b in books]),
             calls=_rest(book.calls, [b.calls for b in books]),
             days=_rest(book.days, [b.days for b in books]),
+            apart=_rest(book.apart, [b.apart for b in books]),
         )
     return share
 

@@ -19,7 +19,7 @@ from spendbrake.streams.budgets.calendar import day_id, day_number
 from spendbrake.streams.budgets.tiers import Crossing
 from spendbrake.streams.budgets.tree import NodeView
 from spendbrake.streams.engine.emit import Emitter
-from spendbrake.streams.engine.judge.tiering import finding_of
+from spendbrake.streams.engine.judge.tiering import finding_of, set_limits
 from spendbrake.streams.engine.parents.cells import MINUTE_S, month_id, month_number
 from spendbrake.streams.engine.parents.desk import obey, take
 from spendbrake.streams.engine.parents.hop import enter, leave, note, tell, tells_at, wants_at
@@ -136,10 +136,7 @@ class Judge:
     def _begin(self, parent: Parent) -> None:
         """Set what a parent is measured by, and begin its day."""
         view = self._view(parent.id)
-        if view is None:
-            parent.tiers.set_limits((), None, None)
-        else:
-            parent.tiers.set_limits(view.tiers, view.budget, view.allocation, view.rollover_percent)
+        set_limits(parent.tiers, view, self.rules)
         for key in parent.totals.books:
             close(parent, key, self.period(key))
         expire(parent, self.now)
@@ -183,7 +180,9 @@ class Judge:
     def _measure(self, parent: Parent) -> None:
         """Hold the totals of the running month and day against limits that may have changed."""
         period, book = self.period(parent.calendar), parent.totals.book(parent.calendar)
-        self._crossings(parent, parent.tiers.advance(book.months[month_number(period.month)], book.days[period.today]))
+        month = month_number(period.month)
+        parent.tiers.set_apart(book.apart[month])
+        self._crossings(parent, parent.tiers.advance(book.months[month], book.days[period.today]))
 
     def _previous(self, book: Book, period: Period) -> int | None:
         """Return the month-over-month base; a month is known only if the parent is older than it."""
@@ -205,7 +204,8 @@ class Judge:
         period, book, tiers = self.period(parent.calendar), parent.totals.book(parent.calendar), parent.tiers
         number = month_number(period.month)
         month, day = book.months[number], book.days[period.today]
-        if change.fell or month >= tiers.next_threshold_month() or day >= tiers.next_threshold_day():
+        moved = tiers.set_apart(book.apart[number]) or change.fell
+        if moved or month >= tiers.next_threshold_month() or day >= tiers.next_threshold_day():
             self._crossings(parent, tiers.advance(month, day))
         if number - 1 in change.months:
             self._crossings(parent, tiers.advance_ended(month_id(number - 1), book.months[number - 1]))

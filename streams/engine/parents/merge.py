@@ -30,7 +30,7 @@ class Told:
     """What one child tells, its ids read.
 
     Attributes:
-        months: Nano-USD by month number; `calls` the same.
+        months: Nano-USD by month number; `calls` and `apart` the same.
         days: Nano-USD by local day number.
     """
 
@@ -42,6 +42,7 @@ class Told:
     days: Mapping[int, int]
     hours: Mapping[int, int]
     minutes: Mapping[int, int]
+    apart: Mapping[int, int]
 
 
 @dataclass(slots=True)
@@ -74,6 +75,7 @@ def _told(totals: ChildTotals) -> Told:
         days={day_number(day): amount for day, amount in totals.days.items()},
         hours=totals.hours,
         minutes=totals.minutes,
+        apart={month_number(period): amount for period, amount in totals.unplaced.items()},
     )
 
 
@@ -93,6 +95,7 @@ def merge(parent: Parent, key: str, told: list[Told], period: Period, now: float
         for cells, sums, amounts, window, changed in (
             (line.months, book.months, each.months, months, change.months),
             (line.calls, book.calls, each.calls, months, change.months),
+            (line.apart, book.apart, each.apart, months, change.months),
             (line.days, book.days, each.days, days, change.days),
             (child.hours, totals.hours, each.hours, hours, change.hours),
             (child.minutes, totals.minutes, each.minutes, minutes, change.minutes),
@@ -123,6 +126,7 @@ def close(parent: Parent, key: str, period: Period) -> None:
         line = child.lines.get(key)
         if line is not None and (taken := line.months.take_before(first)):
             line.calls.take_before(first)
+            line.apart.take_before(first)
             line.closed += taken
             parent.totals.book(key).closed += taken
             parent.dirty.add(parent.groups[name])
@@ -131,6 +135,7 @@ def close(parent: Parent, key: str, period: Period) -> None:
         if book is not None:
             forget(book.months, first)
             forget(book.calls, first)
+            forget(book.apart, first)
             forget(book.days, days_of(period).first)
 
 

@@ -102,9 +102,9 @@ def _children(parent: Parent, names: list[str]) -> tuple[dict[str, Any], dict[st
 
 def _families(child: Child) -> list[tuple[str, Cells]]:
     lines = [
-        (f"{family}|{key}", cells)
+        (f"{family}|{key}", getattr(line, family))
         for key, line in child.lines.items()
-        for family, cells in (("days", line.days), ("months", line.months), ("calls", line.calls))
+        for family in ("days", "months", "calls", "apart")
     ]
     return [("minutes", child.minutes), ("hours", child.hours), *lines]
 

@@ -33,6 +33,7 @@ class Line:
     days: Cells = field(default_factory=lambda: Cells(DAYS))
     months: Cells = field(default_factory=lambda: Cells(MONTHS))
     calls: Cells = field(default_factory=lambda: Cells(MONTHS))
+    apart: Cells = field(default_factory=lambda: Cells(MONTHS))
     closed: int = 0
 
 
@@ -61,12 +62,14 @@ class Book:
         months: By month number.
         calls: The same, calls.
         days: By local day number.
+        apart: By month number, what came in it and no window holds.
         first_day: First local day with any spend, as long as the parent lives.
     """
 
     months: Sums = field(default_factory=Counter)
     calls: Sums = field(default_factory=Counter)
     days: Sums = field(default_factory=Counter)
+    apart: Sums = field(default_factory=Counter)
     first_day: int | None = None
     closed: int = 0
 
@@ -93,7 +96,7 @@ class Totals:
     def to_state(self) -> dict[str, Any]:
         """Return the sums, JSON-ready; months that are closed are not among them."""
         books = {
-            key: [sorted(sums.items()) for sums in (book.months, book.calls, book.days)]
+            key: [sorted(sums.items()) for sums in (book.months, book.calls, book.days, book.apart)]
             for key, book in self.books.items()
         }
         return {"minutes": sorted(self.minutes.items()), "hours": sorted(self.hours.items()), "books": books}
@@ -101,10 +104,7 @@ class Totals:
     @classmethod
     def from_state(cls, data: Mapping[str, Any]) -> Self:
         """Return the sums that `to_state` told of."""
-        books = {
-            key: Book(months=Counter(dict(months)), calls=Counter(dict(calls)), days=Counter(dict(days)))
-            for key, (months, calls, days) in data["books"].items()
-        }
+        books = {key: Book(*(Counter(dict(sums)) for sums in kept)) for key, kept in data["books"].items()}
         return cls(Counter(dict(data["minutes"])), Counter(dict(data["hours"])), books)
 
 

@@ -52,6 +52,7 @@ class Head:
         tiers: Tier states by node id.
         burning: By rule of burn rates the turns of its state: odd while it stands.
         commands: Ids of commands that were applied, with the clock then.
+        apart: By key of a calendar that a team's line keeps, and month: what came in it and no window holds, nano-USD.
         shares: By former parent of a team that has moved: what it was told, and keeps.
         keys: API key -> what gateways must know of it, as published; `projects` likewise, by the name events use.
     """
@@ -63,6 +64,7 @@ class Head:
     tiers: dict[str, NodeTiers] = field(default_factory=dict)
     burning: dict[str, int] = field(default_factory=dict)
     commands: dict[str, float] = field(default_factory=dict)
+    apart: dict[str, Counter[int]] = field(default_factory=dict)
     shares: dict[str, Totals] = field(default_factory=dict)
     keys: dict[str, KeyChain] = field(default_factory=dict)
     projects: dict[str, KeyChain] = field(default_factory=dict)
@@ -93,6 +95,7 @@ class PartitionState:
         grid: Cell of the clock's grid that burn rates were last looked at in; -1 before any.
         burning: Teams that burn too fast.
         granted: Teams with grants in force.
+        apart: Teams with money that no window holds.
         moved: Teams whose totals are split among parents.
         voted: Teams whose incidents people have judged.
         replayed: Highest stamp of a loaded row: up to here rows may hold parts of the log already, and everything that
@@ -115,6 +118,7 @@ class PartitionState:
         self.heads: dict[int, Head] = {}
         self.dirty_heads: set[int] = set()
         self.granted: set[int] = set()
+        self.apart: set[int] = set()
         self.moved: set[int] = set()
         self.voted: set[int] = set()
         self.grid, self.burning = -1, set[int]()

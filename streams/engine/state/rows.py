@@ -4,6 +4,7 @@ A team is copied at one offset. Its head goes first: after a crash series catch 
 the offset of the head. What could be derived is not stored.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -123,6 +124,7 @@ def _head(state: PartitionState, team: int) -> dict[str, Any]:
         "commands": head.commands,
         "burning": head.burning,
         "votes": head.votes.to_state() if head.votes else None,
+        "apart": {key: sorted(months.items()) for key, months in head.apart.items()},
         "shares": {former: share.to_state() for former, share in head.shares.items()},
         "keys": _chains(head.keys),
         "projects": _chains(head.projects),
@@ -221,6 +223,9 @@ def _load_head(state: PartitionState, name: str, meta: Mapping[str, Any], arrays
     if meta.get("votes") is not None:
         head.votes = Votes.from_state(meta["votes"])
         state.voted.add(team)
+    head.apart = {key: Counter(dict(months)) for key, months in meta["apart"].items()}
+    if head.apart:
+        state.apart.add(team)
     head.shares = {former: Totals.from_state(share) for former, share in meta["shares"].items()}
     if head.shares:
         state.moved.add(team)

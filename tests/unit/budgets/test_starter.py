@@ -18,7 +18,7 @@ def test_it_has_neither_errors_nor_warnings() -> None:
     assert file == starter_policy()
 
 
-def test_it_has_the_five_tiers_that_hold_by_default() -> None:
+def test_it_has_the_six_tiers_that_hold_by_default() -> None:
     assert starter_policy().tiers == DEFAULT_TIERS
 
 

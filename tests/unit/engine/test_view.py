@@ -115,6 +115,7 @@ def test_money_without_a_place_in_time_is_shown_apart() -> None:
     shown = view(play(log.cuts())[0])
     assert shown["unplaced"] == {"usd": "0.000000007", "nano_usd": 7, "events": 1}
     assert shown["month_to_date"]["nano_usd"] == 10_000_000
+    assert [(node["node"], node["unplaced"]["nano_usd"]) for node in shown["nodes"]] == [("a", 7)]
 
 
 def test_a_tier_that_is_not_armed_has_no_threshold() -> None:

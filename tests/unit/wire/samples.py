@@ -142,6 +142,7 @@ SAMPLES: dict[str, Any] = {
                 hours={489_722: 17},
                 minutes={29_383_333: 18},
                 calls={"2025-11": 19},
+                unplaced={"2025-11": 20},
                 retired=True,
             ),
         ),

@@ -10,6 +10,7 @@ from fastavro.schema import to_parsing_canonical_form
 
 from spendbrake.schemas.command import Command
 from spendbrake.schemas.decision import Decision
+from spendbrake.schemas.rollup import Rollup
 from spendbrake.schemas.wire.avro import BUNDLED, EARLIER, bundled_schemas, decode, encode, parse, schema_text
 from spendbrake.schemas.wire.envelope import decode_usage
 from spendbrake.schemas.wire.json import decode_usage_json, encode_usage_json
@@ -110,3 +111,9 @@ def framed(number: int, schema: dict, row: dict) -> bytes:
     out = io.BytesIO()
     fastavro.schemaless_writer(out, fastavro.parse_schema(schema), row)
     return b"\0" + number.to_bytes(4, "big") + out.getvalue()
+
+
+def test_a_rollup_from_before_unplaced_money_was_told_is_read() -> None:
+    (child,) = SAMPLES["rollup"].children
+    told = replace(SAMPLES["rollup"], children=(replace(child, unplaced={}),))
+    assert decode(Rollup, golden("rollup_5")) == told
