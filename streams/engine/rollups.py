@@ -18,6 +18,7 @@ What is sent, exactly:
 - A replayed record may tell amounts that are newer than its stamp, never older ones.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -184,7 +185,7 @@ def _rest(
 
 def _unplaced(state: PartitionState, team: int, calendar: str, kept: Sequence[Sums] = ()) -> dict[str, int]:
     """Return by id of a month what came in it and was unplaced, without what former parents keep."""
-    months = state.heads[team].apart.get(calendar, {})
+    months: Sums = state.heads[team].apart.get(calendar) or Counter()
     return {month_id(month): amount - sum(some[month] for some in kept) for month, amount in sorted(months.items())}
 
 

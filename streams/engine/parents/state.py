@@ -74,6 +74,10 @@ class Book:
     closed: int = 0
 
 
+SUMS = "months", "calls", "days", "apart"
+"""Of a book, as they are stored."""
+
+
 @dataclass(slots=True)
 class Totals:
     """Sums of a parent, or the share of them that lies with one of the nodes it has hung under.
@@ -96,7 +100,7 @@ class Totals:
     def to_state(self) -> dict[str, Any]:
         """Return the sums, JSON-ready; months that are closed are not among them."""
         books = {
-            key: [sorted(sums.items()) for sums in (book.months, book.calls, book.days, book.apart)]
+            key: [sorted(sums.items()) for sums in (getattr(book, name) for name in SUMS)]
             for key, book in self.books.items()
         }
         return {"minutes": sorted(self.minutes.items()), "hours": sorted(self.hours.items()), "books": books}
@@ -104,7 +108,11 @@ class Totals:
     @classmethod
     def from_state(cls, data: Mapping[str, Any]) -> Self:
         """Return the sums that `to_state` told of."""
-        books = {key: Book(*(Counter(dict(sums)) for sums in kept)) for key, kept in data["books"].items()}
+        books = {}
+        for key, kept in data["books"].items():
+            books[key] = Book()
+            for name, sums in zip(SUMS, kept, strict=True):
+                getattr(books[key], name).update(dict(sums))
         return cls(Counter(dict(data["minutes"])), Counter(dict(data["hours"])), books)
 
 

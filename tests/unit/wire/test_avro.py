@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from spendbrake.schemas.command import Command
 from spendbrake.schemas.decision import Decision
 from spendbrake.schemas.finding import Finding
+from spendbrake.schemas.rollup import Rollup
 from spendbrake.schemas.usage import UsageEvent
 from spendbrake.schemas.wire.avro import (
     BUNDLED,
@@ -30,7 +31,7 @@ from unit.wire.samples import SAMPLES
 from unit.wire.samples import USAGE as CORRECTION
 from unit.wire.strategies import corrections, events
 
-CLASSES = {number: cls for cls, (number, _) in BUNDLED.items()} | {9: Decision, 10: Command}
+CLASSES = {number: cls for cls, (number, _) in BUNDLED.items()} | {5: Rollup, 9: Decision, 10: Command}
 
 LOW_RATE = [cls for cls in BUNDLED if cls is not UsageEvent]
 SCALARS = {str: "string", int: "long", float: "double", bool: "boolean"}
