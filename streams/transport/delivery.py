@@ -10,7 +10,7 @@ from faust.types import TP, ConsumerMessage, Message
 
 from spendbrake.streams.transport.acks import InFlight
 from spendbrake.streams.transport.app import ChunkApp
-from spendbrake.streams.transport.chunk import Chunk
+from spendbrake.streams.transport.chunk import Chunk, Columns
 from spendbrake.streams.transport.join import JoinedDelivery
 from spendbrake.streams.transport.port import Log, Run
 
@@ -20,14 +20,14 @@ NOTHING_TO_READ_S = 0.05
 """Seconds until it is looked again whether a partition may be read."""
 
 
-class Fetched(dict[TP, list[Any]]):
-    """Records by partition, as a driver's `_getmany` returns them to the mixin.
+class Fetched(dict[TP, Any]):
+    """Records by partition, lists or columns of them, as a driver's `_getmany` returns them to the mixin.
 
     Attributes:
         positions: Offset each partition's read began at: what the log holds from there on is all there.
     """
 
-    def __init__(self, records: Mapping[TP, list[Any]], positions: Mapping[TP, int]) -> None:
+    def __init__(self, records: Mapping[TP, Any], positions: Mapping[TP, int]) -> None:
         super().__init__(records)
         self.positions = positions
 
@@ -185,7 +185,8 @@ class ChunkDelivery(Consumer):
         return [record.offset for record in records]
 
     def _chunk_of(self, tp: TP, records: Any, offsets: Sequence[int], *, joins: int, generation: int) -> Chunk:
-        return Chunk.of(tp, records, offsets, joins=joins, generation=generation)
+        del offsets
+        return Chunk.of(tp, Columns.of(records), joins=joins, generation=generation)
 
     async def _deliver_singles(self, records: Mapping[TP, list[Any]], active: Any, generation: int) -> None:
         """Deliver record by record, as Faust's own drain does (changelogs, low-rate topics)."""

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Sequence
+from bisect import bisect_left
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import Any, cast
 
+from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import (
     ConsumerStoppedError,
     IllegalStateError,
@@ -17,6 +19,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from spendbrake.streams.transport.app import ChunkApp
+from spendbrake.streams.transport.chunk import Chunk, Columns
 from spendbrake.streams.transport.delivery import ChunkDelivery, Fetched
 from spendbrake.streams.transport.port import TP as Place
 from spendbrake.streams.transport.port import Outgoing
@@ -60,15 +63,16 @@ class ChunkThread(driver.AIOKafkaConsumerThread):
         if not self.consumer.flow_active or not active or fetcher._subscriptions.reassignment_in_progress:
             return Fetched({}, {})
         # Nothing is awaited between this look at the positions and the read that moves them.
-        positions = {}
+        positions, chunked = {}, self.app.delivery.topics
         for tp, result in fetcher._records.items():
             records = getattr(result, "_partition_records", None)
             if records is not None:
                 positions[TP(*tp)] = records.next_fetch_offset
-                if tp.topic in self.app.delivery.topics:
-                    records._consumer_record = _as_parsed
+                if tp.topic in chunked and type(records) is PartitionRecords:
+                    result._partition_records = BatchRecords(records)
         found = await fetcher.fetched_records(active, timeout=0, max_records=max_records)
-        return Fetched({TP(*tp): records for tp, records in found.items()}, positions)
+        read = {TP(*tp): Columns.joined(records) if tp.topic in chunked else records for tp, records in found.items()}
+        return Fetched(read, positions)
 
     async def committed(self, tp: Place) -> int | None:
         """Return the group's commit as the broker has it."""
@@ -113,10 +117,82 @@ async def committed(coordinator: Any, tp: Place, pause_s: float = 0.1) -> int | 
         await asyncio.sleep(pause_s)
 
 
+class BatchRecords(PartitionRecords):
+    """What a fetch has brought for a partition, a batch of the log at a time: as columns, without its empty ones.
+
+    Record by record, handing them over costs as much as reading them. aiokafka goes through the log as ever, and
+    takes each batch for one record.
+
+    Args:
+        fetched: As aiokafka has it, nothing of it read yet.
+    """
+
+    def __init__(self, fetched: PartitionRecords) -> None:
+        super().__init__(
+            fetched._tp,
+            Batches(fetched._records),
+            fetched._aborted_transactions,
+            fetched.next_fetch_offset,
+            fetched._key_deserializer,
+            fetched._value_deserializer,
+            fetched._check_crcs,
+            fetched._isolation_level,
+        )
+
+    def _consumer_record(self, tp: Any, record: "Whole") -> Columns:
+        first = bisect_left(record.columns.offsets, self.next_fetch_offset)
+        return record.columns[first:] if first else record.columns
+
+
+class Batches:
+    """The batches of a response, each to be read as one record."""
+
+    def __init__(self, records: Any) -> None:
+        self._records = records
+
+    def has_next(self) -> bool:
+        """Tell whether there is another one."""
+        return bool(self._records.has_next())
+
+    def next_batch(self) -> "Whole | None":
+        """Return the next one."""
+        batch = self._records.next_batch()
+        return None if batch is None else Whole(batch)
+
+
+class Whole:
+    """A batch that is also its only record; of whatever else it is asked, the batch itself tells."""
+
+    columns: Columns
+    offset: int
+
+    def __init__(self, batch: Any) -> None:
+        self._batch = batch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def __next__(self) -> Any:
+        return next(self._batch)
+
+    def __iter__(self) -> Iterator["Whole"]:
+        self.columns = Columns.of(list(self._batch))
+        if self.columns.offsets:
+            self.offset = self.columns.offsets[-1]
+            yield self
+
+
 class KafkaConsumer(ChunkDelivery, driver.Consumer):
     """Faust's aiokafka consumer with chunk delivery."""
 
     _thread: ChunkThread
+
+    def _offsets_of(self, records: Columns) -> Sequence[int]:
+        return records.offsets
+
+    def _chunk_of(self, tp: TP, records: Columns, offsets: Sequence[int], *, joins: int, generation: int) -> Chunk:
+        del offsets
+        return Chunk.of(tp, records, joins=joins, generation=generation)
 
     def _new_consumer_thread(self) -> ChunkThread:
         return ChunkThread(self, loop=self.loop, beacon=self.beacon)
@@ -167,11 +243,6 @@ class KafkaProducer(driver.Producer):
         """Return the murmur2 partition of the key."""
         await self._ensure_producer().client._wait_on_metadata(topic)
         return int(self.key_partition(topic, cast(bytes, key)).partition)
-
-
-def _as_parsed(_: Any, record: Any) -> Any:
-    """Return a record as aiokafka's parser made it: a copy of its own of each costs as much as reading it."""
-    return record
 
 
 def _append(batch: Any, record: Outgoing) -> bool:

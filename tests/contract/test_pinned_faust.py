@@ -26,7 +26,7 @@ from faust.types.tuples import Message
 
 from spendbrake.streams.transport.app import ChunkApp
 from spendbrake.streams.transport.delivery import ChunkDelivery
-from spendbrake.streams.transport.kafka import ChunkThread, KafkaConsumer, KafkaProducer
+from spendbrake.streams.transport.kafka import BatchRecords, ChunkThread, KafkaConsumer, KafkaProducer
 from spendbrake.streams.transport.store import RowStore, RowTable
 
 REPLACED: dict[Callable[..., Any], str] = {
@@ -137,7 +137,8 @@ def test_the_source_is_the_one_that_was_read(function: Callable[..., Any], pinne
                 "_commit_offsets", "on_partitions_revoked",
             },
         ),
-        (KafkaConsumer, {"_new_consumer_thread", "_seek", "look_ahead"}),
+        (KafkaConsumer, {"_new_consumer_thread", "_seek", "look_ahead", "_offsets_of", "_chunk_of"}),
+        (BatchRecords, {"_consumer_record"}),
         (ChunkThread, {"_create_worker_consumer", "_fetch_records"}),
         (KafkaProducer, set()),
         (ChunkApp, {"on_rebalance_end", "on_stop"}),

@@ -6,7 +6,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
-from spendbrake.streams.transport.chunk import Chunk
+from spendbrake.streams.transport.chunk import Chunk, Columns
 from spendbrake.streams.transport.embedded.broker import Broker as EmbeddedLog
 from spendbrake.streams.transport.embedded.records import StoredRecord
 from spendbrake.streams.transport.port import CLIENT_LOG, TP
@@ -61,4 +61,4 @@ def _stored(message: Message) -> StoredRecord:
 
 def _chunk(tp: TP, records: list[StoredRecord], first: int, end: int) -> Chunk | None:
     mine = [record for record in records if record.offset < end]
-    return Chunk.of(tp, mine, [record.offset for record in mine], joins=first, generation=0) if mine else None
+    return Chunk.of(tp, Columns.of(mine), joins=first, generation=0) if mine else None

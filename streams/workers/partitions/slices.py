@@ -8,7 +8,7 @@ from spendbrake.streams.transport.chunk import Chunk
 
 TARGET_S = 0.012
 """What a step may take: a heartbeat, a tick or a question to the API waits for it."""
-LEAST = 200
+LEAST = 50
 """Records of the smallest step: with fewer, what a step costs whatever it holds would outweigh them."""
 
 

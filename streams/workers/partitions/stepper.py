@@ -2,9 +2,9 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import structlog
 
@@ -26,6 +26,10 @@ from spendbrake.streams.workers.partitions.slices import Slices
 from spendbrake.streams.workers.partitions.snapshot import Copies, Snapshot
 
 LOG = structlog.get_logger("spendbrake.worker")
+T = TypeVar("T")
+
+SENT_AT_ONCE = 100
+"""Orders of a pass that are told before others have the loop."""
 
 
 class Steps(Protocol):
@@ -171,11 +175,13 @@ class Stepper(ABC):
                 if state.applied >= 0:
                     rules = self.engine.book.at(state.now)
                     actions = self.standing(state, rules, self._pass)
-                    caps = list(self.caps(state, rules, None))
+                    caps = [cap async for cap in unhurried(self.caps(state, rules, None))]
                     self._near[owned.number] = {name for name, cap in caps if near(cap)}
                     actions += self._news(cap for _, cap in caps)
                     actions.append(mark_action(state, self.log))
-                    await owned.outputs.send([standing_record(each, state.number, state.now) for each in actions])
+                    for at in range(0, len(actions), SENT_AT_ONCE):
+                        some = [standing_record(a, state.number, state.now) for a in actions[at : at + SENT_AT_ONCE]]
+                        await owned.outputs.send(some)
                     bound = replace(self.exposure, blind_s=self.exposure.blind_s + self.recovered_s)
                     usd = bound.bound(self.burn(state)) / NANO if caps else 0.0
                     self.metrics.set("overshoot_bound", usd, self.log, str(owned.number))
@@ -204,3 +210,11 @@ class Stepper(ABC):
 
 async def _at_once() -> None:
     """Wait for nothing."""
+
+
+async def unhurried(items: Iterable[T]) -> AsyncIterator[T]:
+    """Yield items, and give way to others now and then."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % SENT_AT_ONCE == 0:
+            await asyncio.sleep(0)

@@ -34,6 +34,7 @@ def test_parts_are_the_chunk_and_join(n: int, gap: int) -> None:
 
 def test_a_size_follows_what_a_record_takes() -> None:
     slices = Slices()
+    slices.size = 200
     slices.took(200, 200 * TARGET_S / 700)
     assert slices.size == 700
     slices.took(700, 10.0)
@@ -44,12 +45,14 @@ def test_a_cheap_step_makes_the_next_four_times_as_large_at_most() -> None:
     slices = Slices()
     slices.took(200, 0.0)
     assert slices.size == 4 * LEAST
+    slices.size = 800
     assert len(list(slices.cut(chunk(1_000)))) == 1, "a rest of less than half a part is no part of its own"
 
 
 def test_only_the_time_of_this_thread_counts() -> None:
     clock = iter((1.0, 3.0))
     slices = Slices(lambda: next(clock))
+    slices.size = 1_000
     began = slices.clock()
     slices.took(100_000, slices.clock() - began)
     assert slices.size == max(LEAST, int(100_000 * TARGET_S / 2.0))
