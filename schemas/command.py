@@ -1,5 +1,6 @@
 """Commands of people, and the headers of all records that the service writes into its own logs, each signed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -75,3 +76,30 @@ class Command:
     incident: str = ""
     detector: str = ""
     opinion: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """By how much a price fix moves what was spent under one combination of names: a record in the log of the team.
+
+    It is applied once by its id, to the minutes that the calls were made in; calls and tokens stay as they are.
+
+    Attributes:
+        id: Of version, names, and what it says: the same fix worked out again has the same.
+        version: Of the policy whose prices hold from here on for these minutes.
+        team: Node id of the home; the key of the record, too.
+        project: Like `key`, `environment`, `provider` and `model` as the calls were counted; empty = none.
+        minutes: nano-USD to add by epoch minute; may be negative.
+        by: Who asked for the price fix.
+    """
+
+    id: str
+    version: int
+    team: str
+    key: str
+    provider: str
+    model: str
+    minutes: Mapping[int, NanoUsd]
+    project: str = ""
+    environment: str = ""
+    by: str = ""

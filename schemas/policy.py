@@ -51,7 +51,7 @@ class Tier(Part):
 
 
 class BurnRate(Part):
-    """A team spends so many times as fast as its budget allows, over a long window and still over a short one.
+    """A team, or a node above, spends so many times as fast as its budget allows: over a long and still a short window.
 
     Fast: 14.4 times over 1 h and 5 min is 2 % of a month's budget in an hour. Slow: 1.5 times over 3 d and 6 h.
     """
@@ -62,6 +62,9 @@ class BurnRate(Part):
     times: Annotated[Decimal, Field(gt=0, le=10_000)] = Field(description="1 spends the month's budget in a month.")
     severity: Severity
     floor_usd: Usd = Field(Decimal(1), description="Less than this in the long window is silent.")
+    levels: tuple[Name, ...] | None = Field(
+        None, description="Of the nodes it is about: the home level and those above it; all of them when absent."
+    )
 
     @field_validator("long_s", "short_s")
     @classmethod

@@ -15,7 +15,7 @@ import fastavro
 from fastavro.schema import SchemaParseException
 
 from spendbrake.schemas.action import Action
-from spendbrake.schemas.command import Command
+from spendbrake.schemas.command import Command, Delta
 from spendbrake.schemas.control import (
     AccessToken,
     Acknowledgement,
@@ -55,6 +55,7 @@ BUNDLED: Mapping[type[Any], tuple[int, str]] = {
     Silence: (12, "silence"),
     Acknowledgement: (13, "acknowledgement"),
     Command: (15, "command"),
+    Delta: (17, "delta"),
 }
 """Class to (schema id without a registry, name of its file in schemas/avro)."""
 EARLIER: Mapping[int, str] = {5: "rollup_5", 9: "decision_9", 10: "command_10"}

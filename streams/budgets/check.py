@@ -1,46 +1,15 @@
 """What is wrong with a policy file that its model cannot see: references, paths of the tree, names used twice."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from decimal import Decimal
-from difflib import get_close_matches
-from typing import Literal, TypeAlias
 
 from spendbrake.actions.policies.base import ANY, RESERVED
 from spendbrake.schemas.finding import BURN_RATE, COMMAND
 from spendbrake.schemas.policy import Limits, Node, Policy, PolicyFile
 from spendbrake.schemas.usage import UNTAGGED
+from spendbrake.streams.budgets.problems import Path, Problem, all_known, repeated, unknown
 from spendbrake.streams.budgets.tree import KEY, PROJECT, names_of
-
-Path: TypeAlias = tuple[str | int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something wrong at one place of a policy file.
-
-    Attributes:
-        severity: An error refuses the file; a warning does not.
-        line: Line of the YAML text, from 1; None where the file did not come as text.
-    """
-
-    path: Path
-    message: str
-    severity: Literal["error", "warning"] = "error"
-    line: int | None = None
-
-    def __str__(self) -> str:
-        """Return it for people.
-
-        Examples:
-            >>> str(Problem(("nodes", 3, "parent"), "no node 'pay'", line=12))
-            "line 12: nodes[3].parent: no node 'pay'"
-        """
-        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path).lstrip(".")
-        line = f"line {self.line}: " if self.line is not None else ""
-        warning = "warning: " if self.severity == "warning" else ""
-        return f"{line}{warning}{place or 'file'}: {self.message}"
 
 
 def check(file: PolicyFile, detectors: Collection[str] | None = None) -> list[Problem]:
@@ -64,28 +33,10 @@ def check(file: PolicyFile, detectors: Collection[str] | None = None) -> list[Pr
     ]
 
 
-def _unknown(path: Path, what: str, value: str, known: Collection[str]) -> Problem:
-    close = get_close_matches(value, known, n=1)
-    return Problem(path, f"no {what} {value!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
-
-
-def _all_known(path: Path, what: str, values: Iterable[str] | None, known: Collection[str]) -> Iterator[Problem]:
-    for place, value in enumerate(values or ()):
-        if value not in known:
-            yield _unknown((*path, place), what, value, known)
-
-
-def _repeated(path: Path, what: str, values: Sequence[str], field: Path = ()) -> Iterator[Problem]:
-    first: dict[str, int] = {}
-    for place, value in enumerate(values):
-        if first.setdefault(value, place) != place:
-            yield Problem((*path, place, *field), f"{what} {value!r} is used before, in {path[-1]}[{first[value]}]")
-
-
 def _levels(file: PolicyFile) -> Iterator[Problem]:
-    yield from _repeated(("levels",), "level", file.levels)
+    yield from repeated(("levels",), "level", file.levels)
     if file.home not in file.levels:
-        yield _unknown(("home",), "level", file.home, file.levels)
+        yield unknown(("home",), "level", file.home, file.levels)
         return
     for place, level in enumerate(file.levels[file.levels.index(file.home) + 1 :], file.levels.index(file.home) + 1):
         if level not in (PROJECT, KEY) and not any(node.level == level for node in file.nodes):
@@ -94,8 +45,11 @@ def _levels(file: PolicyFile) -> Iterator[Problem]:
 
 
 def _tiers(file: PolicyFile) -> Iterator[Problem]:
-    yield from _repeated(("tiers",), "tier", [tier.name for tier in file.tiers], ("name",))
-    yield from _repeated(("burn_rates",), "burn rate", [rule.name for rule in file.burn_rates], ("name",))
+    yield from repeated(("tiers",), "tier", [tier.name for tier in file.tiers], ("name",))
+    yield from repeated(("burn_rates",), "burn rate", [rule.name for rule in file.burn_rates], ("name",))
+    above = file.levels[: file.levels.index(file.home) + 1] if file.home in file.levels else file.levels
+    for place, rule in enumerate(file.burn_rates):
+        yield from all_known(("burn_rates", place, "levels"), "level of teams or above", rule.levels, above)
     for place, tier in enumerate(file.tiers):
         if tier.basis == "month_over_month" and tier.at <= 1:
             message = f"{tier.at} stands although spend did not rise; 1.2 is a rise of 20 %"
@@ -105,7 +59,7 @@ def _tiers(file: PolicyFile) -> Iterator[Problem]:
 def _nodes(file: PolicyFile) -> Iterator[Problem]:
     """Check that the nodes are one tree, whose paths cross the home level once."""
     nodes = {node.id: node for node in reversed(file.nodes)}
-    yield from _repeated(("nodes",), "id", [node.id for node in file.nodes], ("id",))
+    yield from repeated(("nodes",), "id", [node.id for node in file.nodes], ("id",))
     yield from _roots(file)
     parents = {node.parent for node in file.nodes}
     default = file.defaults.get(file.home)
@@ -115,7 +69,7 @@ def _nodes(file: PolicyFile) -> Iterator[Problem]:
         if node.id == UNTAGGED:
             yield Problem((*path, "id"), f"{UNTAGGED!r} is reserved; its limits stand under `untagged`")
         if node.level not in file.levels:
-            yield _unknown((*path, "level"), "level", node.level, file.levels)
+            yield unknown((*path, "level"), "level", node.level, file.levels)
             continue
         if node.parent is not None:
             yield from _parent(file, nodes, path, node)
@@ -137,7 +91,7 @@ def _roots(file: PolicyFile) -> Iterator[Problem]:
 def _parent(file: PolicyFile, nodes: dict[str, Node], path: Path, node: Node) -> Iterator[Problem]:
     above = nodes.get(node.parent or "")
     if above is None:
-        yield _unknown((*path, "parent"), "node", node.parent or "", nodes)
+        yield unknown((*path, "parent"), "node", node.parent or "", nodes)
     elif node.id in _line(nodes, node):
         yield Problem((*path, "parent"), f"{node.id!r} lies below itself: {' -> '.join(_line(nodes, node))}")
     elif above.level in file.levels and file.levels.index(above.level) >= file.levels.index(node.level):
@@ -179,7 +133,7 @@ def _limits(file: PolicyFile) -> Iterator[tuple[Path, Limits]]:
 def _amounts(file: PolicyFile) -> Iterator[Problem]:
     tiers = {tier.name for tier in file.tiers}
     for path, limits in _limits(file):
-        yield from _all_known((*path, "tiers"), "tier", limits.tiers, tiers)
+        yield from all_known((*path, "tiers"), "tier", limits.tiers, tiers)
         budget, allocation = limits.monthly_budget_usd, limits.monthly_allocation_usd
         if budget is not None and allocation is not None and allocation < budget:
             message = f"the hard cap of {allocation} USD is below the budget of {budget} USD"
@@ -229,7 +183,7 @@ def _defaults(file: PolicyFile) -> Iterator[Problem]:
     for level, default in file.defaults.items():
         path: Path = ("defaults", level)
         if level not in file.levels:
-            yield _unknown(path, "level", level, file.levels)
+            yield unknown(path, "level", level, file.levels)
         elif level not in (file.home, PROJECT, KEY) or file.levels.index(level) < home:
             yield Problem(path, f"events name no {level}, so no unlisted one can be")
         if default.parent is None:
@@ -238,20 +192,20 @@ def _defaults(file: PolicyFile) -> Iterator[Problem]:
         if level != file.home:
             yield Problem((*path, "parent"), f"only {file.home!r} has one: an unlisted {level} hangs below its team")
         elif above is None:
-            yield _unknown((*path, "parent"), "node", default.parent, nodes)
+            yield unknown((*path, "parent"), "node", default.parent, nodes)
         elif above.level in file.levels and file.levels.index(above.level) >= home:
             yield Problem((*path, "parent"), f"{above.id!r} lies at {above.level!r}, not above {file.home!r}")
 
 
 def _policies(file: PolicyFile, detectors: Collection[str] | None) -> Iterator[Problem]:
-    yield from _repeated(("policies",), "policy", [policy.name for policy in file.policies], ("name",))
+    yield from repeated(("policies",), "policy", [policy.name for policy in file.policies], ("name",))
     tiers = [tier.name for tier in file.tiers]
     for place, policy in enumerate(file.policies):
         when: Path = ("policies", place, "when")
-        yield from _all_known((*when, "tiers"), "tier", policy.when.tiers, tiers)
-        yield from _all_known((*when, "levels"), "level", policy.when.levels, file.levels)
+        yield from all_known((*when, "tiers"), "tier", policy.when.tiers, tiers)
+        yield from all_known((*when, "levels"), "level", policy.when.levels, file.levels)
         if detectors is not None:
-            yield from _all_known(
+            yield from all_known(
                 (*when, "detectors"), "detector", policy.when.detectors, {*detectors, ANY, COMMAND, BURN_RATE}
             )
         yield from _canary(("policies", place, "canary_percent"), policy)
@@ -266,20 +220,20 @@ def _canary(path: Path, policy: Policy) -> Iterator[Problem]:
 
 
 def _rungs(file: PolicyFile, path: Path, policy: Policy) -> Iterator[Problem]:
-    yield from _repeated(path, "rung", [rung.name for rung in policy.rungs], ("name",))
+    yield from repeated(path, "rung", [rung.name for rung in policy.rungs], ("name",))
     for place, rung in enumerate(policy.rungs):
         if rung.name in RESERVED:
             yield Problem((*path, place, "name"), f"{rung.name!r} is reserved")
-        yield from _all_known((*path, place, "notify"), "destination", rung.notify, file.destinations)
+        yield from all_known((*path, place, "notify"), "destination", rung.notify, file.destinations)
 
 
 def _delivery(file: PolicyFile) -> Iterator[Problem]:
     rule = file.delivery.escalation
     if rule is not None and rule.to not in file.destinations:
-        yield _unknown(("delivery", "escalation", "to"), "destination", rule.to, file.destinations)
+        yield unknown(("delivery", "escalation", "to"), "destination", rule.to, file.destinations)
     for place, hours in enumerate(file.delivery.quiet_hours):
         path: Path = ("delivery", "quiet_hours", place, "destinations")
-        yield from _all_known(path, "destination", hours.destinations, file.destinations)
+        yield from all_known(path, "destination", hours.destinations, file.destinations)
 
 
 def _prices(file: PolicyFile) -> Iterator[Problem]:
@@ -295,4 +249,4 @@ def _prices(file: PolicyFile) -> Iterator[Problem]:
 def _detection(file: PolicyFile, detectors: Collection[str] | None) -> Iterator[Problem]:
     for name in file.detection.params if detectors is not None else ():
         if name not in (detectors or ()):
-            yield _unknown(("detection", "params", name), "detector", name, detectors or ())
+            yield unknown(("detection", "params", name), "detector", name, detectors or ())

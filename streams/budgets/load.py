@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from spendbrake.schemas.policy import PolicyFile
-from spendbrake.streams.budgets.check import Path, Problem, check
+from spendbrake.streams.budgets.check import check
+from spendbrake.streams.budgets.problems import Path, Problem
 
 MAX_TEXT = 4_000_000
 """Longest policy file, in characters."""

@@ -152,6 +152,10 @@ class Segment:
         else:
             mine = rows
         add_teams(state, mine, team, day)
+        whole, whole_team = mine, team
+        if not mine.sign.all():  # a price fix changes no bucket of calls that detectors look at
+            calls = mine.sign != 0
+            mine, team = mine.take(calls), team[calls]
         bucket = bucket_of(mine)
         early = bucket > teams.closable(mine.now, team)
         if early.all():
@@ -168,7 +172,7 @@ class Segment:
             late = Late(state, mine.take(~early), team[~early], self.first, floor)
             self.emit.count("late", n=len(late.rows))
         place = rows.place[entries.row] - self.first
-        self.ledger.fill(mine, entries, team, place, self.first)
+        self.ledger.fill(whole, entries, whole_team, place, self.first)
         return Watch(self.judge, rows, entries, place, late, self.offsets, self.first, self.clock[0])
 
     def _sample(self, rows: Rows, team: I64, bucket: I64) -> None:

@@ -17,7 +17,7 @@ from spendbrake.schemas.topics import USAGE
 from spendbrake.schemas.wire.avro import bundled_schemas
 from spendbrake.streams.engine.apply import joined
 from spendbrake.streams.engine.emit import Emitter
-from spendbrake.streams.engine.intake.counting import Counting
+from spendbrake.streams.engine.intake.counting import Counting, Witness
 from spendbrake.streams.engine.intake.sorter import Intake, Sorter, places
 from spendbrake.streams.engine.judge.tiering import Tiering
 from spendbrake.streams.engine.outcome import Batch, Outcome, OutRecord
@@ -51,10 +51,14 @@ class EngineSettings:
 
 
 class Engine:
-    """Steps partitions of the usage log."""
+    """Steps partitions of the usage log.
 
-    def __init__(self, book: RuleBook, settings: EngineSettings) -> None:
-        self.book, self.settings = book, settings
+    Args:
+        witness: Is shown what each step counts; for who recounts a log.
+    """
+
+    def __init__(self, book: RuleBook, settings: EngineSettings, witness: Witness | None = None) -> None:
+        self.book, self.settings, self.witness = book, settings, witness
         self.sorter = Sorter(USAGE.name, settings.secrets)
         self._routes: dict[int, Routes] = {}
 
@@ -135,7 +139,7 @@ class Engine:
         rules = self.book.at(float(now[begin]))
         routes = self._routes_for(state, rules)
         routes.schemas = {**bundled_schemas(), **schemas} if schemas else None
-        counting = Counting(state, rules, routes, emit, offsets, now)
+        counting = Counting(state, rules, routes, emit, offsets, now, self.witness)
         rows = joined([counting.block(intake, first, last) for first, last in _blocks(offsets, begin, end)])
         apart = joined([rows.take(np.zeros(0, np.int64)), *counting.apart])
         order = next((order for order in intake.orders if order.place == begin), None)

@@ -201,10 +201,13 @@ async def _store(snapshot: Snapshot, worker: Stepper, over_s: float) -> None:
 
 def new_engine(book: RuleBook, place: Place, settings: Settings) -> Engine:
     """Return the engine of a deployment."""
-    return Engine(
-        book,
-        EngineSettings(partitions=place.partitions, secrets=place.secrets, dedupe_blocks=settings.burn.dedupe_blocks),
-    )
+    return Engine(book, engine_settings(place, settings))
+
+
+def engine_settings(place: Place, settings: Settings) -> EngineSettings:
+    """Return what the engine of a deployment is told."""
+    blocks = settings.burn.dedupe_blocks
+    return EngineSettings(partitions=place.partitions, secrets=place.secrets, dedupe_blocks=blocks)
 
 
 def new_app(name: str, broker: Broker, place: Place, settings: Settings, topic: str) -> ChunkApp:

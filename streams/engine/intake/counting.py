@@ -1,5 +1,8 @@
 """Which events of a piece of the log count here, and for how much: at home, not seen before, placed in time, priced."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,13 +10,16 @@ from spendbrake.streams.engine.apply import Rows
 from spendbrake.streams.engine.emit import Emitter
 from spendbrake.streams.engine.intake.columns import NO_COST, Part, concat, fingerprint_of, from_events
 from spendbrake.streams.engine.intake.corrections import Corrections, unplaced_mark
-from spendbrake.streams.engine.intake.sorter import Correction, Intake
+from spendbrake.streams.engine.intake.shifts import Shifts
+from spendbrake.streams.engine.intake.sorter import Correction, Intake, Shift
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.rules.routes import Routes
 from spendbrake.streams.engine.state.partition import PartitionState
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
+Witness: TypeAlias = Callable[[Rows, NDArray[np.bool_], Routes], None]
+"""Is shown what is counted: the rows, which of them the price book has priced, and their routes."""
 
 FUTURE_S = 600.0
 """An event further ahead of the log's clock has a broken clock behind it."""
@@ -32,12 +38,20 @@ class Counting:
     """
 
     def __init__(
-        self, state: PartitionState, rules: Rules, routes: Routes, emit: Emitter, offsets: I64, now: F64
+        self,
+        state: PartitionState,
+        rules: Rules,
+        routes: Routes,
+        emit: Emitter,
+        offsets: I64,
+        now: F64,
+        witness: Witness | None = None,
     ) -> None:
         self.state, self.rules, self.routes, self.emit = state, rules, routes, emit
-        self.offsets, self.now = offsets, now
+        self.offsets, self.now, self.witness = offsets, now, witness
         self.corrections = Corrections(state, routes, emit, offsets, now)
         self.apart: list[Rows] = []
+        self.shifts = Shifts(state, routes, emit)
 
     def block(self, intake: Intake, begin: int, end: int) -> Rows:
         """Return what counts of the records `[begin, end)` of the batch, which lie in one block of fingerprints."""
@@ -48,6 +62,9 @@ class Counting:
         first, last, seen = int(self.offsets[begin]), int(self.offsets[end - 1]), self.state.fingerprints
         seen.begin(first, last, float(self.now[begin]))
         rows = self._rows(part, corrections)
+        for shift in intake.shifts:
+            if begin <= shift.place < end:
+                rows = self._shifted(rows, shift)
         seen.close(last)
         return rows
 
@@ -63,6 +80,15 @@ class Counting:
             rows = rows.merged(self._plain(between)).merged(self._corrected([one]))
             begin = one.place
         return rows.merged(self._plain(part.take(part.place > begin)))
+
+    def _shifted(self, rows: Rows, shift: Shift) -> Rows:
+        """Return rows with those of a price fix among them."""
+        more = self.shifts.rows(shift, int(self.offsets[shift.place]), float(self.now[shift.place]))
+        if more is None:
+            return rows
+        if self.witness is not None:
+            self.witness(more, np.zeros(len(more), np.bool_), self.routes)
+        return rows.merged(more)
 
     def _meet(self, part: Part, corrections: list[Correction]) -> None:
         """Work out the routes of all in the order of the log: the first to come gets a place that is limited."""
@@ -136,7 +162,7 @@ class Counting:
         old, future = rows.at <= oldest, rows.at > rows.now + FUTURE_S
         lost = old | future | apart
         if not lost.any():
-            return rows
+            return self._witnessed(part, rows)
         self.apart.append(rows.take(lost))
         self._count_apart(self.apart[-1])
         for i in np.flatnonzero(lost & (rows.sign > 0)).tolist():
@@ -147,7 +173,12 @@ class Counting:
                 reason = "unplaced_future" if future[i] else "unplaced_old"
                 why = f"event time {rows.at[i]:.3f} against the log's clock {rows.now[i]:.3f}"
                 self.emit.dead(int(rows.place[i]), float(rows.now[i]), "place", reason, "time", why)
-        return rows.take(~lost)
+        return self._witnessed(part.take(~lost), rows.take(~lost))
+
+    def _witnessed(self, part: Part, rows: Rows) -> Rows:
+        if self.witness is not None:
+            self.witness(rows, part.cost == NO_COST, self.routes)
+        return rows
 
     def _count_apart(self, rows: Rows) -> None:
         teams = self.state.teams

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spendbrake.schemas.command import Command
+from spendbrake.schemas.command import Command, Delta
 from spendbrake.schemas.usage import UsageEvent
 from spendbrake.schemas.wire.avro import MAGIC, decode, schema_id_of
 from spendbrake.schemas.wire.envelope import decode_usage, kind_of, open_internal
@@ -38,6 +38,15 @@ class Order:
     command: Command
 
 
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """A price fix, and the key of its record: the team's id."""
+
+    place: int
+    home: str
+    delta: Delta
+
+
 @dataclass(slots=True)
 class Intake:
     """A batch, sorted.
@@ -46,13 +55,15 @@ class Intake:
         events: Usage events in offset order, corrections apart.
         corrections: Events that replace another.
         orders: Commands of people.
-        internal: (place, kind) of genuine records of the service other than forwards and commands.
+        shifts: Price fixes.
+        internal: (place, kind) of other genuine records of the service: ticks, and what has no place here.
         bad: (place, what is wrong).
     """
 
     events: Part
     corrections: list[Correction] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
+    shifts: list[Shift] = field(default_factory=list)
     internal: list[tuple[int, str]] = field(default_factory=list)
     bad: list[tuple[int, BadRecord]] = field(default_factory=list)
 
@@ -105,11 +116,14 @@ class Sorter:
         if kind is None:
             single.append(i)
             return
+        home = (batch.keys[i] or b"").decode(errors="replace")
         try:
             open_internal(kind, self.topic, batch.keys[i], batch.values[i], batch.headers[i], self.secrets)
             if kind == "command":
-                home = (batch.keys[i] or b"").decode(errors="replace")
                 intake.orders.append(Order(i, home, decode(Command, batch.values[i] or b"")))
+                return
+            if kind == "delta":
+                intake.shifts.append(Shift(i, home, decode(Delta, batch.values[i] or b"")))
                 return
         except BadRecord as bad:
             intake.bad.append((i, bad))

@@ -41,8 +41,9 @@ class Burning:
     def look(self, moment: Moment) -> None:
         """Emit what stands, what goes on, and what is over."""
         for rule in self.rules.file.burn_rates:
+            mine = rule.levels is None or self.rules.file.home in rule.levels
             long, short = self._spent(rule.long_s), self._spent(rule.short_s)
-            for team in self._near(rule, long, short):
+            for team in self._near(rule, long, short) if mine else sorted(self.state.burning):
                 if self.judge.judges(team, moment.offset):
                     windows = [Window(int(spent[team]), int(length_s[team])) for spent, length_s in (long, short)]
                     self._team(team, rule, windows, moment)
@@ -59,38 +60,18 @@ class Burning:
 
     def _team(self, team: int, rule: BurnRate, windows: list[Window], moment: Moment) -> None:
         head, row = self.state.heads[team], int(self.own[team])
+        mine = rule.levels is None or self.rules.file.home in rule.levels
         budget, period_s = self.judge.tiering.tiers(row).budget, self._period_s(int(self.state.series.calendar[row]))
-        burn = Burn(rule, budget, (budget or 0) - moment.month(row), period_s, *windows)
-        turn, stands = head.burning.get(rule.name, 0), burn.stands
-        if not stands and turn % 2 == 0:
+        burn = Burn(rule, budget if mine else None, (budget or 0) - moment.month(row), period_s, *windows)
+        turned = turn(head.burning, burn)
+        if turned is None:
             return
-        state: FindingState = "resolve" if not stands else "update" if turn % 2 else "open"
-        if state != "update":
-            turn += 1
-            head.burning[rule.name] = turn
         if any(each % 2 for each in head.burning.values()):
             self.state.burning.add(team)
         else:
             self.state.burning.discard(team)
-        self.judge.tell(team, self._finding(team, burn, state, turn, moment), moment)
-
-    def _finding(self, team: int, burn: Burn, state: FindingState, turn: int, moment: Moment) -> Finding:
         view = self.rules.team(self.state.teams.names[team])
-        incident = f"{view.id}\0{BURN_RATE}\0{burn.rule.name}\0{turn - (state == 'resolve')}"
-        return Finding(
-            id=_digest(f"{incident}\0{state}\0{self.grid if state == 'update' else ''}"),
-            time=moment.now,
-            team=view.id,
-            node=view.id,
-            severity=burn.rule.severity,
-            detector=BURN_RATE,
-            family=f"{BURN_RATE}/{burn.rule.name}",
-            reason=burn.reason(view.name),
-            state=state,
-            incident=_digest(incident),
-            turn=turn,
-            evidence=burn.evidence(),
-        )
+        self.judge.tell(team, finding_of(view.id, view.id, view.name, burn, *turned, self.grid, moment.now), moment)
 
     def _spent(self, length_s: int) -> Spent:
         """Return the money of a window that ends at the grid: whole minutes, or hours and days as far as they are."""
@@ -117,6 +98,48 @@ class Burning:
         period = self.state.periods.current[number]
         begin, end = self.rules.calendars[number].period_bounds(period.month)
         return math.floor(end - begin)
+
+
+def turn(burning: dict[str, int], burn: Burn) -> tuple[FindingState, int] | None:
+    """Move the state of one rule on by what its windows say; return what is to be told, and its turn.
+
+    Args:
+        burning: Turns by rule: odd while it stands.
+    """
+    before = burning.get(burn.rule.name, 0)
+    if not burn.stands and before % 2 == 0:
+        return None
+    if burn.stands and before % 2:
+        return "update", before
+    burning[burn.rule.name] = before + 1
+    return ("open" if burn.stands else "resolve"), before + 1
+
+
+def finding_of(
+    node: str, team: str, name: str, burn: Burn, state: FindingState, turn: int, grid: int, now: float
+) -> Finding:
+    """Return the finding that a rule's state is.
+
+    Args:
+        team: Empty for a node above the home level.
+        name: Of the node, for people.
+        grid: Where the clock's cell begins: what goes on is told once in each.
+    """
+    incident = f"{node}\0{BURN_RATE}\0{burn.rule.name}\0{turn - (state == 'resolve')}"
+    return Finding(
+        id=_digest(f"{incident}\0{state}\0{grid if state == 'update' else ''}"),
+        time=now,
+        team=team,
+        node=node,
+        severity=burn.rule.severity,
+        detector=BURN_RATE,
+        family=f"{BURN_RATE}/{burn.rule.name}",
+        reason=burn.reason(name),
+        state=state,
+        incident=_digest(incident),
+        turn=turn,
+        evidence=burn.evidence(),
+    )
 
 
 def _digest(text: str) -> str:

@@ -69,7 +69,7 @@ class Watch:
         """Yield the first point of everything that is up."""
         table, entries = self.state.series, self.entries
         series = entries.series
-        falls = entries.calls < 0
+        falls = entries.cost < 0
         fallen = _distinct(series, falls) if falls.any() else []
         crossed = table.month[series] >= table.next_month[series]
         watched = np.flatnonzero(table.next_day[series] < UNLIMITED)

@@ -11,25 +11,23 @@ from spendbrake.schemas.action import Action
 from spendbrake.schemas.command import Command
 from spendbrake.schemas.decision import Stamp
 from spendbrake.schemas.finding import Finding
-from spendbrake.schemas.money import NANO
 from spendbrake.schemas.reading import Contributor
 from spendbrake.schemas.standing import Standing
-from spendbrake.streams.budgets.bases import FORECAST_DAYS, daily_forecast, month_forecast, month_over_month_base
+from spendbrake.streams.budgets.bases import month_over_month_base
 from spendbrake.streams.budgets.calendar import day_id, day_number
 from spendbrake.streams.budgets.tiers import Crossing
 from spendbrake.streams.budgets.tree import NodeView
 from spendbrake.streams.engine.emit import Emitter
 from spendbrake.streams.engine.judge.tiering import finding_of, set_limits
-from spendbrake.streams.engine.parents.cells import MINUTE_S, month_id, month_number
+from spendbrake.streams.engine.parents.burning import cell_of, look
+from spendbrake.streams.engine.parents.cells import month_id, month_number
 from spendbrake.streams.engine.parents.desk import obey, take
 from spendbrake.streams.engine.parents.hop import enter, leave, note, tell, tells_at, wants_at
 from spendbrake.streams.engine.parents.merge import Change, close, expire
+from spendbrake.streams.engine.parents.standing import forecast_of, standing_of, top_of
 from spendbrake.streams.engine.parents.state import Book, Parent, ParentsState
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.rules.periods import Period
-
-RATE_MINUTES = 5
-TOP = 5
 
 
 class Judge:
@@ -126,6 +124,18 @@ class Judge:
                 self._send(tell(parent, view, self.rules, self.now, self.stamp, self._secret), parent)
             self._wake_at(parent)
 
+    def burn(self) -> None:
+        """Hold all parents against the rules of burn rates, once in each cell of the clock's grid."""
+        grid, before = cell_of(self.now), self.state.grid
+        if grid == before:
+            return
+        self.state.grid = grid
+        for _, parent in sorted(self.state.parents.items()) if self.rules.file.burn_rates else ():
+            view = self._view(parent.id)
+            if view is not None and self._judgeable(parent):
+                self._answer(parent, look(parent, view, self.rules, self.period(parent.calendar), self.now))
+                self._wake_at(parent)
+
     # --- the clock and the tree --------------------------------------------------------------------
 
     def _roll(self) -> None:
@@ -169,7 +179,7 @@ class Judge:
         crossings = tiers.roll(
             period.month,
             day_id(period.today),
-            forecast=_forecast(book, period),
+            forecast=forecast_of(book, period),
             previous=self._previous(book, period),
             month_total=book.months[month_number(tiers.period)] if tiers.period else 0,
             day_total=book.days[day_number(tiers.day)] if tiers.day else 0,
@@ -228,36 +238,10 @@ class Judge:
 
     def _standing(self, parent: Parent) -> Standing:
         view, period = self._view(parent.id), self.period(parent.calendar)
-        book, minute = parent.totals.book(parent.calendar), int(self.now // MINUTE_S)
-        month = book.months[month_number(period.month)]
-        burn = sum(parent.totals.minutes[minute - back] for back in range(RATE_MINUTES))
-        return Standing(
-            node=parent.id,
-            name=view.name if view else parent.id,
-            level=view.level if view else "",
-            team="",
-            ancestors=view.ancestors if view else (),
-            partition=self.state.number,
-            now=self.now,
-            period=period.month,
-            period_ends_at=period.ends_at,
-            month_to_date=month,
-            budget=parent.tiers.budget,
-            allocation=parent.tiers.allocation,
-            rate_usd_h=burn / NANO * (60 / RATE_MINUTES),
-            forecast=month_forecast(month, _last_days(book, period), period.end - period.today),
-        )
+        return standing_of(parent, view, period, self.state.number, self.now)
 
     def _top(self, parent: Parent) -> list[Contributor]:
-        """Return the children that have spent most in the month."""
-        month, found = month_number(self.period(parent.calendar).month), []
-        for name, child in parent.children.items():
-            line = child.lines.get(parent.calendar)
-            if line is not None and (spent := line.months.get(month)) > 0:
-                view = self.rules.tree.view(name)
-                level = view.level if view is not None else self.rules.file.home
-                found.append(Contributor(kind=level, name=name, cost=spent, calls=line.calls.get(month)))
-        return sorted(found, key=lambda c: (-c.cost, c.name))[:TOP]
+        return top_of(parent, self.rules, self.period(parent.calendar))
 
     # --- heads -------------------------------------------------------------------------------------
 
@@ -287,14 +271,3 @@ class Judge:
     def _push(self, parent: Parent, at: float) -> None:
         parent.wakes_at = at
         heapq.heappush(self.state.wakes, (at, parent.id))
-
-
-def _last_days(book: Book, period: Period) -> list[int]:
-    return [book.days[day] for day in range(period.today - FORECAST_DAYS, period.today)]
-
-
-def _forecast(book: Book, period: Period) -> int | None:
-    if book.first_day is None:
-        return None
-    begin = max(book.first_day, period.today - FORECAST_DAYS)
-    return daily_forecast([book.days[day] for day in range(begin, period.today)])

@@ -14,6 +14,7 @@ from spendbrake.schemas.decision import Stamp
 from spendbrake.streams.budgets.allocation.approvals import Desk
 from spendbrake.streams.budgets.tiers import NodeTiers
 from spendbrake.streams.engine.outcome import Row, Unit
+from spendbrake.streams.engine.parents.burning import cell_of
 from spendbrake.streams.engine.parents.cells import Cells
 from spendbrake.streams.engine.parents.hop import wants_at
 from spendbrake.streams.engine.parents.state import Child, Line, Parent, ParentsState, Sums, Totals, Untold
@@ -65,6 +66,7 @@ def _head(parent: Parent) -> dict[str, Any]:
         "calendar": parent.calendar,
         "tiers": parent.tiers.to_state(),
         "ladder": parent.ladder.to_state(),
+        "burning": parent.burning,
         "commands": parent.commands,
         "desk": parent.desk.to_state(),
         "due": _finite(parent.due),
@@ -145,6 +147,7 @@ def restore(state: ParentsState, rows: Mapping[str, bytes], committed: int | Non
             raise LostState(f"partition {state.number}: no clock is known for the commit at offset {committed}")
         # No snapshot of the partition yet: the next one may be met by a process that finds no commit either.
         state.marks.append((committed, state.now))
+    state.grid = cell_of(state.now) if state.now else -1
     # Everything is stored anew before the next commit: what others wrote, others may still remove.
     state.dirty_heads |= state.parents.keys()
     for parent in state.parents.values():
@@ -172,6 +175,7 @@ def _load_head(state: ParentsState, node: str, meta: Mapping[str, Any], offset: 
     parent.above, parent.listed, parent.calendar = meta["above"], meta["listed"], meta["calendar"]
     parent.tiers = NodeTiers.from_state(meta["tiers"])
     parent.ladder = LadderState.from_state(meta["ladder"])
+    parent.burning = dict(meta.get("burning", {}))  # rows before 0.1 had none
     parent.commands = dict(meta["commands"])
     parent.desk = Desk.from_state(meta["desk"])
     parent.due = np.inf if meta["due"] is None else meta["due"]

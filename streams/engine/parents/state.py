@@ -135,6 +135,7 @@ class Parent:
     """One node above the home level.
 
     Attributes:
+        burning: By rule of burn rates the turns of its state: odd while it stands.
         commands: Ids of commands that were applied to it, with the clock then.
         desk: Requests to its reserve.
         totals: Sums over all children ever.
@@ -156,6 +157,7 @@ class Parent:
     calendar: str = ""
     tiers: NodeTiers = field(default_factory=NodeTiers)
     ladder: LadderState = field(default_factory=LadderState)
+    burning: dict[str, int] = field(default_factory=dict)
     commands: dict[str, float] = field(default_factory=dict)
     desk: Desk = field(default_factory=Desk)
     totals: Totals = field(default_factory=Totals)
@@ -206,6 +208,7 @@ class ParentsState:
         replayed: Highest stamp of a loaded row.
         marks: (next offset, clock) wherever a commit may stand.
         dirty_heads: Parents judged or told of since their head was stored.
+        grid: Cell of the clock's grid that burn rates were last looked at in; -1 before any.
         ruled_by: The compiled rules that the parents were last set by.
         tomorrow_at: When the next local day of any calendar begins.
         numbers: Of calendars in those rules, by key.
@@ -220,6 +223,7 @@ class ParentsState:
         self.parents: dict[str, Parent] = {}
         self.dirty_heads: set[str] = set()
         self.periods = Periods()
+        self.grid = -1
         self.ruled_by: object = None
         self.tomorrow_at = float("-inf")
         self.numbers: dict[str, int] = {}

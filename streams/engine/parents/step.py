@@ -49,6 +49,7 @@ class ParentsEngine:
         for place, (offset, stamp_ms) in enumerate(zip(batch.offsets, batch.timestamps_ms, strict=True)):
             state.now = max(state.now, stamp_ms / 1_000)
             judge.come(self.book.at(state.now), offset, state.now)
+            judge.burn()
             try:
                 self._apply(batch, place, state, judge)
             except BadRecord as bad:

@@ -42,6 +42,7 @@ class Route:
     home: int
     rate: int
     key: str
+    provider: str
     model: str
     project: str
     environment: str
@@ -140,7 +141,7 @@ class Routes:
         owned = owner.node if owner is not None else None
         names = {"project": project, "key": key, "model": model, "environment": environment}
         rows = self._rows(node, names, owned, number, now) if home == self.state.number else ()
-        return Route(node.id, home, rate, key, model, project, environment, rows)
+        return Route(node.id, home, rate, key, provider, model, project, environment, rows)
 
     def _rows(
         self, team: NodeView, names: Mapping[str, str], owned: str | None, number: int, now: float

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spendbrake.schemas.policy import PolicyFile
-from spendbrake.streams.budgets.check import Problem, check
+from spendbrake.streams.budgets.check import check
 from spendbrake.streams.budgets.load import PolicyError, load, read
+from spendbrake.streams.budgets.problems import Problem
 from spendbrake.streams.budgets.tree import Tree
 
 ORG = {"id": "acme", "level": "organization"}

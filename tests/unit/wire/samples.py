@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from spendbrake.schemas.action import Action
-from spendbrake.schemas.command import Approval, Command
+from spendbrake.schemas.command import Approval, Command, Delta
 from spendbrake.schemas.control import (
     AccessToken,
     Acknowledgement,
@@ -198,6 +198,18 @@ SAMPLES: dict[str, Any] = {
         incident="i-1",
         detector="phase_knn",
         opinion="false_alarm",
+    ),
+    "delta": Delta(
+        id="ab" * 16,
+        version=12,
+        team="search",
+        key="key-search",
+        provider="anthropic",
+        model="claude-sonnet-4-5",
+        minutes={29_383_333: -166_250_001, 29_383_334: 7},
+        project="größe",
+        environment="prod",
+        by="cli:fay",
     ),
     "silence": Silence(
         id="7b1e",

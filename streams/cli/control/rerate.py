@@ -1,0 +1,169 @@
+"""`spendbrake rerate`: the prices in force now, put on calls of days that are over."""
+
+import time
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from spendbrake.streams.cli.base import broker_of, console, errors, fail, place_of, run, settings, user
+
+MOST_DAYS = 59
+"""What is older has left the windows: there is nothing left to move."""
+SENT_AT_ONCE = 500
+SKEW_S = 2.0
+"""By how much the clock of a broker, which stamps records, may be behind this one."""
+
+
+def rerate(
+    since: Annotated[str, typer.Option(help="First day to put right: YYYY-MM-DD, UTC, of the calls' own time.")],
+    until: Annotated[str | None, typer.Option(help="Last day; the newest when absent.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be moved, by team.")] = False,
+    shown: Annotated[int, typer.Option("--top", help="Teams to show, those that are moved most.")] = 20,
+) -> None:
+    """Price past calls by the policy in force now, and move totals, tiers and limits to what they should have been.
+
+    Mend the price first (`prices.overrides` with `valid_from`, then `policy apply`), wait until it is in force, then
+    `rerate --since DAY --dry-run`, then without. It reads the usage log again, counts it as it was counted, and writes
+    the differences, signed, into the logs of the teams. Alerts that should not have been are resolved and blocks
+    lifted; what should have been blocked is. Calls with a cost from their producer stay. Run again, it finds nothing
+    more to move; cut off, it goes on where it stopped. Workers may run meanwhile (on Kafka).
+    """
+    first = _day("--since", since)
+    last = first + timedelta(days=MOST_DAYS) if until is None else _day("--until", until)
+    if not first <= last:
+        fail(f"--until {last} is before --since {first}", 2)
+    run(_rerate(_start(first), _start(last + timedelta(days=1)), dry_run, shown))
+
+
+async def _rerate(begin: float, end: float, dry_run: bool, shown: int) -> None:
+    from spendbrake.streams.offline.rerate import Fix
+    from spendbrake.streams.workers.audit import Auditor
+    from spendbrake.streams.workers.deployment import read_versions
+
+    config = settings()
+    async with broker_of(config) as broker:
+        place = place_of(config)
+        book = (await read_versions(broker, place)).book
+        rules = book.at(float("inf"))
+        if not place.simulation:
+            _check_force(rules, time.time())
+        fixes = await _read(broker, place, config, book, Fix, rules, begin, end)
+        deltas = [(fix.now, delta) for fix in fixes for delta in fix.deltas(rules.version, user())]
+        bills = {team: bill for fix in fixes for team, bill in fix.bills.items()}
+        console.print(_table(bills, shown))
+        moved = sum(bill.moved for bill in bills.values())
+        told = f"{moved / 1e9:+,.2f} USD in {len(deltas):,} records, at the prices of policy version {rules.version}"
+        if dry_run or not deltas:
+            console.print(f"{told}: {'nothing was written' if deltas else 'there is nothing to move'}")
+            return
+        teams = {team: bill.moved for team, bill in sorted(bills.items()) if bill.moved}
+        most = dict(sorted(teams.items(), key=lambda pair: -abs(pair[1]))[:100])
+        about = {"by": user(), "begin": begin, "end": end, "records": len(deltas), "moved_nano": moved, "teams": most}
+        async with Auditor(broker, place, time.time).around("rerate", f"policy/{rules.version}", about):
+            await _write(broker, place, deltas)
+    console.print(f"written: {told}")
+
+
+async def _read(
+    broker: Any, place: Any, config: Any, book: Any, new: Any, rules: Any, begin: float, end: float
+) -> list[Any]:
+    """Return a fix for each partition, with all that its log holds in it."""
+    from spendbrake.schemas.topics import USAGE
+    from spendbrake.streams.offline.rerate import recount
+    from spendbrake.streams.workers.service import engine_settings
+
+    topic, fixes, read = place.topic(USAGE.name), [], 0
+    with errors.status("reading the log again") as status:
+
+        def progress(n: int) -> None:
+            nonlocal read
+            read += n
+            status.update(f"reading the log again: {read:,} records")
+
+        for partition, (first, next_) in sorted((await broker.ends(topic)).items()):
+            if first >= next_:
+                continue
+            await _check_start(broker, topic, partition, first, begin)
+            fix = new(rules.prices, begin, end)
+            span = broker.span(topic, partition, first, next_)
+            await recount(span, partition, book, engine_settings(place, config), fix, progress)
+            if place.simulation:
+                _check_force(rules, fix.now)
+            if begin < fix.now - MOST_DAYS * 86_400:
+                fail(f"--since is more than {MOST_DAYS} days before {_moment(fix.now)}: no total goes back so far", 2)
+            fixes.append(fix)
+    return fixes
+
+
+def _check_force(rules: Any, now: float) -> None:
+    """End where calls may still come that are counted at the prices of before: they would be left out."""
+    if now < rules.valid_from + SKEW_S:
+        fail(f"policy version {rules.version} is in force from {_moment(rules.valid_from)} on: run this again then")
+
+
+async def _check_start(broker: Any, topic: str, partition: int, first: int, begin: float) -> None:
+    """End where calls of the range may have left the log: what they were counted for can no longer be told."""
+    if first == 0:
+        return
+    async for batch in broker.span(topic, partition, first, first + 1):
+        at = batch.timestamps_ms[0] / 1_000
+        if at > begin:
+            fail(f"{topic}/{partition} begins at {_moment(at)}: retention has taken what came before; begin later")
+
+
+async def _write(broker: Any, place: Any, deltas: list[tuple[float, Any]]) -> None:
+    """Write differences into the logs of their teams, all acknowledged."""
+    from spendbrake.schemas.topics import USAGE
+    from spendbrake.schemas.wire.avro import encode
+    from spendbrake.schemas.wire.envelope import seal
+    from spendbrake.schemas.wire.murmur import partition_of
+
+    under_way = []
+    with errors.status("writing") as status:
+        for n, (now, delta) in enumerate(deltas, 1):
+            key, value = delta.team.encode(), encode(delta)
+            sent = await broker.send(
+                place.topic(USAGE.name),
+                key=key,
+                value=value,
+                partition=partition_of(key, place.partitions),
+                timestamp_ms=round(now * 1_000) if place.simulation else None,
+                headers=seal("delta", USAGE.name, key, value, place.secrets[0]),
+            )
+            under_way.append(sent)
+            if len(under_way) == SENT_AT_ONCE or n == len(deltas):
+                for each in under_way:
+                    await each
+                under_way = []
+                status.update(f"writing: {n:,} of {len(deltas):,} records")
+
+
+def _table(bills: dict[str, Any], shown: int) -> Table:
+    table = Table("team")
+    for name in ("counted, USD", "at these prices", "difference"):
+        table.add_column(name, justify="right")
+    ordered = sorted(bills.items(), key=lambda pair: (-abs(pair[1].moved), pair[0]))
+    for team, bill in ordered[:shown]:
+        table.add_row(team, f"{bill.before / 1e9:,.4f}", f"{bill.after / 1e9:,.4f}", f"{bill.moved / 1e9:+,.4f}")
+    if len(ordered) > shown:
+        rest = [bill for _, bill in ordered[shown:]]
+        sums = sum(b.before for b in rest), sum(b.after for b in rest), sum(b.moved for b in rest)
+        table.add_row(f"{len(rest)} more", f"{sums[0] / 1e9:,.4f}", f"{sums[1] / 1e9:,.4f}", f"{sums[2] / 1e9:+,.4f}")
+    return table
+
+
+def _day(option: str, text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        fail(f"{option} {text!r}: not a date such as 2026-11-01", 2)
+
+
+def _start(day: date) -> float:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
