@@ -3,11 +3,12 @@
 A changelog key is `row@writer`, the writer being one start of one process, and within it one time it has had the
 partition: nobody overwrites a key of another. A worker that was frozen and wakes up writes under its own key, where it
 can neither replace its successor's row nor be what compaction keeps, and removes no key but those it once found. The
-loader takes the highest stamp of a row; its owner then removes the other writers' keys.
+loader is given the rows of all writers and chooses among them; the owner removes the other writers' keys once all its
+own rows are safe: who is frozen before the last of them has removed nothing that others may stand on.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, cast
 
 import faust
@@ -35,7 +36,10 @@ class Rows(Protocol):
     """What takes recovered rows in."""
 
     def load(self, partition: int, key: str, writer: str, value: bytes) -> None:
-        """Take a row in, unless one of a higher stamp is there; rows come in the order they were written."""
+        """Take in a writer's row, in place of its earlier one; rows come in the order they were written."""
+
+    def drop(self, partition: int, key: str, writer: str) -> None:
+        """Hear that a writer's row was removed: compaction may have spared it, or not."""
 
     def forget(self, partition: int) -> None:
         """Drop all state of a partition: it went to another process, or is about to be read from its start."""
@@ -127,6 +131,7 @@ class RowStore(memory.Store[bytes, bytes]):
         row, writer = split_key(key)
         if value is None:
             self._writers[partition][row].discard(writer)
+            self.rows.drop(partition, row, writer)
             return
         self._writers[partition][row].add(writer)
         self.rows.load(partition, row, writer, value)
@@ -160,9 +165,10 @@ class RowLog:
         self._table = table
         self._sender = sender
         self._writer = writer
+        self._replaced: dict[int, list[str]] = defaultdict(list)
 
     async def write(self, partition: int, rows: Sequence[Row]) -> None:
-        """Write rows and wait until the broker has them; then remove the keys other writers had of these rows.
+        """Write rows and wait until the broker has them.
 
         Raises:
             KafkaError: A row was not acknowledged; nothing may be acknowledged on its account.
@@ -173,7 +179,16 @@ class RowLog:
         name = self._name(partition)
         mine = [Outgoing(f"{row.key}@{name}".encode(), row.value) for row in rows]
         await (await self._sender.send_run(topic, partition, mine))
-        await self._bury(partition, {row.key: self._others(partition, row.key) for row in rows})
+        for row in rows:
+            self._replaced[partition] += self._others(partition, row.key)
+
+    async def bury(self, partition: int) -> None:
+        """Remove the keys that other writers had of the rows written since, and wait until the broker has it.
+
+        Raises:
+            KafkaError: It was not acknowledged.
+        """
+        await self._remove(partition, self._replaced.pop(partition, []))
 
     async def remove(self, partition: int, keys: Sequence[str]) -> None:
         """Take rows out, whoever wrote them, and wait until the broker has it.
@@ -181,17 +196,17 @@ class RowLog:
         Raises:
             KafkaError: It was not acknowledged.
         """
-        await self._bury(partition, {key: {*self._others(partition, key), self._name(partition)} for key in keys})
+        name = self._name(partition)
+        await self._remove(partition, [k for key in keys for k in (*self._others(partition, key), f"{key}@{name}")])
 
-    def _others(self, partition: int, key: str) -> set[str]:
-        return cast(RowStore, self._table.data).take_writers(partition, key) - {self._name(partition)}
+    def _others(self, partition: int, key: str) -> list[str]:
+        writers = cast(RowStore, self._table.data).take_writers(partition, key) - {self._name(partition)}
+        return [f"{key}@{writer}" for writer in sorted(writers)]
 
     def _name(self, partition: int) -> str:
         return f"{self._writer}.{cast(RowStore, self._table.data).tenure(partition)}"
 
-    async def _bury(self, partition: int, writers: Mapping[str, set[str]]) -> None:
-        dead = [
-            Outgoing(f"{key}@{writer}".encode(), None) for key, names in writers.items() for writer in sorted(names)
-        ]
-        if dead:
+    async def _remove(self, partition: int, keys: Sequence[str]) -> None:
+        if keys:
+            dead = [Outgoing(key.encode(), None) for key in keys]
             await (await self._sender.send_run(self._table.changelog_topic_name, partition, dead))

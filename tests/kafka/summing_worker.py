@@ -78,6 +78,9 @@ class Summing:
         if key not in rows or row.stamp > rows[key].stamp:
             rows[key] = row
 
+    def drop(self, partition: int, key: str, writer: str) -> None:
+        """A row that was removed was replaced by one that holds more."""
+
     def forget(self, partition: int) -> None:
         self.partitions.pop(partition, None)
 
@@ -94,6 +97,7 @@ class Summing:
                 last, generation = sums.last, sums.generation
                 dirty, sums.dirty = sums.dirty, set()
                 await self.log.write(number, [sums.rows[key] for key in sorted(dirty)])
+                await self.log.bury(number)
                 self.app.consumer.acknowledge((self.topic, number), sums.first, last, generation)
 
     async def tell(self) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from enginelog import engine
-from scripted.cluster import TREE, USD, WHOLE, Cluster, N, blocks, settle, spending, spent, until
+from enginelog import START, engine, event
+from scripted.cluster import TREE, USD, WHOLE, Cluster, N, Process, blocks, settle, spending, spent, until
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ async def test_a_kept_partition_that_is_read_from_its_commit_again_is_counted_on
     assert cluster.committed == N
 
 
-async def test_other_writers_keys_go_after_the_row_of_ones_own_is_safe(cluster: Cluster) -> None:
+async def test_other_writers_keys_go_when_all_of_ones_own_is_safe(cluster: Cluster) -> None:
     first = await cluster.start()
     await first.feed(10)
     await first.take()
@@ -179,13 +179,59 @@ async def test_other_writers_keys_go_after_the_row_of_ones_own_is_safe(cluster: 
     await second.feed(N)
     second.hold = True
     storing = asyncio.ensure_future(second.take())
-    await settle()
-    assert second.rows_under_way() == [["head|a@w2.2", "head|b@w2.2"]]
+    await until(second, lambda: second.rows_under_way() == [["partition@w2.2"]])
+    names = {key for key, _ in cluster.changelog}
+    assert all(value for _, value in cluster.changelog), "nothing is removed yet"
     second.answer(second.under_way[0])
     await settle()
-    (dead,) = (sending for sending in second.under_way if sending.is_rows)
-    assert [(record.key, record.value) for record in dead.records] == [(b"head|a@w1.1", None), (b"head|b@w1.1", None)]
+    (dead,) = second.under_way
+    assert {record.key for record in dead.records} == {name for name in names if name.endswith(b"@w1.1")}
+    assert {record.value for record in dead.records} == {None}
     second.hold = False
     await until(second, storing.done)
     cluster.compact()
     assert {key.rsplit(b"@", 1)[1] for key, _ in cluster.changelog} == {b"w2.2"}
+
+
+def _removes(process: Process, name: str) -> bool:
+    return any(record.key == name.encode() and record.value is None for s in process.under_way for record in s.records)
+
+
+def _told(cluster: Cluster) -> set[tuple[str, bytes | None]]:
+    return {(record.topic, record.value) for record in cluster.sent if record.topic in ("findings.v1", "actions.v1")}
+
+
+async def test_a_tombstone_that_comes_late_takes_no_head_from_under_the_series_that_stand_on_it(
+    cluster: Cluster,
+) -> None:
+    log = spending()
+    original = event(38, START + 38, team="a", api_key_id="k0", cost=5 * USD)
+    log.add(event(90, START + 40, team="a", cost=USD, kind="correction", replaces=original))  # lifts the block
+    log.add(event(91, START + 41, team="a", cost=5 * USD))  # and blocks again
+    log.add(event(92, START + 42, team="a", cost=5 * USD))
+    cluster.log = log.records
+    ahead = await cluster.start()
+    await ahead.feed(10)
+    await ahead.take()
+    behind = await cluster.start()  # finds the keys of the first
+    await behind.feed(10)
+    behind.hold = True
+    storing = asyncio.ensure_future(behind.take())
+    await until(behind, lambda: _removes(behind, "head|a@w1.1"))  # and here it stands still
+
+    await ahead.feed(32)  # it does not know that it was followed
+    told = _told(cluster)
+    ahead.hold = True
+    late = asyncio.ensure_future(ahead.take())
+    await until(ahead, lambda: ["series|0|a@w1.1", "series|0|b@w1.1"] in ahead.rows_under_way())  # its heads are there
+    behind.answer(behind.under_way[0])  # and are removed
+    await settle()
+    ahead.hold = False
+    await until(ahead, late.done)
+    assert storing.done()
+    for compacted in (False, True):
+        if compacted:
+            cluster.compact()
+        successor = await cluster.start()
+        await successor.feed(N)
+        assert _told(cluster) == told

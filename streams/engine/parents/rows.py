@@ -19,7 +19,7 @@ from spendbrake.streams.engine.parents.cells import Cells
 from spendbrake.streams.engine.parents.hop import wants_at
 from spendbrake.streams.engine.parents.state import Child, Line, Parent, ParentsState, Sums, Totals, Untold
 from spendbrake.streams.engine.state.codec import BadRow, pack, unpack
-from spendbrake.streams.engine.state.rows import LostState
+from spendbrake.streams.engine.state.rows import STANDS_ON, LostState
 
 HEAD, CHILDREN, PARTITION = "head", "children", "partition"
 CELL = ("child", "family", "bucket", "amount", "order")
@@ -45,9 +45,12 @@ def copy_parent(state: ParentsState, node: str) -> Unit:
     if node in state.dirty_heads:
         heads.append(Row(f"{HEAD}|{node}", pack(stamp, _head(parent), {})))
         state.dirty_heads.discard(node)
+        parent.stored = stamp.offset
     groups = []
     for group in sorted(parent.dirty):
         meta, arrays = _children(parent, parent.members[group])
+        if parent.stored >= 0:
+            meta[STANDS_ON] = parent.stored
         groups.append(Row(f"{CHILDREN}|{group}|{node}", pack(stamp, meta, arrays)))
     parent.dirty.clear()
     return Unit(tuple(heads), tuple(groups))

@@ -146,6 +146,7 @@ class Parent:
         sent_at: The log's clock when the parent above was last told.
         due: When the ladder wants the clock next.
         judged: Offset up to which the head row as loaded has judged and told.
+        stored: Offset at which the head row was last copied; -1 for never by this process.
         wakes_at: Its earliest place in the heap of wakes.
         members: Children of each group, a row each; `groups` the other way round.
         dirty: Groups that are not stored.
@@ -166,6 +167,7 @@ class Parent:
     sent_at: float = float("-inf")
     due: float = float("inf")
     judged: int = -1
+    stored: int = -1
     wakes_at: float = float("inf")
     children: dict[str, Child] = field(default_factory=dict)
     members: list[list[str]] = field(default_factory=list)

@@ -23,6 +23,8 @@ from spendbrake.streams.engine.state.records import gather, scatter, series_colu
 from spendbrake.streams.engine.state.series import GROUP
 
 HEAD, SERIES, BLOCKS, PARTITION = "head", "series", "block", "partition"
+STANDS_ON = "head"
+"""Of a row beside a head: the offset at which its writer stored that; it has not changed since. See `choose`."""
 HOUR_S = 3600
 
 
@@ -56,6 +58,7 @@ def _copy_head(state: PartitionState, team: int, stamp: Stamp) -> tuple[Row, ...
     if team not in state.dirty_heads:
         return ()
     state.dirty_heads.discard(team)
+    state.teams.stored[team] = stamp.offset
     return (Row(f"{HEAD}|{state.teams.names[team]}", pack(stamp, _head(state, team), _panel(state.heads[team]))),)
 
 
@@ -76,6 +79,8 @@ def _copy_series(state: PartitionState, teams: Sequence[int], stamp: Stamp) -> l
         end = at + len(some)
         if dirty[at:end].any():
             meta: dict[str, Any] = {"names": [(*table.names[row].label, table.node[row]) for row in some]}
+            if state.teams.stored[teams[unit]] >= 0:
+                meta[STANDS_ON] = int(state.teams.stored[teams[unit]])
             arrays: dict[str, np.ndarray[Any, Any]] = {"series": series[at:end]}
             if begin == 0:
                 meta |= {"hour": state.hour, "floor": int(floor[unit])}

@@ -44,6 +44,7 @@ class TeamTable:
         unplaced: Money outside every ring, nano-USD, and its number of events.
         judged: Offset up to which the head row as loaded has judged the log.
         seen: Offset up to which the rings as loaded hold it.
+        stored: Offset at which the head row was last copied; -1 for never by this process.
     """
 
     def __init__(self, rows: int = 64) -> None:
@@ -64,6 +65,7 @@ class TeamTable:
         self.n_unplaced = np.zeros(rows, np.int64)
         self.judged = np.full(rows, -1, np.int64)
         self.seen = np.full(rows, -1, np.int64)
+        self.stored = np.full(rows, -1, np.int64)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -94,6 +96,7 @@ class TeamTable:
             ("n_unplaced", 0),
             ("judged", -1),
             ("seen", -1),
+            ("stored", -1),
         ):
             old = getattr(self, name)
             setattr(self, name, np.concatenate([old, np.full(more, fill, old.dtype)]))

@@ -88,6 +88,9 @@ class Changelog(Protocol):
     async def write(self, partition: int, rows: Sequence[LedgerRow]) -> None:
         """Return once all are acknowledged."""
 
+    async def bury(self, partition: int) -> None:
+        """Remove what other writers had of the rows that were written; return once that is acknowledged."""
+
     async def remove(self, partition: int, keys: Sequence[str]) -> None:
         """Take rows out; return once that is acknowledged."""
 
@@ -172,6 +175,7 @@ class PartitionLedger:
     async def _write(self, rows: Sequence[LedgerRow]) -> None:
         claim = [] if self._claimed else [LedgerRow(TERM_KEY, Turn(self._term, self._generation, 0), None)]
         await self._log.write(self._partition, [*claim, *rows])
+        await self._log.bury(self._partition)
         self._claimed = True
         for row in rows:
             _keep(self._rows, row)

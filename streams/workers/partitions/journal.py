@@ -5,10 +5,8 @@ from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from spendbrake.schemas.decision import Stamp
-from spendbrake.streams.engine.state.codec import stamp_of
-from spendbrake.streams.engine.state.rows import PARTITION
 from spendbrake.streams.transport.chunk import Chunk
+from spendbrake.streams.workers.partitions.choice import Version, choose
 from spendbrake.streams.workers.partitions.outputs import Outputs
 
 
@@ -47,19 +45,17 @@ class Journal:
 
     def __init__(self, restore: Restore, outputs: "MakeOutputs") -> None:
         self._restore, self._outputs = restore, outputs
-        self._rows: dict[int, dict[str, tuple[Stamp, bytes]]] = {}
+        self._rows: dict[int, dict[str, dict[str, Version]]] = {}
         self.owned: dict[int, Owned] = {}
         self.ready: frozenset[int] = frozenset()
 
     def load(self, partition: int, key: str, writer: str, value: bytes) -> None:
-        """Keep the row of the highest stamp, whoever wrote it; of the partition's own, which tells commits, each."""
-        stamp = stamp_of(value)
-        rows = self._rows.setdefault(partition, {})
-        if key == PARTITION:  # a writer that lost the partition may be ahead of what its follower has committed
-            key = f"{key}|{writer}"
-        held = rows.get(key)
-        if held is None or (stamp.epoch, stamp.offset) >= (held[0].epoch, held[0].offset):
-            rows[key] = (stamp, value)
+        """Keep the row beside those of other writers: which of them hold is seen when all are here."""
+        self._rows.setdefault(partition, {}).setdefault(key, {})[writer] = Version.parse(value)
+
+    def drop(self, partition: int, key: str, writer: str) -> None:
+        """Drop a row that was removed."""
+        self._rows.get(partition, {}).get(key, {}).pop(writer, None)
 
     def forget(self, partition: int) -> None:
         """Drop a partition that went, or that is about to be read from its start."""
@@ -90,8 +86,7 @@ class Journal:
         return owned
 
     def _begin(self, chunk: Chunk) -> Owned:
-        rows = {key: value for key, (_, value) in self._rows.pop(chunk.partition, {}).items()}
-        state = self._restore(chunk.partition, rows, chunk.joins)
+        state = self._restore(chunk.partition, choose(self._rows.pop(chunk.partition, {})), chunk.joins)
         owned = Owned(
             chunk.partition, chunk.generation, state, self._outputs(), first=chunk.joins, last=chunk.joins - 1
         )

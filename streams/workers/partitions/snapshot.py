@@ -1,6 +1,7 @@
 """Storing what has changed: outputs, then heads, then series and blocks, then the partition's row, then chunks.
 
 Each step waits for the broker's acknowledgement of the one before. A crash anywhere repeats work; nothing is skipped.
+What other writers have left is removed once all of it is safe: at every moment somebody's rows are whole.
 """
 
 import asyncio
@@ -22,6 +23,9 @@ class Write(Protocol):
 
     async def write(self, partition: int, rows: Sequence[Row]) -> None:
         """Return once all are acknowledged."""
+
+    async def bury(self, partition: int) -> None:
+        """Remove what other writers had of the rows that were written; return once that is acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ class Snapshot:
                 *rest, partition = self._copies.rest(owned.state)
             await self._log.write(owned.number, rest)
             await self._log.write(owned.number, [partition])
+            await self._log.bury(owned.number)
             self._acknowledge(owned.number, owned.first, cut, generation)
 
     async def _units(self, owned: Owned, some: Sequence[Any]) -> None:

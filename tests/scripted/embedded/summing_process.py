@@ -43,6 +43,9 @@ class Sums:
         row = tuple(map(int, value.split(b",")))
         self.sums[partition] = max(self.sums.get(partition, (-1, 0, 0)), row)  # type: ignore[arg-type]
 
+    def drop(self, partition: int, key: str, writer: str) -> None:
+        """A row that was removed was replaced by one that holds more."""
+
     def forget(self, partition: int) -> None:
         self.sums.pop(partition, None)
 
@@ -94,6 +97,7 @@ async def main(directory: Path, feeding: bool) -> None:
         for number in list(sums.spans):
             first, last, generation = sums.spans.pop(number)
             await log.write(number, [Row("sum", b"%d,%d,%d" % sums.sums[number])])
+            await log.bury(number)
             app.consumer.acknowledge((TOPIC, number), first, last, generation)
 
     await app.start()

@@ -10,7 +10,8 @@ from rollupslog import START, USD, Teams, as_record, cuts, engine, internal, tic
 from spendbrake.streams.engine.outcome import Outcome, Row
 from spendbrake.streams.engine.parents.rows import copy_parent, copy_partition, dirty_parents, restore
 from spendbrake.streams.engine.parents.state import ParentsState
-from spendbrake.streams.engine.state.rows import LostState
+from spendbrake.streams.engine.state.codec import unpack
+from spendbrake.streams.engine.state.rows import STANDS_ON, LostState
 
 KEYS = ("UTC/1", "America/New_York/10")
 BEFORE = tree(
@@ -209,3 +210,23 @@ def test_everything_is_stored_anew_before_the_first_commit() -> None:
     for _ in snapshot(again, anew):
         pass
     assert anew.rows.keys() == disk.rows.keys()
+
+
+def test_children_name_the_head_they_go_with() -> None:
+    log = busy_log(3, 120)
+    state, first = OF.new_state(0, 1), len(log) // 2
+    OF.step(state, Cut(log[:first], 0, 0, "rollups.v1"))
+    assert {stands_on(row) for node in dirty_parents(state) for row in copy_parent(state, node).series} == {first - 1}
+    OF.step(state, Cut(log[first:], first, 0, "rollups.v1"))
+    ops, heads = state.parents["ops"], set(state.dirty_heads)
+    assert ops.dirty
+    state.dirty_heads.discard("ops")
+    assert {stands_on(row) for row in copy_parent(state, "ops").series} == {first - 1}, "its head is the old one"
+    others = sorted(heads - {"ops"})
+    assert others
+    assert {stands_on(row) for node in others for row in copy_parent(state, node).series} <= {len(log) - 1}
+
+
+def stands_on(row: Row) -> int | None:
+    stand = unpack(row.value)[1].get(STANDS_ON)
+    return None if stand is None else int(stand)

@@ -28,6 +28,7 @@ class Kept:
     """A loader that notes what it hears."""
 
     loaded: list[tuple[int, str, str, bytes]] = field(default_factory=list)
+    dropped: list[tuple[int, str, str]] = field(default_factory=list)
     forgotten: list[int] = field(default_factory=list)
     ready: list[frozenset[int]] = field(default_factory=list)
     error: Exception | None = None
@@ -36,6 +37,9 @@ class Kept:
         if self.error is not None:
             raise self.error
         self.loaded.append((partition, key, writer, value))
+
+    def drop(self, partition: int, key: str, writer: str) -> None:
+        self.dropped.append((partition, key, writer))
 
     def forget(self, partition: int) -> None:
         self.forgotten.append(partition)
@@ -141,14 +145,18 @@ async def test_an_error_of_the_loader_lets_no_rebalance_end(table: RowTable, row
     assert app.settled_generation is None
 
 
-async def test_keys_of_other_writers_are_removed_after_the_row_is_written(table: RowTable) -> None:
+async def test_keys_of_other_writers_are_removed_when_asked_once_rows_are_written(table: RowTable) -> None:
     apply(table, event(b"a@w1", b"1"), event(b"a@w2", b"2"), event(b"b@w1", b"3"), event(b"a@me.1", b"0"))
     wire = Wire()
     log = RowLog(table, wire, "me")
-    await log.write(0, [OneRow("a", b"4"), OneRow("c", b"5")])
+    await log.write(0, [OneRow("a", b"4")])
+    await log.write(0, [OneRow("c", b"5")])
+    await log.bury(0)
     await log.write(0, [OneRow("a", b"6")])
+    await log.bury(0)
     assert wire.sent == [
-        (0, [Outgoing(b"a@me.1", b"4"), Outgoing(b"c@me.1", b"5")]),
+        (0, [Outgoing(b"a@me.1", b"4")]),
+        (0, [Outgoing(b"c@me.1", b"5")]),
         (0, [Outgoing(b"a@w1", None), Outgoing(b"a@w2", None)]),
         (0, [Outgoing(b"a@me.1", b"6")]),
     ]
@@ -157,15 +165,18 @@ async def test_keys_of_other_writers_are_removed_after_the_row_is_written(table:
 async def test_a_row_not_acknowledged_removes_nothing(table: RowTable) -> None:
     apply(table, event(b"a@w1", b"1"))
     wire = Wire(refuses=True)
+    log = RowLog(table, wire, "me")
     with pytest.raises(OSError, match="not acknowledged"):
-        await RowLog(table, wire, "me").write(0, [OneRow("a", b"4")])
+        await log.write(0, [OneRow("a", b"4")])
+    await log.bury(0)
     assert len(wire.sent) == 1
     assert store_of(table).take_writers(0, "a") == {"w1"}
 
 
-async def test_a_tombstone_removes_its_own_key_only(table: RowTable) -> None:
+async def test_a_tombstone_removes_its_own_key_only_and_the_loader_hears_of_it(table: RowTable, rows: Kept) -> None:
     apply(table, event(b"a@w1", b"1"), event(b"a@w2", b"2"), event(b"a@w1", None))
     assert store_of(table).take_writers(0, "a") == {"w2"}
+    assert rows.dropped == [(0, "a", "w1")]
 
 
 async def test_nothing_to_write_sends_nothing(table: RowTable) -> None:

@@ -39,6 +39,9 @@ class Rows:
     async def write(self, partition: int, rows: object) -> None:
         self.sent.append(list(self.sender.sent))
 
+    async def bury(self, partition: int) -> None:
+        """There is no other writer."""
+
 
 def record(topic: str) -> OutRecord:
     return OutRecord(topic, b"", b"", 0.0)
