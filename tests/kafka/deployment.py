@@ -23,13 +23,13 @@ from spendbrake.schemas.wire.avro import decode
 from spendbrake.streams.engine.parents.rows import restore as restore_parents
 from spendbrake.streams.engine.parents.state import ParentsState
 from spendbrake.streams.engine.rules.book import RuleBook
-from spendbrake.streams.engine.state.codec import stamp_of
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.state.rows import restore
 from spendbrake.streams.engine.step import Engine, EngineSettings
 from spendbrake.streams.transport.admin import Admin
 from spendbrake.streams.transport.producer import ToolProducer
 from spendbrake.streams.transport.store import changelog_name, split_key
+from spendbrake.streams.workers.partitions.choice import Version, choose
 
 COMMAND = (sys.executable, "-c", "from spendbrake.streams.cli.main import main; main()")
 PARTITIONS = 4
@@ -248,14 +248,15 @@ class Deployment:
     def _rows(self, group: str, topic: str) -> tuple[list[dict[str, bytes]], list[int | None]]:
         """Return the newest rows of a group's state and its commits, by partition."""
         commits = self.committed(group, topic)  # before the rows: these remember the clocks of commits behind them
-        newest: list[dict[str, bytes]] = [{} for _ in range(PARTITIONS)]
+        found: list[dict[str, dict[str, Version]]] = [{} for _ in range(PARTITIONS)]
         for record in self.read(changelog_name(self.group(group), "state")):
-            row, _ = split_key(record.key or b"")
-            if record.value is not None:
-                rows = newest[record.partition]
-                if row not in rows or stamp_of(record.value).offset >= stamp_of(rows[row]).offset:
-                    rows[row] = record.value
-        return newest, [commits[number] if commits[number] >= 0 else None for number in range(PARTITIONS)]
+            row, writer = split_key(record.key or b"")
+            if record.value is None:
+                found[record.partition].get(row, {}).pop(writer, None)
+            else:
+                found[record.partition].setdefault(row, {})[writer] = Version.parse(record.value)
+        rows = [choose(each) for each in found]
+        return rows, [commits[number] if commits[number] >= 0 else None for number in range(PARTITIONS)]
 
     def totals(self) -> Totals:
         """Return what each team has spent, from the rows of the state."""

@@ -71,8 +71,3 @@ def _text_of(dtype: np.dtype[Any]) -> str:
 @lru_cache(64)
 def _dtype_of(text: str) -> np.dtype[Any]:
     return np.dtype(literal_eval(text) if text[0] == "[" else text)
-
-
-def stamp_of(row: bytes) -> Stamp:
-    """Return a row's stamp."""
-    return unpack(row)[0]
