@@ -61,6 +61,9 @@ class WriterLog:
         self._log.batches.append([row.key for row in rows])
         self._log.rows.update({(row.key, self._writer): row.value for row in rows})
 
+    async def bury(self, partition: int) -> None:
+        """What others wrote stays: it is not told from what is removed late."""
+
     async def remove(self, partition: int, keys: Sequence[str]) -> None:
         self._log.rows = {place: value for place, value in self._log.rows.items() if place[0] not in keys}
 
