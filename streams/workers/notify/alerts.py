@@ -13,6 +13,7 @@ from spendbrake.schemas.parts.delivery import Delivery, Grouping
 from spendbrake.schemas.parts.destinations import Destination
 from spendbrake.schemas.result import Result
 from spendbrake.schemas.topics import DAY_S
+from spendbrake.streams.transport.store import split_key
 from spendbrake.streams.workers.notify.ledger import HELD, LedgerRow, PartitionLedger
 
 LIFE_S = 62 * DAY_S
@@ -38,7 +39,7 @@ class Firing:
 
     def __init__(self) -> None:
         self._by_node: dict[str, dict[str, Action]] = {}
-        self._rows: dict[bytes, Action] = {}
+        self._rows: dict[str, dict[str, LedgerRow]] = {}
 
     def __call__(self, nodes: Sequence[str] | None) -> Iterator[Action]:
         """Yield the latest news of the alerts at nodes; all for None."""
@@ -53,16 +54,19 @@ class Firing:
             self._by_node.setdefault(action.node, {})[key] = action
 
     def read(self, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """Take in rows of the changelog, of whatever process; an alert stands under each writer's key."""
-        for key, value in rows:
-            before = self._rows.pop(key, None)
-            if before is not None:
-                self.drop(key.decode(), before)
-            if value is not None and key.startswith(HELD.encode()):
-                held = LedgerRow.parse(key.decode(), value).held
-                if held is not None and not is_over(held.action):
-                    self._rows[key] = held.action
-                    self.note(key.decode(), held.action)
+        """Take in rows of the changelog, of whatever process; of an alert's the one of the highest turn holds."""
+        for place, value in rows:
+            key, writer = split_key(place)
+            if key.startswith(HELD):
+                versions = self._rows.setdefault(key, {})
+                before = _told_by(versions)
+                if value is None:
+                    versions.pop(writer, None)
+                else:
+                    versions[writer] = LedgerRow.parse(key, value)
+                self._replace(key, before, _told_by(versions))
+                if not versions:
+                    del self._rows[key]
 
     def drop(self, key: str, action: Action) -> None:
         """Forget an alert."""
@@ -70,6 +74,17 @@ class Firing:
         at_node.pop(key, None)
         if not at_node:
             self._by_node.pop(action.node, None)
+
+    def _replace(self, key: str, before: Action | None, after: Action | None) -> None:
+        if before is not None:
+            self.drop(key, before)
+        if after is not None:
+            self.note(key, after)
+
+
+def _told_by(versions: Mapping[str, LedgerRow]) -> Action | None:
+    newest = max(versions.values(), key=lambda row: row.turn, default=None)
+    return None if newest is None or newest.held is None else newest.held.action
 
 
 class Alerts:
@@ -173,7 +188,7 @@ class Alerts:
             held = self._held.pop(key)
             self._firing.drop(key, held.action)
             self._leave(key, held, now)
-            await self._ledger.let_go(key)
+            await self._ledger.let_go(key, now)
 
     async def expire(self, now: float) -> None:
         """Let go of alerts whose end nobody has told for longer than any period lasts."""

@@ -2,7 +2,7 @@
 
 A worker that was frozen and wakes up may write rows late. Its successor has read all its earlier rows and begins with
 a higher term; where it had written none, the group's generation tells the two apart. So what a predecessor writes late
-never stands against what its successor wrote.
+never stands against what its successor wrote; an alert that is let go leaves a row that says so, or it would come back.
 """
 
 from base64 import b64decode, b64encode
@@ -44,12 +44,23 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """One row: how far an action has come, or an alert that is held; with neither it claims a term."""
+    """One row: how far an action has come, an alert that is held, or when one was let go; else it claims a term."""
 
     key: str
     turn: Turn
     entry: Entry | None
     held: Held | None = None
+    gone_at: float | None = None
+
+    @property
+    def is_claim(self) -> bool:
+        """Whether it says nothing but that its writer was there."""
+        return self.entry is None and self.held is None and self.gone_at is None
+
+    def has_expired(self, now: float) -> bool:
+        """Tell whether no log can bring again by `now` what the row is about, nor any worker write of it late."""
+        at = self.entry.at if self.entry is not None else self.gone_at
+        return at is not None and at + KEEP_S <= now
 
     @property
     def value(self) -> bytes:
@@ -62,6 +73,8 @@ class LedgerRow:
         if self.held is not None:
             kept = {each.name: getattr(self.held, each.name) for each in dataclass_fields(Held)}
             fields["held"] = {**kept, "action": b64encode(encode(self.held.action)).decode()}
+        if self.gone_at is not None:
+            fields["gone_at"] = self.gone_at
         return orjson.dumps(fields)
 
     @classmethod
@@ -74,6 +87,8 @@ class LedgerRow:
         try:
             fields = orjson.loads(value)
             turn, held = Turn(*map(int, fields.pop("turn"))), fields.pop("held", None)
+            if "gone_at" in fields:
+                return cls(key, turn, None, gone_at=float(fields["gone_at"]))
             if held is not None:
                 action = decode(Action, b64decode(held["action"]))
                 return cls(key, turn, None, Held(**{**held, "action": action}))
@@ -99,28 +114,35 @@ class Ledgers:
     """Takes recovered rows in and opens the ledgers of owned partitions (`Rows` of streams/transport/store.py)."""
 
     def __init__(self) -> None:
+        self._found: dict[int, dict[tuple[str, str], LedgerRow]] = {}
         self._rows: dict[int, dict[str, LedgerRow]] = {}
         self._terms: dict[int, int] = {}
 
     def load(self, partition: int, key: str, writer: str, value: bytes) -> None:
-        """Take a row in, unless a later one of the action is here."""
+        """Take a writer's row in; which of several holds is seen when the partition is opened."""
         row = LedgerRow.parse(key, value)
         self._terms[partition] = max(self._terms.get(partition, 0), row.turn.term)
-        if row.entry is not None or row.held is not None:
-            _keep(self._rows.setdefault(partition, {}), row)
+        if not row.is_claim:
+            self._found.setdefault(partition, {})[key, writer] = row
+
+    def drop(self, partition: int, key: str, writer: str) -> None:
+        """Drop a row that was removed."""
+        self._found.get(partition, {}).pop((key, writer), None)
 
     def forget(self, partition: int) -> None:
         """Drop a partition that went, or that is about to be read from its start."""
-        self._rows.pop(partition, None)
-        self._terms.pop(partition, None)
+        for kept in (self._found, self._rows, self._terms):
+            kept.pop(partition, None)
 
     def recovered(self, partitions: frozenset[int]) -> None:
         """Hear that all rows of the partitions are here; they are opened with their first chunk."""
 
     def open(self, partition: int, generation: int, log: Changelog) -> "PartitionLedger":
         """Return the ledger of a partition for one generation of the group."""
-        term = self._terms.get(partition, 0) + 1
-        return PartitionLedger(self._rows.setdefault(partition, {}), partition, term, generation, log)
+        rows = self._rows.setdefault(partition, {})
+        for row in self._found.pop(partition, {}).values():
+            _keep(rows, row)
+        return PartitionLedger(rows, partition, self._terms.get(partition, 0) + 1, generation, log)
 
 
 class PartitionLedger:
@@ -131,6 +153,7 @@ class PartitionLedger:
         self._log = log
         self._number = 0
         self._claimed = False
+        self._kept = {key for key, row in rows.items() if row.held is not None}
         self._together: Together[LedgerRow] = Together(self._write)
 
     def get(self, action: str) -> Entry | None:
@@ -149,24 +172,26 @@ class PartitionLedger:
 
     async def hold(self, key: str, held: Held) -> None:
         """Keep an alert; return once the broker has it."""
+        self._kept.add(HELD + key)
         await self._together.put(LedgerRow(HELD + key, self._turn(), None, held))
 
-    async def let_go(self, key: str) -> None:
-        """Take an alert out; return once the broker has that."""
-        if self._rows.pop(HELD + key, None) is not None:
-            await self._claim()
-            await self._log.remove(self._partition, [HELD + key])
+    async def let_go(self, key: str, now: float) -> None:
+        """Note that an alert is held no longer; return once the broker has that."""
+        if HELD + key in self._kept:
+            self._kept.remove(HELD + key)
+            await self._together.put(LedgerRow(HELD + key, self._turn(), None, gone_at=now))
 
     async def expire(self, now: float) -> int:
-        """Take out what no log can bring again by `now`; return how many."""
-        old = [key for key, row in self._rows.items() if row.entry is not None and row.entry.at + KEEP_S <= now]
+        """Take out what no log can bring again by `now`; return how many actions that were."""
+        old = [key for key, row in self._rows.items() if row.has_expired(now)]
+        actions = sum(self._rows[key].entry is not None for key in old)
         for start in range(0, len(old), FORGOTTEN_AT_ONCE):
             some = old[start : start + FORGOTTEN_AT_ONCE]
             await self._claim()
             await self._log.remove(self._partition, some)
             for key in some:
                 self._rows.pop(key, None)
-        return len(old)
+        return actions
 
     async def _claim(self) -> None:
         if not self._claimed:

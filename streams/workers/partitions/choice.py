@@ -51,7 +51,7 @@ def choose(rows: Mapping[str, Mapping[str, Version]]) -> dict[str, bytes]:
         for key, versions in rows.items()
         if key.startswith(f"{HEAD}|") and versions
     }
-    chosen = {}
+    chosen: dict[str, bytes] = {}
     for key, versions in rows.items():
         if key == PARTITION:  # a writer that lost the partition may be ahead of what its follower has committed
             chosen |= {f"{key}|{writer}": version.value for writer, version in versions.items()}

@@ -101,7 +101,8 @@ async def test_an_alert_that_is_over_before_its_silence_is_told_to_nobody_and_re
     assert receiver.received == []
     assert worker.ends() == {"a-1": "superseded", "a-2": "muted", "a-3": "muted"}
     assert verify(worker.process.results)[0] == []
-    assert not [key for key, _ in worker.process.log._log.rows if key.startswith("held/")]
+    log = worker.process.log
+    assert log._log.recovered().open(0, 2, log).held() == {}
 
 
 async def test_alerts_of_a_group_are_told_by_one_message_each_with_an_end_of_its_own() -> None:

@@ -22,6 +22,12 @@ def test_a_row_is_read_as_it_was_written(entry: Entry | None) -> None:
     assert LedgerRow.parse("a-1", row.value) == row
 
 
+def test_the_row_of_an_alert_that_was_let_go_is_read_as_it_was_written() -> None:
+    row = LedgerRow("held/a", Turn(3, 2, 1), None, gone_at=12.5)
+    assert LedgerRow.parse("held/a", row.value) == row
+    assert not row.is_claim
+
+
 @pytest.mark.parametrize("value", [b"", b"{}", b"[1]", b'{"turn":[1]}', b'{"turn":[1,2,3],"colour":"red"}'])
 def test_what_is_no_row_is_refused_by_its_key(value: bytes) -> None:
     with pytest.raises(ValueError, match="ledger row 'a-1'"):
@@ -107,7 +113,7 @@ def test_the_highest_turn_holds_in_whatever_order_rows_are_read(turns: list[Turn
     for order in permutations(rows):
         ledgers = Ledgers()
         for row in order:
-            ledgers.load(0, "a", "w", row.value)
+            ledgers.load(0, "a", f"w{row.turn}", row.value)
         ledger = ledgers.open(0, 1, MemoryChangelog().of("w"))
         assert ledger.get("a") == max(rows, key=lambda row: row.turn).entry
 
