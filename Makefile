@@ -93,11 +93,13 @@ bench-report: $(READY) peers ## Tables, figures for machines and charts of what 
 mutants: $(READY) ## Take each rule out of a copy, one at a time: its tests must notice; writes build/mutants.json.
 	PYTHONPATH=tests $(BIN)/python -m mutants.run
 
-bench-incidents: $(READY) ## Published incidents over real tenants: TOOL=incident_bench.py builds and scores them.
+bench-incidents: $(READY) peers ## Published incidents over real tenants: TOOL=incident_bench.py builds and scores them.
 	$(BIN)/python tests/bench/detection/incidents.py "$(TOOL)"
+	build/peers/bin/python tests/bench/peers/charts.py
 
-bench-nab: $(READY) ## Score DATA/*/*.csv (timestamp,value) into OUT, and DATA/labels.json where there is one.
+bench-nab: $(READY) peers ## Score DATA/*/*.csv (timestamp,value) into OUT, and DATA/labels.json where there is one.
 	$(BIN)/python tests/bench/detection/nab.py "$(DATA)" "$(OUT)"
+	build/peers/bin/python tests/bench/peers/charts.py
 
 lint: $(READY) ## Style, imports, and the rules about the tree.
 	$(BIN)/ruff check $(FOLDERS)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
@@ -49,19 +49,27 @@ class FusionParams(AmountParams):
         return TailParams(size=self.size, burn_in=self.burn_in, max_stride=1 << 30)
 
 
-class Opinion:
+class Opinion(NamedTuple):
     """The fused evidence of one slot.
 
     Attributes:
-        evidence: Sum of weight x ln(1 - ln p) over the detectors' tail probabilities p.
+        evidence: Weighted mean of ln(1 - ln p) over the detectors' tail probabilities p.
         alarm: Evidence beyond what the alert budget asks, where there is an alarm; else 0.0.
         lead: Detector with the largest part in it.
+        parts: ln(1 - ln p) of each detector, in the order of the panel's.
     """
 
-    __slots__ = ("alarm", "evidence", "lead")
+    evidence: float
+    alarm: float = 0.0
+    lead: BucketDetector[Any] | None = None
+    parts: tuple[float, ...] = ()
 
-    def __init__(self, evidence: float, lead: BucketDetector[Any] | None) -> None:
-        self.evidence, self.lead, self.alarm = evidence, lead, 0.0
+
+def fused(parts: Sequence[float], weights: Sequence[float]) -> tuple[float, int | None]:
+    """Return the weighted mean of opinions, and the place of the one that has most part in it."""
+    weighted = [part * weight for part, weight in zip(parts, weights, strict=True)]
+    most = max(weighted, default=0.0)
+    return sum(weighted) / (sum(weights) or 1.0), weighted.index(most) if most > 0.0 else None
 
 
 class AlertBudget:
@@ -103,7 +111,6 @@ class Fusion:
             for build, its in builds
             if params.weights.get(build.name, 0.0) > 0.0
         ]
-        self._whole = sum(weight for _, _, weight in self.members)
         self._budget = AlertBudget(params)
 
     def advance(self, x: Features) -> Opinion:
@@ -111,18 +118,15 @@ class Fusion:
         slot = x.slot
         if slot is not None and slot.empty:
             self._skip(Gap(slot.empty, SLOT_S, (), slot.at))
-        total, most, lead = 0.0, 0.0, None
-        for detector, tail, weight in self.members:
+        parts = []
+        for detector, tail, _ in self.members:
             raw = detector.score_one(x)
-            part = weight * math.log1p(NATS * tail.score(raw))
+            parts.append(math.log1p(NATS * tail.score(raw)))
             detector.learn_one(x)
             tail.learn(raw)
-            total += part
-            if part > most:
-                most, lead = part, detector
-        opinion = Opinion(total / self._whole if self._whole else 0.0, lead)
-        opinion.alarm = self._budget.advance(opinion.evidence)
-        return opinion
+        evidence, lead = fused(parts, [weight for _, _, weight in self.members])
+        alarm = self._budget.advance(evidence)
+        return Opinion(evidence, alarm, self.members[lead][0] if lead is not None else None, tuple(parts))
 
     def member(self, name: str) -> BucketDetector[Any] | None:
         """Return the detector of that name."""

@@ -2,7 +2,8 @@
 
 `python tests/bench/detection/nab.py DATA OUT` reads every DATA/<folder>/<file>.csv (`timestamp,value`), writes
 OUT/<folder>/<file>.csv with an `anomaly_score`, and, where DATA/labels.json has windows, scores them: the evidence is
-recorded once, the alert budget is run on it as it is and 50 times with its constants moved. A row is a slot.
+recorded once; fusion and alert budget are run on it as they are, and 50 times with their constants moved. A row is
+a slot.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import random
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import Pool
@@ -28,23 +30,24 @@ from rich.table import Table
 
 from spendbrake.detectors.panel import Panel
 from spendbrake.detectors.series.features import Features, Slot
-from spendbrake.detectors.series.fusion import AlertBudget, Fusion, FusionParams
+from spendbrake.detectors.series.fusion import AlertBudget, Fusion, FusionParams, fused
 from spendbrake.schemas.policy import Detection
 
 PERTURBATIONS = 50
 SPREAD = 0.25
-"""The constants of the alert budget are moved by up to this part, up or down."""
+"""The constants of the alert budget and the detectors' weights are moved by up to this part, up or down."""
+MEMBERS = [kind.name for kind, _ in Panel(Detection()).level()]
 GATES = (0.4, 0.6, 0.8, 1.0, 1.25, 1.6, 2.0, 3.0)
 """Times the gate, for the curve."""
 
 
 @dataclass
 class Series:
-    """One file: its times and the evidence at each row."""
+    """One file: its times, and each detector's opinion of each row."""
 
     name: str
     times: list[int]
-    evidence: list[float]
+    parts: list[tuple[float, ...]]
     cpu_s: float
 
 
@@ -56,14 +59,14 @@ def record(job: tuple[Path, Path]) -> Series:
     with path.open(newline="") as file:
         rows = [(_seconds(row["timestamp"]), float(row["value"])) for row in csv.DictReader(file)]
     began = time.process_time()
-    evidence = [fusion.advance(_features(at, value)).evidence for at, value in rows]
-    return Series(str(path.relative_to(data)), [at for at, _ in rows], evidence, time.process_time() - began)
+    parts = [fusion.advance(_features(at, value)).parts for at, value in rows]
+    return Series(str(path.relative_to(data)), [at for at, _ in rows], parts, time.process_time() - began)
 
 
-def alarms(evidence: list[float], params: FusionParams) -> list[float]:
+def alarms(parts: Sequence[tuple[float, ...]], params: FusionParams) -> list[float]:
     """Return the anomaly score of each row, in [0, 1): what its alarm is beyond the budget, else 0."""
-    budget = AlertBudget(params)
-    return [-math.expm1(-budget.advance(one)) for one in evidence]
+    budget, weights = AlertBudget(params), [params.weights[name] for name in MEMBERS]
+    return [-math.expm1(-budget.advance(fused(one, weights)[0])) for one in parts]
 
 
 def moved(params: FusionParams, rng: random.Random) -> FusionParams:
@@ -78,6 +81,7 @@ def moved(params: FusionParams, rng: random.Random) -> FusionParams:
             "budget": params.budget * factor(),
             "memory": params.memory * factor(),
             "rest": round(params.rest * factor()),
+            "weights": {name: weight * factor() for name, weight in params.weights.items()},
         }
     )
 
@@ -97,11 +101,11 @@ def _write(out: Path, series: list[Series], params: FusionParams) -> None:
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["anomaly_score"])
-            writer.writerows([f"{score:.6f}"] for score in alarms(one.evidence, params))
+            writer.writerows([f"{score:.6f}"] for score in alarms(one.parts, params))
 
 
 def _score(series: list[Series], weighed: dict[str, Weighed], params: FusionParams) -> dict[str, Any]:
-    scores = {one.name: alarms(one.evidence, params) for one in series if one.name in weighed}
+    scores = {one.name: alarms(one.parts, params) for one in series if one.name in weighed}
     return best(scores, weighed)
 
 

@@ -20,12 +20,14 @@ class Verdict:
     Attributes:
         saved: Mean over incidents of the share of their cost that was still ahead at the first finding.
         false_per_team_day: Findings of teams in no trouble, those within an hour counted once.
+        shares: That share of each incident.
         carried: The detector that told of each incident first, "nobody" where none did.
         false_by: False alarms by detector.
     """
 
     saved: float
     false_per_team_day: float
+    shares: dict[str, float]
     carried: dict[str, str]
     false_by: dict[str, int]
 
@@ -36,12 +38,12 @@ def judge(truth: Mapping[str, Any], findings: Sequence[Finding]) -> Verdict:
     for finding in sorted(findings, key=lambda f: f.time):
         if finding.severity != "info":
             told[finding.team].append(finding)
-    shares, carried = [], {}
+    shares, carried = {}, {}
     for incident in truth["incidents"]:
         hit = next((f for f in told[incident["team"]] if incident["start"] <= f.time <= incident["end"]), None)
         total = sum(cost for _, cost in incident["calls"])
         ahead = 0.0 if hit is None else sum(cost for at, cost in incident["calls"] if at > hit.time)
-        shares.append(ahead / total)
+        shares[incident["id"]] = ahead / total
         carried[incident["id"]] = "nobody" if hit is None else hit.detector
     busy: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for incident in truth["incidents"]:
@@ -57,4 +59,4 @@ def judge(truth: Mapping[str, Any], findings: Sequence[Finding]) -> Verdict:
     end = truth["start"] + truth["days"] * DAY_S
     free = sum(min(b, end) - a for spans in busy.values() for a, b in spans) / DAY_S
     team_days = len(truth["teams"]) * (truth["days"] - WARM_UP_S / DAY_S) - free
-    return Verdict(sum(shares) / len(shares), sum(false.values()) / team_days, carried, dict(false))
+    return Verdict(sum(shares.values()) / len(shares), sum(false.values()) / team_days, shares, carried, dict(false))

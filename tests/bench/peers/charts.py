@@ -1,7 +1,6 @@
 """Draws the figures of the last runs, in the peers' environment: `build/peers/bin/python tests/bench/peers/charts.py`.
 
-Writes build/bench-peers.svg, bench-curves.svg and bench-latency.svg, each of those whose figures are there, and the
-same as PNG. It measures nothing.
+Writes build/bench-NAME.svg for each of `DRAWN` whose figures are there, and the same as PNG. It measures nothing.
 """
 
 import json
@@ -81,10 +80,58 @@ def latency(rows: Rows) -> plt.Figure:
     return figure
 
 
-DRAWN: dict[str, tuple[str, Callable[[Rows], plt.Figure]]] = {
-    "peers": ("pipeline", peers),
-    "curves": ("curves", curves),
-    "latency": ("latency", latency),
+def incidents(found: dict[str, Any]) -> plt.Figure:
+    """Draw money saved against false alarms: along the curve, as configured, and moved by chance."""
+    figure, axes = plt.subplots(figsize=(8, 4.5))
+    points = [(row["false_per_team_day"], 100 * row["saved"], row["strictness"]) for row in found["curve"]]
+    axes.plot(
+        [x for x, _, _ in points], [y for _, y, _ in points], "o-", color=OTHERS, label="floors and records moved"
+    )
+    for x, y, strictness in points:
+        axes.annotate(f"x{strictness:g}", (x, y), textcoords="offset points", xytext=(4, -12), fontsize=8)
+    by_chance = found["perturbed"]
+    axes.errorbar(
+        by_chance["false_per_team_day"], 100 * by_chance["saved"],
+        xerr=by_chance["false_per_team_day_deviation"], yerr=100 * by_chance["saved_deviation"],
+        fmt="s", color=LIMIT, capsize=3, label=f"{by_chance['n']} times all constants moved by chance",
+    )  # fmt: skip
+    axes.plot(found["false_per_team_day"], 100 * found["saved"], "D", color=OURS, label="as configured, three seeds")
+    axes.axvline(0.05, color=LIMIT, linestyle="--", linewidth=1)
+    axes.axhline(92, color=LIMIT, linestyle="--", linewidth=1)
+    axes.set_xlabel("false alarms a team and day")
+    axes.set_ylabel("percent of incident money saved")
+    axes.set_xlim(left=0)
+    axes.legend(loc="lower right")
+    return figure
+
+
+def nab(found: dict[str, Any]) -> plt.Figure:
+    """Draw the benchmark's standard score against false alarms, along the gate."""
+    figure, axes = plt.subplots(figsize=(8, 4.5))
+    points = [(row["false_per_1000"], row["standard"]) for row in found["curve"]]
+    axes.plot([x for x, _ in points], [y for _, y in points], "o-", color=OTHERS, label="gate moved")
+    axes.plot(found["nominal"]["false_per_1000"], found["nominal"]["standard"], "D", color=OURS, label="as configured")
+    axes.axhline(
+        found["perturbed"]["standard"], color=LIMIT, linestyle="--", linewidth=1, label="mean, moved by chance"
+    )
+    axes.set_xlabel("false alarms in 1,000 points")
+    axes.set_ylabel("NAB, standard profile")
+    axes.set_ylim(50, 80)
+    axes.legend(loc="lower right")
+    return figure
+
+
+def rows_of(draw: Callable[[Rows], plt.Figure]) -> Callable[[dict[str, Any]], plt.Figure]:
+    """Return how a report is drawn whose figures are rows."""
+    return lambda found: draw(found["rows"])
+
+
+DRAWN: dict[str, tuple[str, Callable[[dict[str, Any]], plt.Figure]]] = {
+    "peers": ("pipeline", rows_of(peers)),
+    "curves": ("curves", rows_of(curves)),
+    "latency": ("latency", rows_of(latency)),
+    "incidents": ("incidents", incidents),
+    "nab": ("nab", nab),
 }
 
 
@@ -92,7 +139,7 @@ def main() -> None:
     for name, (target, draw) in DRAWN.items():
         source = BUILD / f"bench-{target}.json"
         if source.exists():
-            figure = draw(json.loads(source.read_text())["rows"])
+            figure = draw(json.loads(source.read_text()))
             figure.tight_layout()
             for suffix in ("svg", "png"):
                 path = BUILD / f"bench-{name}.{suffix}"
