@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from spendbrake.schemas.topics import ROLLUPS
 from spendbrake.schemas.wire.envelope import seal
@@ -10,13 +11,40 @@ from spendbrake.streams.engine.parents.step import ParentsEngine
 from spendbrake.streams.engine.rules.book import RuleBook
 
 
-@dataclass(frozen=True, slots=True)
-class Rollups:
-    """Consecutive records of the log as a batch."""
+class Entry(Protocol):
+    """A record of a log that is kept in memory: as it is on Kafka, with the clock in seconds."""
 
-    records: Sequence[OutRecord]
+    @property
+    def value(self) -> bytes | None:
+        """Its body; empty for a tick."""
+        ...
+
+    @property
+    def key(self) -> bytes | None:
+        """Empty for a tick."""
+        ...
+
+    @property
+    def at(self) -> float:
+        """The log's clock, epoch seconds."""
+        ...
+
+    @property
+    def headers(self) -> Headers:
+        """Its kind and signature."""
+        ...
+
+
+E = TypeVar("E", bound=Entry)
+
+
+@dataclass(frozen=True, slots=True)
+class Run(Generic[E]):
+    """Consecutive records of such a log as a batch."""
+
+    records: Sequence[E]
     first: int
-    topic: str = ROLLUPS.name
+    topic: str
     partition: int = 0
 
     @property
@@ -26,17 +54,17 @@ class Rollups:
 
     @property
     def values(self) -> list[bytes | None]:
-        """Rollups; a tick has the empty value."""
+        """A tick has the empty value."""
         return [record.value for record in self.records]
 
     @property
     def keys(self) -> list[bytes | None]:
-        """Ids of parents; a tick has the empty key."""
+        """A tick has the empty key."""
         return [record.key for record in self.records]
 
     @property
     def timestamps_ms(self) -> list[int]:
-        """The clock of who has told."""
+        """The log's clock."""
         return [round(record.at * 1_000) for record in self.records]
 
     @property
@@ -63,7 +91,7 @@ class Above:
         told = [record for record in outcome.records if record.topic == ROLLUPS.name]
         told.append(OutRecord(ROLLUPS.name, b"", b"", outcome.now, 0, self._tick))
         while told:
-            batch = Rollups(told, self._next)
+            batch = Run(told, self._next, ROLLUPS.name)
             self._next += len(told)
             hop = self._engine.step(self.state, batch)
             yield hop

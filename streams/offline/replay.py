@@ -1,6 +1,6 @@
 """Replay: a file of events through the engines, with no broker and no Redis. The same `step` as the agents'."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from spendbrake.streams.engine.chains import CHAIN, MARK
 from spendbrake.streams.engine.outcome import Headers, Outcome
 from spendbrake.streams.engine.rules.book import RuleBook
 from spendbrake.streams.engine.step import Engine, EngineSettings
-from spendbrake.streams.offline.above import Above
+from spendbrake.streams.offline.above import Above, Run
 
 BATCH = 1_000
 SECRET = b"replays sign their own ticks"
@@ -36,6 +36,16 @@ class Record:
     value: bytes
     at: float
     line: int = 0
+
+    @property
+    def key(self) -> bytes | None:
+        """Empty for a tick."""
+        return None if self.line else b""
+
+    @property
+    def headers(self) -> Headers:
+        """The signature of a tick."""
+        return () if self.line else TICKS
 
 
 @dataclass(slots=True)
@@ -59,41 +69,6 @@ class Told:
                 action = decode(Action, record.value or b"")
                 if action.effect not in (CHAIN, MARK):  # what gateways must know of keys is no order
                     self.actions.append(action)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Consecutive records as a batch."""
-
-    records: Sequence[Record]
-    first: int
-    topic: str = USAGE.name
-    partition: int = 0
-
-    @property
-    def offsets(self) -> Sequence[int]:
-        """Places in the replayed log."""
-        return range(self.first, self.first + len(self.records))
-
-    @property
-    def values(self) -> list[bytes | None]:
-        """Lines as they are."""
-        return [record.value for record in self.records]
-
-    @property
-    def keys(self) -> list[bytes | None]:
-        """Ticks have the empty key."""
-        return [b"" if not record.line else None for record in self.records]
-
-    @property
-    def timestamps_ms(self) -> list[int]:
-        """Event times made monotone."""
-        return [round(record.at * 1_000) for record in self.records]
-
-    @property
-    def headers(self) -> list[Headers]:
-        """Signatures of ticks."""
-        return [() if record.line else TICKS for record in self.records]
 
 
 def log_of(lines: Iterable[bytes]) -> Iterator[Record]:
@@ -136,19 +111,19 @@ def replay(
         progress(max(record.line for record in run.records))
 
 
-def _runs(records: Iterator[Record]) -> Iterator[Run]:
+def _runs(records: Iterator[Record]) -> Iterator[Run[Record]]:
     held: list[Record] = []
     first = 0
     for record in records:
         held.append(record)
         if len(held) == BATCH:
-            yield Run(held, first)
+            yield Run(held, first, USAGE.name)
             first, held = first + BATCH, []
     if held:
-        yield Run(held, first)
+        yield Run(held, first, USAGE.name)
 
 
-def _told(outcome: Outcome, run: Run) -> Told:
+def _told(outcome: Outcome, run: Run[Record]) -> Told:
     told = Told()
     told.add(outcome)
     for record in outcome.records:
