@@ -23,8 +23,8 @@ from spendbrake.streams.engine.chains import CHAIN, MARK, chains, mark_action
 from spendbrake.streams.engine.outcome import Outcome
 from spendbrake.streams.engine.rules.book import RuleBook
 from spendbrake.streams.engine.step import Engine, EngineSettings
-from spendbrake.streams.offline.above import Above
-from spendbrake.streams.offline.replay import DEDUPE_BLOCKS, SECRET, Record, Run, log_of
+from spendbrake.streams.offline.above import Above, Run
+from spendbrake.streams.offline.replay import DEDUPE_BLOCKS, SECRET, Record, log_of
 
 LAG_S = 1.0
 """From an event to the decision it leads to, in the gateways: what is measured on Kafka, at the worst."""
@@ -97,7 +97,7 @@ class Backtest:
         first = 0
         for records in _slices(log_of(lines), self._lag_s):
             made = [record async for record in self._made(records)]
-            run = Run(made, first)
+            run = Run(made, first, USAGE.name)
             first += len(made)
             outcome = self._engine.step(self._state, run)
             actions = self._told(outcome)
