@@ -55,22 +55,44 @@ def figures(
     }
 
 
-def state_of_things(context: Context, moved: Sequence[Moved]) -> str:
-    """Return the second sentence of a finding: how fast money goes now, why, and how long until the next cap."""
+def state_of_things(
+    context: Context, moved: Sequence[Moved], team: str, usual_usd_h: float, key: str | None, text: str
+) -> str:
+    """Return what a finding says after what is wrong (`text`): what to stop, how fast money goes, until when.
+
+    Args:
+        key: API key that the incident was laid to, if one was.
+    """
+    parts = [_to_stop(context, team, key, text)]
     rate = context.rate_usd_h
-    text = f"Now {rate_text(rate)}"
-    change = sum(one.amount for one in moved)
-    if change > 0:
-        text += f", {usd_text(change)}/h above the usual by {moved_text(moved)}"
-    keys = [one for one in context.top if one.kind == "key"]
-    if keys:
-        first = max(keys, key=lambda one: one.cost)
-        text += (
-            f"; of the last 15 min most on key {first.name} ({usd_text(first.cost)} of {usd_text(context.cost_15m)})"
-        )
+    now = f"Now {rate_text(rate)}"
+    if usual_usd_h > 0.0:
+        now += f", usual {rate_text(usual_usd_h)}"
+    if up := moved_text(moved):
+        now += f"; in the last hour {up}"
+    parts.append(now)
     if context.cap_left is not None and rate > 0:
-        text += f"; next cap in {span_text(context.cap_left / NANO / rate * HOUR_S)}"
-    return text
+        left = span_text(context.cap_left / NANO / rate * HOUR_S)
+        parts.append(f"{context.cap_name or 'The next cap'}, {usd_text(context.cap_left)} away, is reached in {left}")
+    return ". ".join(part for part in parts if part)
+
+
+def _to_stop(context: Context, team: str, key: str | None, text: str) -> str:
+    """Return who has to be stopped: the key, else the dearest keys; and the model where most money goes to one."""
+    keys = sorted((one for one in context.top if one.kind == "key"), key=lambda one: -one.cost)
+    held = next((one.cost for one in keys if one.name == key), 0)
+    whole = f"of {usd_text(context.cost_15m)} of team {team} in 15 min"
+    if key is not None:
+        said = f"To stop: key {key}, {usd_text(held)} {whole}" if held else f"To stop: key {key}, quiet for 15 min"
+    elif keys:
+        dearest = " and ".join(f"{one.name} {usd_text(one.cost)}" for one in keys[:2])
+        said = f"No key alone: {dearest} {whole}" if len(keys) > 1 else f"To stop: key {dearest} {whole}"
+    else:
+        return ""
+    model = max((one for one in context.top if one.kind == "model"), key=lambda one: one.cost, default=None)
+    if model is None or model.name in text or model.cost < MOST * context.cost_15m:
+        return said
+    return f"{said}, most on {model.name}"
 
 
 def level_evidence(x: Features, what: str) -> Evidence:
@@ -82,35 +104,48 @@ def level_evidence(x: Features, what: str) -> Evidence:
         step=int((x.usd - x.usual_usd_h * x.width_s / 3_600.0) * NANO),
         span_s=3_600.0,
         text=(
-            f"Burning {rate_text(rate)} over the last hour, {what}, where {rate_text(x.usual_usd_h)} is usual: "
-            f"{usd_text(excess)} above it"
+            f"Burning {rate_text(rate)} over the last hour, {what}: {usd_text(excess)} above the usual "
+            f"{rate_text(x.usual_usd_h)}"
         ),
         details={"span_s": 3_600.0, "span_rate_usd_h": round(rate, 6)},
     )
 
 
 def closing(node: str, excess: NanoUsd, lasted_s: float, quiet_s: float) -> str:
-    """Return the sentence with which an incident ends."""
-    return (
-        f"{node} has been back to usual for {span_text(quiet_s)}: "
-        f"{usd_text(excess)} above the usual in {span_text(lasted_s)}"
-    )
+    """Return the sentence with which an incident ends.
+
+    Examples:
+        >>> closing("key-a", 29_510_000_000, 1_140.0, 7_812.0)
+        'Over: nothing unusual at key-a for 2.2 h. It cost $29.51 above the usual in 19 min'
+    """
+    told = f"Over: nothing unusual at {node} for {span_text(quiet_s)}"
+    return f"{told}. It cost {usd_text(excess)} above the usual" + (f" in {span_text(lasted_s)}" if lasted_s else "")
+
+
+def calls_text(n: float) -> str:
+    """Return a number of calls for people.
+
+    Examples:
+        >>> calls_text(1), calls_text(1_204)
+        ('1 call', '1,204 calls')
+    """
+    return "1 call" if round(n) == 1 else f"{n:,.0f} calls"
 
 
 def span_text(seconds: float) -> str:
     """Return a duration for people.
 
     Examples:
-        >>> span_text(45), span_text(900), span_text(5400), span_text(200_000)
-        ('45 s', '15 min', '1.5 h', '2.3 days')
+        >>> span_text(45), span_text(900), span_text(5400), span_text(62_300), span_text(200_000), span_text(10**7)
+        ('45 s', '15 min', '1.5 h', '17 h', '2.3 days', '116 days')
     """
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5_400:
         return f"{seconds / 60:.0f} min"
     if seconds < 2 * 86_400:
-        return f"{seconds / 3_600:.3g} h"
-    return f"{seconds / 86_400:.2g} days"
+        return f"{seconds / 3_600:.1f}".removesuffix(".0") + " h" if seconds < 36_000 else f"{seconds / 3_600:.0f} h"
+    return f"{seconds / 86_400:.1f} days" if seconds < 864_000 else f"{seconds / 86_400:.0f} days"
 
 
 def rate_text(usd_h: float) -> str:

@@ -99,7 +99,7 @@ class Telling:
     def _finding(self, incident: Incident, seen: Sighting, context: Context, state: FindingState) -> Finding:
         # Once named, a key stays: when it is stopped, whoever spends most then is not the cause.
         key = incident.key = incident.key or carrier(context, seen.usual.usd_h)
-        story = self.story(seen.now)
+        story, text = self.story(seen.now), seen.evidence.text
         evidence = {
             **figures(context, story.moved, story.sessions),
             **seen.evidence.details,
@@ -117,7 +117,7 @@ class Telling:
             severity=incident.severity,
             detector=seen.detector.name,
             family=incident.family,
-            reason=f"{seen.evidence.text}. {state_of_things(context, story.moved)}",
+            reason=f"{text}. {state_of_things(context, story.moved, self.team, seen.usual.usd_h, key, text)}",
             state=state,
             score=None if seen.score is None else round(seen.score, 3),
             incident=incident.id,

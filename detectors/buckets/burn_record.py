@@ -93,15 +93,14 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
         """Say how much more it is than usual."""
         hours = amount.span_s / HOUR_S
         usual = min(x.usual_usd_h * hours, amount.usd)
-        who = f"Key {amount.key} is" if amount.key else f"Model {amount.model} is" if amount.model else "The team is"
+        who = f"Key {amount.key}" if amount.key else f"Model {amount.model}" if amount.model else "The team"
         excess = round((amount.usd - usual) * NANO)
         return Evidence(
             excess=excess,
-            subject=amount.subject,
             key=amount.key or None,
             text=(
-                f"{who} burning {rate_text(amount.usd / hours)} over the last {span_text(amount.span_s)}, more than "
-                f"ever before, where {rate_text(x.usual_usd_h)} is usual of the team: {usd_text(excess)} above it"
+                f"{who} burns {rate_text(amount.usd / hours)} over the last {span_text(amount.span_s)}, more than ever "
+                f"before: {usd_text(excess)} above what the whole team usually spends in that time"
             ),
             details={"span_s": amount.span_s, "span_rate_usd_h": round(amount.usd / hours, 6)},
         )

@@ -106,8 +106,8 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
             span_s=span_s,
             floor=round(max(self.params.floor_usd, self.params.floor_days * x.usual_usd_h * 24.0) * NANO),
             text=(
-                f"Burning {rate_text(rate)} over the last {span_text(span_s)} where {rate_text(usual)} is usual: "
-                f"{usd_text(excess)} too much so far"
+                f"Burning {rate_text(rate)} over the last {span_text(span_s)} where {rate_text(usual)} was expected: "
+                f"{usd_text(excess)} more"
             ),
             details={"span_s": span_s, "span_rate_usd_h": round(rate, 6), "expected_usd_h": round(usual, 6)},
         )

@@ -40,13 +40,13 @@ class CacheMisses(AmountDetector[CacheMissesParams]):
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Say what the misses cost."""
-        money, where = usd_text(round(amount.usd * NANO)), f"{named(amount.session)}, key {amount.key}"
-        head = f"in {where}" if amount.subject == "session" else f"within six hours, last in {where}"
+        money, where = usd_text(round(amount.usd * NANO)), named(amount.session)
+        head = f"in {where}" if amount.subject == "session" else f"in six hours, last in {where}"
         return Evidence(
             excess=round(amount.usd * NANO),
             subject=amount.subject,
             key=amount.key or None,
-            text=f"Prompts sent to {amount.model} minutes before were paid in full again {head}: {money} too much",
+            text=f"Cache missed: {money} too much for prompts sent to {amount.model} again within minutes, {head}",
         )
 
     def to_state(self) -> State:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
+from spendbrake.detectors.causes import calls_text
 from spendbrake.detectors.memory.stored import State
 from spendbrake.detectors.memory.talks import Turn
 from spendbrake.detectors.series.features import Features
@@ -35,8 +36,8 @@ class NearRepeats(AmountDetector[NearRepeatsParams]):
             excess=round(amount.usd * NANO),
             key=amount.key or None,
             text=(
-                f"{amount.calls} calls in a row to {amount.model} of nearly the same size in {named(amount.session)}, "
-                f"key {amount.key}: {money}, and it goes on"
+                f"Loop: {calls_text(amount.calls)} of nearly the same size in a row to {amount.model} in "
+                f"{named(amount.session)}, {money} so far"
             ),
         )
 

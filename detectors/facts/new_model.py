@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 from pydantic import Field
 
 from spendbrake.detectors.base import Evidence, FactDetector, Params, Usual
-from spendbrake.detectors.causes import span_text
+from spendbrake.detectors.causes import calls_text, span_text
 from spendbrake.detectors.memory.stored import State
 from spendbrake.schemas.money import NANO, usd_text
 from spendbrake.schemas.reading import NewSeries, SeriesKind, SessionReading
@@ -47,8 +47,9 @@ class NewModel(FactDetector[NewModelParams]):
         refused = reading.approved is False
         if not refused and not self._news(reading):
             return None
-        age = span_text(reading.age_s)
-        head = f"Model {reading.name} is not on the approved list" if refused else f"New {reading.kind} {reading.name}"
+        head = f"Model {reading.name} is not approved" if refused else f"New {reading.kind} {reading.name}"
+        age = f" in {span_text(reading.age_s)}" if reading.age_s >= 1.0 else ""
+        whole = f", where the team spent {usd_text(reading.team_cost_24h)} in 24 h" if reading.team_cost_24h else ""
         return Evidence(
             excess=reading.cost,
             subject=f"{reading.kind}/{reading.name}",
@@ -56,10 +57,7 @@ class NewModel(FactDetector[NewModelParams]):
             holds_s=min(max(reading.age_s, HOUR_S), DAY_S),
             known=refused,
             floor=self._floor(reading.kind, usual),
-            text=(
-                f"{head}: {usd_text(reading.cost)} in {reading.calls} calls since its first {age} ago; "
-                f"the team spent {usd_text(reading.team_cost_24h)} in the last 24 h"
-            ),
+            text=(f"{head}: {usd_text(reading.cost)} in its first {calls_text(reading.calls)}{age}{whole}"),
             details={
                 "kind": reading.kind,
                 "name": reading.name,

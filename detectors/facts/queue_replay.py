@@ -69,9 +69,8 @@ class QueueReplay(AmountDetector[QueueReplayParams]):
             excess=round(amount.usd * NANO),
             key=amount.key or None,
             text=(
-                f"Work is being done twice: {usd_text(round(self._sums[1] * NANO))} in the last hour "
-                f"({share:.0%} of all) for calls that were made within a day with the very same tokens, "
-                f"last to {amount.model} on key {amount.key}"
+                f"Work done twice: {usd_text(round(self._sums[1] * NANO))} in the last hour ({share:.0%} of all) for "
+                f"calls made within a day before with the very same tokens, last to {amount.model}"
             ),
         )
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
+from spendbrake.detectors.causes import calls_text
 from spendbrake.detectors.memory.stored import State
 from spendbrake.detectors.memory.talks import Turn
 from spendbrake.detectors.series.features import HOUR_S, Features
@@ -40,12 +41,13 @@ class RetryLoop(AmountDetector[RetryLoopParams]):
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Name the loop."""
-        money, where = usd_text(round(amount.usd * NANO)), f"{named(amount.session)}, key {amount.key}"
+        money, where = usd_text(round(amount.usd * NANO)), named(amount.session)
         if amount.subject == "run":
-            text = f"Retry loop in {where}: {amount.calls} equal calls to {amount.model} in a row, {money} so far"
+            calls = calls_text(amount.calls)
+            text = f"Retry loop: {calls} in a row to {amount.model}, all equal, in {where}, {money} so far"
         else:
-            text = f"{money} in an hour for calls that repeat the one before token by token, last in {where}"
-        return Evidence(excess=round(amount.usd * NANO), subject=amount.subject, key=amount.key or None, text=text)
+            text = f"Retry loop: {money} in an hour for calls equal to the one before token by token, last in {where}"
+        return Evidence(excess=round(amount.usd * NANO), key=amount.key or None, text=text)
 
     def to_state(self) -> State:
         """Return the hour's sum."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 from pydantic import Field
 
 from spendbrake.detectors.base import Evidence, FactDetector, Params, Usual
-from spendbrake.detectors.causes import span_text
+from spendbrake.detectors.causes import calls_text, span_text
 from spendbrake.detectors.memory.stored import State
 from spendbrake.schemas.money import usd_text
 from spendbrake.schemas.reading import NewSeries, SessionReading
@@ -72,8 +72,8 @@ class RunawaySession(FactDetector[RunawaySessionParams]):
             key=reading.key or None,
             holds_s=min(max(lasts, HOUR_S), DAY_S),
             text=(
-                f"Session {reading.session} has cost {usd_text(reading.cost)} in {reading.calls} calls and "
-                f"{span_text(lasts)} on {reading.model}; {usd_text(reading.typical, 4)} is typical of the team"
+                f"Session {reading.session}: {usd_text(reading.cost)} in {calls_text(reading.calls)} and "
+                f"{span_text(lasts)} on {reading.model}, where {usd_text(reading.typical)} is typical"
             ),
             details={
                 "session": reading.session,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from spendbrake.detectors.memory.stored import State
 from spendbrake.detectors.memory.talks import Turn
-from spendbrake.schemas.money import NANO, NanoUsd
+from spendbrake.schemas.money import NANO, NanoUsd, usd_text
 from spendbrake.schemas.reading import BucketReading
 
 SPANS_S = (3_600.0, 3 * 86_400.0)
@@ -14,6 +14,8 @@ SPANS_S = (3_600.0, 3 * 86_400.0)
 MAX_MODELS = 16
 FACTORS = ("calls", "retries", "tokens a call", "model mix", "price a token")
 _LEAST = 1e-12
+LEAST_PART = 0.15
+"""A factor that makes less than this part of a rise is left out for people."""
 SLOT_S = 300.0
 """What comes within five minutes is added at once."""
 
@@ -189,8 +191,16 @@ def _nano_an_hour(sums: Sums) -> NanoUsd:
 
 
 def moved_text(moved: Sequence[Moved]) -> str:
-    """Return the largest parts of a change for people."""
+    """Return the largest parts of a rise for people; empty where the burn has not risen.
+
+    Examples:
+        >>> moved_text([Moved("calls", 3.04, 8 * 10**9), Moved("price a token", 0.9, -(10**9))])
+        'calls x3.0 (+$8.00/h)'
+    """
     change = sum(one.amount for one in moved)
-    up = sorted((one for one in moved if one.amount * change > 0), key=lambda one: -abs(one.amount))[:2]
-    parts = [f"{one.factor} x{one.times:.3g} ({100 * one.amount / change:.0f} %)" for one in up]
-    return " and ".join(parts)
+    up = sorted((one for one in moved if one.amount >= LEAST_PART * change > 0), key=lambda one: -one.amount)[:2]
+    return " and ".join(f"{one.factor} x{_times(one.times)} (+{usd_text(one.amount)}/h)" for one in up)
+
+
+def _times(times: float) -> str:
+    return f"{times:.1f}" if times < 10 else f"{times:,.0f}"

@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from spendbrake.schemas.money import NANO
+from spendbrake.schemas.money import NANO, usd_text
 from spendbrake.schemas.reading import Call, Context, Contributor
 from spendbrake.schemas.standing import Standing
 from spendbrake.streams.engine.apply import HOUR_S, MINUTE_S
@@ -47,15 +47,25 @@ def context_of(state: PartitionState, rules: Rules, team: int, moment: Moment) -
     minute, hour = int(moment.now // MINUTE_S), int(moment.now // HOUR_S)
     last_15 = moment.minutes(team, minute - 14, minute)
     own = state.teams.series[team : team + 1]
-    view, spent = rules.team(state.teams.names[team]), moment.month(int(own[0]))
-    left = [cap - spent for cap in (view.budget, view.allocation) if cap is not None and cap > spent]
+    left, name = _next_cap(state, rules, team, moment.month(int(own[0])))
     return Context(
         cost_15m=int(last_15.sum()),
         cost_24h=int(moment.hours(own, hour - 23, hour)[0][0]),
         rate_usd_h=_usd_h(int(last_15[-RATE_MINUTES:].sum())),
-        cap_left=min(left, default=None),
+        cap_left=left,
+        cap_name=name,
         top=contributors(state, team, moment),
     )
+
+
+def _next_cap(state: PartitionState, rules: Rules, team: int, spent: int) -> tuple[int | None, str]:
+    """Return what a team may spend before its next limit of the month, what was granted included, and its name."""
+    view = rules.team(state.teams.names[team])
+    tiers = state.heads[team].tiers.get(view.id)
+    budget, cap = (view.budget, view.allocation) if tiers is None else (tiers.budget, tiers.allocation)
+    limits = [(limit, name) for limit, name in ((budget, "The monthly budget"), (cap, "The hard cap")) if limit]
+    left = [(limit - spent, f"{name} of {usd_text(limit)}") for limit, name in limits if limit > spent]
+    return min(left, default=(None, ""))
 
 
 def sample_of(state: PartitionState, team: int, bucket: int) -> tuple[Call, ...]:
@@ -83,10 +93,8 @@ def standing_of(state: PartitionState, rules: Rules, row: int, moment: Moment, m
     period = state.periods.current[int(state.series.calendar[row])]
     tiers = state.heads[name.team].tiers.get(view.id)
     spent = moment.month(row) if month is None else month
-    rate = 0.0
-    if name.kind == "team":
-        minute = int(moment.now // MINUTE_S)
-        rate = _usd_h(int(moment.minutes(name.team, minute - RATE_MINUTES + 1, minute).sum()))
+    minute = int(moment.now // MINUTE_S)
+    recent, _ = moment.recent(np.array([row]), minute - RATE_MINUTES + 1, minute)
     return Standing(
         node=view.id,
         name=view.name,
@@ -100,7 +108,7 @@ def standing_of(state: PartitionState, rules: Rules, row: int, moment: Moment, m
         month_to_date=spent,
         budget=tiers.budget if tiers is not None else view.budget,
         allocation=tiers.allocation if tiers is not None else view.allocation,
-        rate_usd_h=rate,
+        rate_usd_h=_usd_h(int(recent[0])),
         forecast=_forecast(moment, row, spent, period.today, period.end),
     )
 

@@ -75,7 +75,7 @@ def test_a_retry_loop_is_told_within_a_dollar_and_named() -> None:
     first = next(f for f in told if f.detector == "retry_loop")
     assert (first.family, first.state, first.severity) == ("loop", "open", "warning")
     assert first.evidence["key"] == "key-a"
-    assert "equal calls to m-1 in a row" in first.reason
+    assert "Retry loop: 4 calls in a row to m-1, all equal" in first.reason
     assert first.evidence["excess_nano"] < 2 * NANO
     assert len({f.incident for f in told}) == 1
 
