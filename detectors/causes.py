@@ -69,7 +69,7 @@ def state_of_things(
     if usual_usd_h > 0.0:
         now += f", usual {rate_text(usual_usd_h)}"
     if up := moved_text(moved):
-        now += f"; in the last hour {up}"
+        now += f"; in the last hour: {up}"
     parts.append(now)
     if context.cap_left is not None and rate > 0:
         left = span_text(context.cap_left / NANO / rate * HOUR_S)
@@ -81,12 +81,18 @@ def _to_stop(context: Context, team: str, key: str | None, text: str) -> str:
     """Return who has to be stopped: the key, else the dearest keys; and the model where most money goes to one."""
     keys = sorted((one for one in context.top if one.kind == "key"), key=lambda one: -one.cost)
     held = next((one.cost for one in keys if one.name == key), 0)
-    whole = f"of {usd_text(context.cost_15m)} of team {team} in 15 min"
-    if key is not None:
-        said = f"To stop: key {key}, {usd_text(held)} {whole}" if held else f"To stop: key {key}, quiet for 15 min"
+    money = usd_text(context.cost_15m)
+    whole = f"of team {team}'s {money} in 15 min"
+    if key is None and len(keys) == 1:
+        key, held = keys[0].name, keys[0].cost
+    if key is not None and held:
+        part = "all" if usd_text(held) == money else usd_text(held)
+        said = f"To stop: key {key}, {part} {whole}"
+    elif key is not None:
+        said = f"To stop: key {key}, quiet for 15 min"
     elif keys:
         dearest = " and ".join(f"{one.name} {usd_text(one.cost)}" for one in keys[:2])
-        said = f"No key alone: {dearest} {whole}" if len(keys) > 1 else f"To stop: key {dearest} {whole}"
+        said = f"No key alone: {dearest} {whole}"
     else:
         return ""
     model = max((one for one in context.top if one.kind == "model"), key=lambda one: one.cost, default=None)
@@ -120,6 +126,16 @@ def closing(node: str, excess: NanoUsd, lasted_s: float, quiet_s: float) -> str:
     """
     told = f"Over: nothing unusual at {node} for {span_text(quiet_s)}"
     return f"{told}. It cost {usd_text(excess)} above the usual" + (f" in {span_text(lasted_s)}" if lasted_s else "")
+
+
+def whole_text(excess: NanoUsd, lasted_s: float) -> str:
+    """Return what an incident that goes on has come to.
+
+    Examples:
+        >>> whole_text(25_470_000_000, 1_680.0)
+        'In all $25.47 above the usual in 28 min'
+    """
+    return f"In all {usd_text(excess)} above the usual in {span_text(lasted_s)}"
 
 
 def calls_text(n: float) -> str:

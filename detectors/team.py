@@ -131,8 +131,10 @@ class TeamPanel:
             record.admit(hour.usd, reading.now)
         if lead is None or self._alarm[1] < reading.now or not beyond or not gate.warm(x.n, x.age_s):
             return []
+        before = record.reference(reading.now)
         record.told, record.told_at = hour.usd, reading.now
-        evidence = replace(lead.explain(x), floor=0)
+        evidence = lead.explain(x)
+        evidence = replace(evidence, floor=0, details={**evidence.details, "record_usd": round(before, 6)})
         sighting = Sighting(evidence, lead, ITSELF, usual, reading.now, reading.offset, every_s=SLOT_S)
         return self._telling.tell(sighting, context)
 
@@ -147,18 +149,28 @@ class TeamPanel:
                 last, asked = detector, self._heard(detector, usual, reading.now)
             record = self._records[detector.name].of(amount.subject)
             if gate.record(amount, detector.params, record, asked, reading.now):
+                before = record.reference(reading.now)
                 record.told, record.told_at = amount.usd, reading.now
                 detector.told(seen.x.at)
-                findings += self._telling.tell(self._beyond(seen, detector, amount, usual, reading), context)
+                sighting = self._beyond(seen, detector, amount, before, usual, reading)
+                findings += self._telling.tell(sighting, context)
             elif learns:
                 record.admit(amount.usd, reading.now)
         return findings
 
     def _beyond(
-        self, seen: Noticed, detector: AmountDetector[Any], amount: Amount, usual: Usual, reading: BucketReading
+        self,
+        seen: Noticed,
+        detector: AmountDetector[Any],
+        amount: Amount,
+        before: float,
+        usual: Usual,
+        reading: BucketReading,
     ) -> Sighting:
-        """Return the sighting of an amount beyond its record."""
-        evidence = replace(detector.explain(amount, seen.x, self._senses.named), floor=0, holds_s=HOLDS_S)
+        """Return the sighting of an amount beyond its record, which was `before` USD."""
+        evidence = detector.explain(amount, seen.x, self._senses.named)
+        details = {**evidence.details, "amount_usd": round(amount.usd, 6), "record_usd": round(before, 6)}
+        evidence = replace(evidence, floor=0, holds_s=HOLDS_S, details=details)
         where = f"key/{evidence.key}" if evidence.key else ITSELF
         return Sighting(evidence, detector, where, usual, reading.now, reading.offset)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spendbrake.detectors.base import Detector, Evidence, Usual
-from spendbrake.detectors.causes import carrier, closing, figures, state_of_things
+from spendbrake.detectors.causes import carrier, closing, figures, state_of_things, whole_text
 from spendbrake.detectors.gate import Alarms, Gate
 from spendbrake.detectors.incident import Incident, IncidentParams, Incidents
 from spendbrake.detectors.memory.mix import Moved
@@ -100,6 +100,8 @@ class Telling:
         # Once named, a key stays: when it is stopped, whoever spends most then is not the cause.
         key = incident.key = incident.key or carrier(context, seen.usual.usd_h)
         story, text = self.story(seen.now), seen.evidence.text
+        present = state_of_things(context, story.moved, self.team, seen.usual.usd_h, key, text)
+        so_far = whole_text(incident.excess, seen.now - incident.opened_at) if state == "update" else ""
         evidence = {
             **figures(context, story.moved, story.sessions),
             **seen.evidence.details,
@@ -117,7 +119,7 @@ class Telling:
             severity=incident.severity,
             detector=seen.detector.name,
             family=incident.family,
-            reason=f"{text}. {state_of_things(context, story.moved, self.team, seen.usual.usd_h, key, text)}",
+            reason=". ".join(part for part in (text, so_far, present) if part),
             state=state,
             score=None if seen.score is None else round(seen.score, 3),
             incident=incident.id,

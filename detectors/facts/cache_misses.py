@@ -41,12 +41,15 @@ class CacheMisses(AmountDetector[CacheMissesParams]):
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Say what the misses cost."""
         money, where = usd_text(round(amount.usd * NANO)), named(amount.session)
-        head = f"in {where}" if amount.subject == "session" else f"in six hours, last in {where}"
+        span, last = ("", "in") if amount.subject == "session" else (" in six hours", "last in")
         return Evidence(
             excess=round(amount.usd * NANO),
             subject=amount.subject,
             key=amount.key or None,
-            text=f"Cache missed: {money} too much for prompts sent to {amount.model} again within minutes, {head}",
+            text=(
+                f"Cache missed: {money} too much{span} for prompts sent to {amount.model} again within minutes and "
+                f"paid in full, {last} {where}"
+            ),
         )
 
     def to_state(self) -> State:

@@ -64,12 +64,12 @@ class QueueReplay(AmountDetector[QueueReplayParams]):
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Say what runs again."""
-        share = self._sums[1] / max(self._sums[0], 1e-9)
+        share, money = self._sums[1] / max(self._sums[0], 1e-9), usd_text(round(self._sums[1] * NANO))
         return Evidence(
             excess=round(amount.usd * NANO),
             key=amount.key or None,
             text=(
-                f"Work done twice: {usd_text(round(self._sums[1] * NANO))} in the last hour ({share:.0%} of all) for "
+                f"Work done twice: {money} in the last hour ({share * 100:.0f} % of all) for "
                 f"calls made within a day before with the very same tokens, last to {amount.model}"
             ),
         )

@@ -36,8 +36,8 @@ class RegularCalls(AmountDetector[RegularCallsParams]):
             excess=round(amount.usd * NANO),
             key=amount.key or None,
             text=(
-                f"Machine: {amount.model} is called every {span_text(amount.span_s)} like clockwork in "
-                f"{named(amount.session)}, {money} so far"
+                f"Machine: {amount.model} is called every {span_text(amount.span_s)} like clockwork "
+                f"({named(amount.session)}), {money} so far"
             ),
         )
 

@@ -11,6 +11,10 @@ from spendbrake.actions.delivery.alert import LIFT, RESOLVED, is_over
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.money import NanoUsd, to_usd
 
+WITHIN_TEAMS = ("project", "key")
+SESSION, MOST_SESSIONS = "session ", 2
+"""How a session with a name is named in evidence; so many are shown."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contributor:
@@ -79,7 +83,7 @@ def account_of(action: Action) -> Account:
         forecast=_nano(told, "forecast_nano"),
         rate_usd_h=_number(told, "rate_usd_h"),
         threshold=_number(told, "threshold"),
-        contributors=_contributors(told.get("top")),
+        contributors=(*_contributors(told.get("top")), *_sessions(told.get("sessions"))),
     )
 
 
@@ -116,9 +120,12 @@ def _other_model(action: Action) -> str:
 
 
 def title_of(action: Action) -> str:
-    """Return the headline: severity and node; of news that something has ended, that it has; of several, how many."""
-    several = f"{action.evidence.get('n_alerts')} alerts" if alerts_of(action) else account_of(action).name
-    return f"{status_of(action)}: {several}"
+    """Return the headline: severity and node, a key or project with its team; or that it has ended; or how many."""
+    if alerts_of(action):
+        return f"{status_of(action)}: {action.evidence.get('n_alerts')} alerts"
+    money = account_of(action)
+    within = action.evidence.get("level") in WITHIN_TEAMS
+    return f"{status_of(action)}: {money.name}" + (f" of {action.team}" if within and action.team else "")
 
 
 def alerts_of(action: Action) -> Sequence[Mapping[str, Any]]:
@@ -201,3 +208,12 @@ def _contributors(rows: Any) -> tuple[Contributor, ...]:
         )
         for row in known
     )
+
+
+def _sessions(rows: Any) -> tuple[Contributor, ...]:
+    """Return the sessions under way that have a name, with what each has cost so far."""
+    if not isinstance(rows, list | tuple):
+        return ()
+    known = [row for row in rows if isinstance(row, Mapping) and str(row.get("name", "")).startswith(SESSION)]
+    named = [{**row, "kind": "session", "name": row["name"].removeprefix(SESSION)} for row in known[:MOST_SESSIONS]]
+    return _contributors(named)

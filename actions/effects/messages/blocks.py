@@ -36,7 +36,7 @@ of the request that is to be decided, of the last two that of the finding that i
 MAX_TEXT = 3_000
 MAX_HEADER = 150
 MAX_FIELD = 2_000
-TOP = 5
+TOP = 7
 SHORT = 12
 """Digits of an id that name an alert to people."""
 LISTED = 12
@@ -162,7 +162,7 @@ def _amount(nano: NanoUsd | None) -> str:
 
 
 def _contributors(money: Account) -> str:
-    lines = ["*Who carries it*"]
+    lines = ["*Who carries it, in the last 15 minutes*"]
     for each in money.contributors[:TOP]:
         calls = "" if each.calls is None else f", {each.calls:,} calls"
         lines.append(f"• {mrkdwn(each.kind, 20)} `{mrkdwn(each.name, 256)}`: {usd_text(each.cost)}{calls}")

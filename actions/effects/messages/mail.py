@@ -51,7 +51,9 @@ def text_of(action: Action) -> str:
     figures = [f"{name + ':':24}{value}" for name, value in _figures(money) if value]
     parts = [action.reason, "\n".join(figures)]
     if money.contributors and not is_over(action):
-        parts.append("\n".join(["Who carries it:", *(f"  {line}" for line in _contributors(money))]))
+        parts.append(
+            "\n".join(["Who carries it, in the last 15 minutes:", *(f"  {line}" for line in _contributors(money))])
+        )
     end = ends_at(action)
     until = "" if end is None else f" Until {time_text(end)}, or until it is resolved."
     parts.append(f"Action: {limit_text(action)}{until}")

@@ -79,19 +79,23 @@ RISE = (Moved("calls", 3.04, 8 * NANO), Moved("model mix", 1.1, NANO // 2), Move
 
 def test_a_finding_says_what_to_stop_how_fast_money_goes_why_and_until_when() -> None:
     assert state_of_things(BUSY, RISE, "search", 4.0, "key-a", "Loop") == (
-        "To stop: key key-a, $6.50 of $8.00 of team search in 15 min, most on m-1. "
-        "Now $32.00/h, usual $4.00/h; in the last hour calls x3.0 (+$8.00/h). "
+        "To stop: key key-a, $6.50 of team search's $8.00 in 15 min, most on m-1. "
+        "Now $32.00/h, usual $4.00/h; in the last hour: calls x3.0 (+$8.00/h). "
         "The monthly budget of $100.00, $64.00 away, is reached in 2 h"
     )
 
 
 def test_where_no_key_stands_out_the_dearest_are_named_and_nobody_is_accused() -> None:
     assert state_of_things(BUSY, (), "search", 0.0, None, "on m-1").startswith(
-        "No key alone: key-a $6.50 and key-b $1.50 of $8.00 of team search in 15 min. Now $32.00/h. "
+        "No key alone: key-a $6.50 and key-b $1.50 of team search's $8.00 in 15 min. Now $32.00/h. "
     )
     alone = replace(BUSY, top=BUSY.top[:1], cap_left=None)
     assert state_of_things(alone, (), "search", 0.0, None, "") == (
-        "To stop: key key-a $6.50 of $8.00 of team search in 15 min. Now $32.00/h"
+        "To stop: key key-a, $6.50 of team search's $8.00 in 15 min. Now $32.00/h"
+    )
+    whole = replace(alone, cost_15m=6 * NANO + NANO // 2)
+    assert state_of_things(whole, (), "search", 0.0, "key-a", "").startswith(
+        "To stop: key key-a, all of team search's $6.50 in 15 min."
     )
 
 
