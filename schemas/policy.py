@@ -13,16 +13,17 @@ from pydantic import Field, field_validator, model_validator
 
 from spendbrake.schemas.decision import OnUnavailable, Verdict
 from spendbrake.schemas.finding import Severity
+from spendbrake.schemas.parts.currency import Amount, Currency
 from spendbrake.schemas.parts.delivery import Delivery
 from spendbrake.schemas.parts.destinations import Destination
 from spendbrake.schemas.parts.part import Name as Name
 from spendbrake.schemas.parts.part import Part as Part
+from spendbrake.schemas.parts.prices import PriceOverride as PriceOverride
+from spendbrake.schemas.parts.prices import Prices as Prices
 
 Basis = Literal["daily_forecast", "monthly_budget", "monthly_allocation", "month_over_month", "unplaced"]
 """`unplaced` is money whose time no window holds, a month: of home nodes and above, from `floor_usd` on."""
 Usd = Annotated[Decimal, Field(ge=0, le=Decimal(10) ** 9, allow_inf_nan=False)]
-UsdPerMtok = Annotated[Decimal, Field(ge=0, le=3_000, allow_inf_nan=False)]
-"""At most `money.MAX_RATE`. A price per token or per thousand given by mistake is refused with it."""
 
 
 class Calendar(Part):
@@ -111,13 +112,30 @@ class Limits(Part):
     reserve_usd: Usd | None = Field(
         None, description="A pool a month for top-ups of nodes below; only above the home level."
     )
+    currency: Currency | None = Field(None, description="Of the three amounts that follow, here and below.")
+    monthly_budget: Amount | None = Field(None, description="In the currency; instead of `monthly_budget_usd`.")
+    monthly_allocation: Amount | None = Field(None, description="Likewise.")
+    reserve: Amount | None = Field(None, description="Likewise.")
+    expires_at: datetime | None = Field(
+        None, description="End of the allocation: from then on nothing may be spent. UTC where no offset is given."
+    )
     tiers: tuple[Name, ...] | None = Field(None, description="Names of the tiers that apply; all when absent.")
     approved_models: tuple[str, ...] | None = Field(None, description="fnmatch patterns; others are findings.")
+    environments: tuple[str, ...] | None = Field(
+        None, description="fnmatch patterns of environments whose calls it pays for; others are findings."
+    )
     on_unavailable: OnUnavailable | None = None
     calendar: Calendar | None = None
     owner: str | None = None
     contacts: tuple[str, ...] = ()
     cost_center: str | None = None
+
+    @model_validator(mode="after")
+    def _in_one_currency(self) -> Self:
+        for name in ("monthly_budget", "monthly_allocation", "reserve"):
+            if getattr(self, name) is not None and getattr(self, f"{name}_usd") is not None:
+                raise ValueError(f"give {name} in the currency, or {name}_usd, not both")
+        return self
 
 
 class Node(Limits):
@@ -225,26 +243,6 @@ class Policy(Part):
     )
     rungs: Annotated[tuple[Rung, ...], Field(min_length=1)]
     hold_s: float = Field(900, gt=0, le=7 * 86_400, description="Quiet time after which an incident's limits lift.")
-
-
-class PriceOverride(Part):
-    """A price of one's own, USD per million tokens, from a moment of event time on."""
-
-    provider: str
-    model: str
-    valid_from: datetime | None = None
-    input_usd_per_mtok: UsdPerMtok
-    output_usd_per_mtok: UsdPerMtok
-    cache_read_usd_per_mtok: UsdPerMtok | None = Field(None, description="The input price when absent.")
-    cache_write_usd_per_mtok: UsdPerMtok | None = Field(None, description="The input price when absent.")
-
-
-class Prices(Part):
-    """Overrides of the price book, and what an unknown model is taken to cost."""
-
-    overrides: tuple[PriceOverride, ...] = ()
-    unpriced_input_usd_per_mtok: UsdPerMtok = Decimal(15)
-    unpriced_output_usd_per_mtok: UsdPerMtok = Decimal(75)
 
 
 class Detection(Part):

@@ -47,7 +47,8 @@ class NewModel(FactDetector[NewModelParams]):
         refused = reading.approved is False
         if not refused and not self._news(reading):
             return None
-        head = f"Model {reading.name} is not approved" if refused else f"New {reading.kind} {reading.name}"
+        kind = reading.kind
+        head = f"{kind.capitalize()} {reading.name} is not approved" if refused else f"New {kind} {reading.name}"
         age = f" in {span_text(reading.age_s)}" if reading.age_s >= 1.0 else ""
         whole = f", where the team spent {usd_text(reading.team_cost_24h)} in 24 h" if reading.team_cost_24h else ""
         return Evidence(

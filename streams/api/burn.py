@@ -76,6 +76,16 @@ class Against(BaseModel):
     allocation_percent: float | None
 
 
+class InCurrency(BaseModel):
+    """What a node stands at in the currency that its amounts are given in; decimal text, at the rate of now."""
+
+    currency: str
+    usd: str
+    month_to_date: str
+    budget: str | None
+    allocation: str | None
+
+
 class NodeStanding(Against):
     """A node of the tree with a limit to watch; `unplaced` came this month with times that no window holds."""
 
@@ -85,6 +95,7 @@ class NodeStanding(Against):
     month_to_date: Money
     unplaced: Money
     forecast: Money | None
+    in_currency: InCurrency | None
     tiers: list[TierStanding]
 
 

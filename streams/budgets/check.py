@@ -8,6 +8,7 @@ from spendbrake.actions.policies.base import ANY, RESERVED
 from spendbrake.schemas.finding import BURN_RATE, COMMAND
 from spendbrake.schemas.policy import Limits, Node, Policy, PolicyFile
 from spendbrake.schemas.usage import UNTAGGED
+from spendbrake.streams.budgets.allocation.asof import AMOUNTS, as_of, currency_of
 from spendbrake.streams.budgets.problems import Path, Problem, all_known, repeated, unknown
 from spendbrake.streams.budgets.tree import KEY, PROJECT, names_of
 
@@ -134,18 +135,51 @@ def _amounts(file: PolicyFile) -> Iterator[Problem]:
     tiers = {tier.name for tier in file.tiers}
     for path, limits in _limits(file):
         yield from all_known((*path, "tiers"), "tier", limits.tiers, tiers)
+        yield from _currency(file, path, limits)
+        yield from _use(file, path, limits)
         budget, allocation = limits.monthly_budget_usd, limits.monthly_allocation_usd
+        if limits.monthly_budget is not None or limits.monthly_allocation is not None:
+            budget, allocation = limits.monthly_budget, limits.monthly_allocation
         if budget is not None and allocation is not None and allocation < budget:
             message = f"the hard cap of {allocation} USD is below the budget of {budget} USD"
             yield Problem((*path, "monthly_allocation_usd"), message)
-        if limits.reserve_usd is not None and not _above_home(file, limits):
+        if (limits.reserve_usd is not None or limits.reserve is not None) and not _above_home(file, limits):
             yield Problem((*path, "reserve_usd"), f"a reserve is kept above the home level {file.home!r}")
-    for place, node in enumerate(file.nodes):
+    held = as_of(file, float("-inf")).nodes
+    for place, node in enumerate(held):
         own = _cap(node)
-        below = sum((_cap(each) or Decimal(0) for each in file.nodes if each.parent == node.id), Decimal(0))
+        below = sum((_cap(each) or Decimal(0) for each in held if each.parent == node.id), Decimal(0))
         if own is not None and below > own:
             message = f"the nodes below {node.id!r} may spend {below} USD, it itself {own} USD"
             yield Problem(("nodes", place), message, "warning")
+
+
+def _use(file: PolicyFile, path: Path, limits: Limits) -> Iterator[Problem]:
+    """Warn of lists that nothing is held against: below the home level models and environments are not told apart."""
+    level = limits.level if isinstance(limits, Node) else str(path[-1])
+    if {level, file.home} <= set(file.levels) and file.levels.index(level) > file.levels.index(file.home):
+        for name in ("approved_models", "environments"):
+            if getattr(limits, name) is not None:
+                message = f"not held against the calls of a {level}: give the list to its {file.home}"
+                yield Problem((*path, name), message, "warning")
+
+
+def _currency(file: PolicyFile, path: Path, limits: Limits) -> Iterator[Problem]:
+    """Check that amounts in a currency have one, and are no more in USD than may be."""
+    nodes = {node.id: node for node in file.nodes}
+    currency = limits.currency
+    if currency is None and isinstance(limits, Node):
+        currency = currency_of(nodes, limits)
+    elif currency is None and path in (("untagged",), ("defaults", file.home)):
+        default = file.defaults.get(file.home)
+        root = next((node for node in file.nodes if node.parent is None), None)
+        currency = currency_of(nodes, nodes.get((default.parent if default else None) or "", root))
+    for name in AMOUNTS:
+        amount = getattr(limits, name)
+        if amount is not None and currency is None:
+            yield Problem((*path, name), f"in which currency? None is given here or above: say {name}_usd for USD")
+        elif amount is not None and currency is not None and amount * max(r.usd for r in currency.rates) > MOST_USD:
+            yield Problem((*path, name), f"{amount} {currency.name} is more than {MOST_USD} USD")
 
 
 def _above_home(file: PolicyFile, limits: Limits) -> bool:
@@ -158,6 +192,9 @@ def _above_home(file: PolicyFile, limits: Limits) -> bool:
 
 def _cap(limits: Limits) -> Decimal | None:
     return limits.monthly_budget_usd if limits.monthly_allocation_usd is None else limits.monthly_allocation_usd
+
+
+MOST_USD = Decimal(10) ** 9
 
 
 def _names(file: PolicyFile) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ reached only through the nodes that hang below them.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from decimal import Decimal
 
 from spendbrake.schemas.decision import OnUnavailable
 from spendbrake.schemas.money import NanoUsd, to_nano
@@ -33,8 +34,9 @@ class NodeView:
         allocation: The hard cap a month, nano-USD; the budget when the file gives none.
         rollover_percent: Of the allocation: the most that goes over into the next month.
         reserve: Pool a month for top-ups of nodes below, nano-USD; None where it keeps none.
+        currency: Name of what its amounts were given in; None for USD. `unit_usd` is what a unit of it is worth.
         tiers: Those that apply, in the order of the file.
-        approved_models: fnmatch patterns; None = any model.
+        approved_models: fnmatch patterns; None = any model. `environments` likewise.
     """
 
     id: str
@@ -50,10 +52,13 @@ class NodeView:
     allocation: NanoUsd | None
     rollover_percent: int
     reserve: NanoUsd | None
+    currency: str | None
+    unit_usd: Decimal
     tiers: tuple[Tier, ...]
     calendar: Calendar
     on_unavailable: OnUnavailable
     approved_models: tuple[str, ...] | None
+    environments: tuple[str, ...] | None
     owner: str | None
     contacts: tuple[str, ...]
     cost_center: str | None
@@ -70,7 +75,7 @@ class Tree:
     Attributes:
         root: Id of the root.
         listed: The views of all listed nodes and of `untagged`, by id.
-        limits_models: Whether any node has a list of approved models.
+        limits_use: Whether any node has a list of approved models or environments.
     """
 
     def __init__(self, file: PolicyFile) -> None:
@@ -79,7 +84,7 @@ class Tree:
         self._unlisted: dict[tuple[str, str], NodeView] = {}
         self._recent: dict[tuple[str, str, str], NodeView] = {}
         limits = (*file.nodes, *file.defaults.values(), file.untagged)
-        self.limits_models = any(each.approved_models is not None for each in limits)
+        self.limits_use = any((each.approved_models, each.environments) != (None, None) for each in limits)
         self._children: dict[str, list[str]] = {}
         for node in sorted(file.nodes, key=lambda node: self._depth[node.level]):
             self._children.setdefault(node.parent or "", []).append(node.id)
@@ -191,6 +196,9 @@ class Tree:
         depth, home_depth = self._depth[level], self._depth[self._file.home]
         budget = own.monthly_budget_usd
         allocation = own.monthly_allocation_usd if own.monthly_allocation_usd is not None else budget
+        currency, unit = (above.currency, above.unit_usd) if above is not None else (None, Decimal(1))
+        if own.currency is not None:
+            currency, unit = own.currency.name, own.currency.rates[-1].usd
         models = own.approved_models if own.approved_models is not None or above is None else above.approved_models
         return NodeView(
             id=node,
@@ -206,10 +214,13 @@ class Tree:
             allocation=None if allocation is None else to_nano(allocation),
             rollover_percent=own.rollover_percent,
             reserve=None if own.reserve_usd is None else to_nano(own.reserve_usd),
+            currency=currency,
+            unit_usd=unit,
             tiers=self._tiers(own, above, depth > home_depth),
             calendar=own.calendar or (above.calendar if above is not None else self._file.calendar),
             on_unavailable=own.on_unavailable or (above.on_unavailable if above else self._file.on_unavailable),
             approved_models=models,
+            environments=own.environments if own.environments is not None or above is None else above.environments,
             owner=own.owner or (above.owner if above is not None else None),
             contacts=own.contacts or (above.contacts if above is not None else ()),
             cost_center=own.cost_center or (above.cost_center if above is not None else None),

@@ -46,7 +46,7 @@ async def _rerate(begin: float, end: float, dry_run: bool, shown: int) -> None:
     async with broker_of(config) as broker:
         place = place_of(config)
         book = (await read_versions(broker, place)).book
-        rules = book.at(float("inf"))
+        rules = book.newest()
         if not place.simulation:
             _check_force(rules, time.time())
         fixes = await _read(broker, place, config, book, Fix, rules, begin, end)

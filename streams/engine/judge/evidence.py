@@ -21,9 +21,10 @@ FORECAST_DAYS = 14
 
 
 def approved(rules: Rules, team: str, kind: str, name: str) -> bool | None:
-    """Tell whether a model is among those the team may use; None for other series, or without a list."""
-    patterns = rules.team(team).approved_models
-    if kind != "model" or patterns is None:
+    """Tell whether a model or an environment is among the team's own; None for other series, or without a list."""
+    view = rules.team(team)
+    patterns = {"model": view.approved_models, "environment": view.environments}.get(kind)
+    if patterns is None:
         return None
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 

@@ -132,7 +132,7 @@ class Watch:
         shown = table.shown[rows] & rules.panel.enabled & (self.begins_at - table.first_at[rows] <= DAY_S)
         cheap = shown & (table.total[rows] < rules.panel.gate.least)
         shown &= ~cheap
-        for k in np.flatnonzero(cheap).tolist() if rules.tree.limits_models else ():
+        for k in np.flatnonzero(cheap).tolist() if rules.tree.limits_use else ():
             shown[k] = self.judge.refused(int(rows[k]))
         table.pass_steps(rows[~shown])
         return rows[shown].tolist()  # type: ignore[no-any-return]

@@ -8,6 +8,7 @@ from spendbrake.detectors.panel import Panel
 from spendbrake.schemas.control import OwnersVersion, PolicyVersion
 from spendbrake.schemas.money import to_nano
 from spendbrake.schemas.policy import Calendar, PolicyFile
+from spendbrake.streams.budgets.allocation.asof import as_of, moments
 from spendbrake.streams.budgets.calendar import BudgetCalendar
 from spendbrake.streams.budgets.tree import NodeView, Tree
 from spendbrake.streams.engine.prices.book import PriceBook
@@ -111,6 +112,7 @@ class RuleBook:
     ) -> None:
         self.partitions = partitions
         self.owners = Owners(owners)
+        self._files: dict[int, tuple[float, PolicyFile]] = {}
         self._rules: list[Rules] = []
         self._begins: list[float] = []
         for policy in policies:
@@ -122,13 +124,37 @@ class RuleBook:
         Raises:
             ValueError: a document that this version of the service refuses.
         """
-        if any(rules.version == policy.version for rules in self._rules):
+        if policy.version in self._files:
             return False
         begins = float("-inf") if policy.version == 1 else policy.valid_from
-        rules = Rules(policy.version, begins, PolicyFile.model_validate(policy.document), self.partitions)
-        self._rules = sorted([*self._rules, rules], key=lambda r: (r.valid_from, r.version))
-        self._begins = [r.valid_from for r in self._rules]
+        self._files[policy.version] = begins, PolicyFile.model_validate(policy.document)
+        self._compile()
         return True
+
+    def newest(self) -> Rules:
+        """Return the rules of the newest version as it begins.
+
+        Raises:
+            LookupError: no policy has been read.
+        """
+        if not self._rules:
+            raise LookupError("no policy is in force: publish one first")
+        newest = max(self._files)
+        return next(rules for rules in self._rules if rules.version == newest)
+
+    def _compile(self) -> None:
+        """Compile what is not: a version holds otherwise from each moment on that its file names, until the next."""
+        known = {(rules.version, rules.valid_from): rules for rules in self._rules}
+        ordered = sorted(
+            ((at, version, file) for version, (at, file) in self._files.items()), key=lambda each: each[:2]
+        )
+        ends = [begins for begins, _, _ in ordered[1:]] + [float("inf")]
+        self._rules = []
+        for (begins, version, file), end in zip(ordered, ends, strict=True):
+            for at in (begins, *(at for at in moments(file) if begins < at < end)):
+                rules = known.get((version, at)) or Rules(version, at, as_of(file, at), self.partitions)
+                self._rules.append(rules)
+        self._begins = [rules.valid_from for rules in self._rules]
 
     def at(self, now: float) -> Rules:
         """Return the rules in force at `now`.

@@ -60,7 +60,7 @@ BOTH = versions((0.0, priced(WRONG)), (FIXED_AT, priced(RIGHT)))
 
 def fix_of(log: Log, given: Any = BOTH, begin: float = START, end: float = START + DAY_S) -> Fix:
     book = RuleBook(1, given)
-    fix = Fix(book.at(float("inf")).prices, begin, end)
+    fix = Fix(book.newest().prices, begin, end)
 
     async def batches() -> AsyncIterator[Any]:
         for cut in log.every(100):
