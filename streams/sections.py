@@ -99,6 +99,8 @@ class Webhooks(Section):
     allowed: tuple[IPvAnyNetwork, ...] = Field(
         (), description='Networks inside that webhooks may reach, a JSON list: ["10.1.0.0/16"]; else public ones only.'
     )
-    retries: int = Field(4, ge=0, le=20, description="Tries after the first; then the action is a dead letter.")
+    retries: int = Field(
+        16, ge=0, le=60, description="Tries after the first, by default over five hours; then it is a dead letter."
+    )
     first_retry_s: float = Field(30, gt=0, le=3_600, description="Pause before the first of them; it doubles.")
     longest_retry_s: float = Field(1_800, gt=0, le=86_400, description="Longest pause.")

@@ -34,7 +34,7 @@ class Held:
         told_at: When; `times` how often it was told.
         earlier: What the receiver answered to the first news: a thread, labels.
         telling: Id of the message about several alerts that was begun and is not known to have ended.
-        recheck_at: A muted one is not looked at before.
+        recheck_at: One that is muted, or whose next try is put off, is not looked at before.
         taken: Whether the receiver was told that somebody has taken the alert on.
     """
 

@@ -18,6 +18,8 @@ class Entry:
     Attributes:
         attempts: Tries begun.
         at: Wall clock of the last change, epoch seconds UTC.
+        retry_at: Of an intent that is put off: when it is tried again; 0 of one that is under way.
+        in_doubt: Of the same: whether the receiver may have the action.
         error: Why it failed.
         response: What the receiver said.
     """
@@ -27,6 +29,8 @@ class Entry:
     outcome: Outcome | None = None
     error: str | None = None
     response: Mapping[str, Any] = field(default_factory=dict)
+    retry_at: float = 0.0
+    in_doubt: bool = False
 
 
 class Ledger(Protocol):

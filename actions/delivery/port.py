@@ -65,5 +65,13 @@ class Stopped(Exception):
     """This process must do nothing more: what it was about to do may have been done by another."""
 
 
+class Later(Exception):
+    """An action is to be tried again at `at`, epoch seconds; the ledger knows, so nobody has to wait for it."""
+
+    def __init__(self, at: float) -> None:
+        super().__init__(f"to be tried again at {at:.0f}")
+        self.at = at
+
+
 class Superseded(Exception):
     """The receiver holds a later state; there is nothing left to do."""

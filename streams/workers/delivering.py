@@ -102,13 +102,22 @@ async def notify_service(
         in_force=_in_force(versions),
         grace_s=0.4 * settings.group.session_timeout_s,
     )
-    loops = [_follow(versions, control, destinations), pulse.beat, _every(app, DUE_S, notify.flush_due)]
+    loops = [_follow(versions, control, destinations), pulse.beat, _every(app, DUE_S, _due(app, notify))]
     loops += await _others(broker, changelog_name(place.group(name), LEDGER), notify)
     if not place.simulation:  # its logs keep everything, so nothing expires
         loops.append(_every(app, TIDY_S, notify.tidy))
     _run_beside(app, notify, topic, *loops)
     app.agent(chunk_topic(app, topic, place.partitions), name=name)(notify.consume)
     return Service(name, app, notify, topic)
+
+
+def _due(app: ChunkApp, notify: Notify) -> Callable[[], Awaitable[None]]:
+    async def due() -> None:
+        if app.settled_generation == app.consumer_generation_id:
+            await notify.wake(app.consumer_generation_id)
+        await notify.flush_due()
+
+    return due
 
 
 async def _others(broker: Broker, changelog: str, notify: Notify) -> list[Callable[[], Awaitable[None]]]:

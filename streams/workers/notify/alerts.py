@@ -157,14 +157,17 @@ class Alerts:
         """Return one alert of a group."""
         return next((self._held[key] for key in self._groups.get(group, ())), None)
 
+    def members(self, group: str) -> dict[str, Held]:
+        """Return the alerts of a group, by key."""
+        return {key: self._held[key] for key in self._groups.get(group, ())}
+
     def is_due(self, group: str, now: float) -> bool:
         """Say whether a group has something to do."""
         return self._due.get(group, float("inf")) <= now
 
     def flush(self, group: str, now: float) -> tuple[Flush, dict[str, Held]]:
         """Return what a group comes to now, and its members as they are."""
-        members = {key: self._held[key] for key in self._groups.get(group, ())}
-        rules = self._in_force(now)
+        members, rules = self.members(group), self._in_force(now)
         muted = muting(rules.delivery, rules.silences, self._firing)
         return self._group(members, now).flush(now, muted), members
 

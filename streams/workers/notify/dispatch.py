@@ -7,6 +7,7 @@ from spendbrake.actions.delivery.alert import alert_key, is_over
 from spendbrake.actions.delivery.grouping import Held, offset_of
 from spendbrake.actions.delivery.ledger import Entry
 from spendbrake.actions.delivery.message import escalated
+from spendbrake.actions.delivery.port import Later
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.result import Outcome, Result
 from spendbrake.streams.workers.notify.alerts import Alerts, InForce, parked
@@ -75,7 +76,11 @@ class Dispatch:
             begun = {key: parked(held, flush.message.id) for key, held in about.items() if held.waits}
             await self.alerts.keep(begun, now)
         first = next(iter(about.values()))
-        result = await self._bring(flush.message, first.origin)
+        try:
+            result = await self._bring(flush.message, first.origin, puts_off=any(held.waits for held in about.values()))
+        except Later as later:
+            await self._put_off(group, later.at)
+            return
         await self._end_members(flush.message, about.values(), result)
         await self.alerts.tell(about, self._now(), result)
 
@@ -109,8 +114,13 @@ class Dispatch:
         if held is not None and held.waits:
             await self.alerts.keep({key: held}, now)
 
-    async def _bring(self, action: Action, origin: str, *, redriven: bool = False) -> Result:
-        return await Errand(self._means, self._lane, action, origin, redriven=redriven).run()
+    async def _put_off(self, group: str, at: float) -> None:
+        """Let the news of a group wait for their next try, in the ledger: a later owner goes on with it."""
+        waiting = {key: held for key, held in self.alerts.members(group).items() if held.waits}
+        await self.alerts.keep({key: replace(held, recheck_at=at) for key, held in waiting.items()}, self._now())
+
+    async def _bring(self, action: Action, origin: str, *, redriven: bool = False, puts_off: bool = False) -> Result:
+        return await Errand(self._means, self._lane, action, origin, redriven=redriven).run(puts_off=puts_off)
 
     async def _end_members(self, message: Action, about: Iterable[Held], result: Result) -> None:
         """Report the news that a message about several has told."""

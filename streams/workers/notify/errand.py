@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from spendbrake.actions.delivery.chain import Chain
-from spendbrake.actions.delivery.port import DeadLetters, Effect
+from spendbrake.actions.delivery.port import DeadLetters, Effect, Later
 from spendbrake.actions.delivery.retry import Backoff
 from spendbrake.actions.delivery.runner import Runner
 from spendbrake.schemas.action import Action
@@ -62,10 +62,11 @@ class Errand(DeadLetters):
         self._slot = means.slots.setdefault(action.destination, asyncio.Semaphore(AT_ONCE))
         self._holds, self._redriven = False, redriven
 
-    async def run(self) -> Result:
+    async def run(self, *, puts_off: bool = False) -> Result:
         """Return the result when the action has ended and it is published.
 
         Raises:
+            Later: with `puts_off`, where the next try is a long time away.
             GivenUp: its partition goes to another worker first.
             Exception: the ledger, the dead letters or the result could not be written: the process must end.
         """
@@ -73,9 +74,12 @@ class Errand(DeadLetters):
         await self._take()
         try:
             self._lane.check()
-            result = await self._runner().run(self._action, redriven=self._redriven)
+            result = await self._runner().run(self._action, redriven=self._redriven, puts_off=puts_off)
             # Nothing is awaited in between: what has its place in the chain is published.
             published = means.results.put(result)
+        except Later:
+            means.metrics.count("retries", self._action.effect)
+            raise
         finally:
             self._give_back()
         await published

@@ -61,10 +61,11 @@ class Lane:
             GivenUp: an intent, and the lane is closed.
             Frozen: an intent, and the process stood still: another may have done it in the meantime.
         """
-        if entry.outcome is None:
+        begins = entry.outcome is None and not entry.retry_at
+        if begins:
             self.check()
         await self._ledger.put(action, entry)
-        if entry.outcome is None:
+        if begins:
             self._pulse.check()
 
     async def expire(self, now: float) -> int:

@@ -6,7 +6,7 @@ never stands against what its successor wrote; an alert that is let go leaves a 
 """
 
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from typing import Any, Protocol
@@ -70,6 +70,8 @@ class LedgerRow:
         if entry is not None:
             fields |= {"attempts": entry.attempts, "at": entry.at, "outcome": entry.outcome}
             fields |= {"error": entry.error, "response": entry.response}
+            if entry.retry_at:
+                fields |= {"retry_at": entry.retry_at, "in_doubt": entry.in_doubt}
         if self.held is not None:
             kept = {each.name: getattr(self.held, each.name) for each in dataclass_fields(Held)}
             fields["held"] = {**kept, "action": b64encode(encode(self.held.action)).decode()}
@@ -117,6 +119,7 @@ class Ledgers:
         self._found: dict[int, dict[tuple[str, str], LedgerRow]] = {}
         self._rows: dict[int, dict[str, LedgerRow]] = {}
         self._terms: dict[int, int] = {}
+        self._ready: frozenset[int] = frozenset()
 
     def load(self, partition: int, key: str, writer: str, value: bytes) -> None:
         """Take a writer's row in; which of several holds is seen when the partition is opened."""
@@ -133,9 +136,19 @@ class Ledgers:
         """Drop a partition that went, or that is about to be read from its start."""
         for kept in (self._found, self._rows, self._terms):
             kept.pop(partition, None)
+        self._ready -= {partition}
 
     def recovered(self, partitions: frozenset[int]) -> None:
-        """Hear that all rows of the partitions are here; they are opened with their first chunk."""
+        """Hear that all rows of the partitions are here."""
+        self._ready = partitions
+
+    def holding(self, but: Container[int]) -> list[int]:
+        """Return the recovered partitions that hold alerts, but these: their owner has something to do."""
+        return sorted(n for n in self._ready if n not in but and any(row.held is not None for row in self._of(n)))
+
+    def _of(self, partition: int) -> Iterator[LedgerRow]:
+        yield from self._rows.get(partition, {}).values()
+        yield from self._found.get(partition, {}).values()
 
     def open(self, partition: int, generation: int, log: Changelog) -> "PartitionLedger":
         """Return the ledger of a partition for one generation of the group."""

@@ -113,6 +113,15 @@ class Notify:
                 begun.append(lane.start(dispatch.hear_of(action, origin, rules)))
         lane.start(self._see_through(begun, lambda: self._acknowledge(chunk)))
 
+    async def wake(self, generation: int) -> None:
+        """Go on with what recovered partitions hold, before their logs bring anything new: a retry may be due.
+
+        Args:
+            generation: Of the group, in which they are owned and recovered.
+        """
+        for partition in self._ledgers.holding(but=self._lanes):
+            await self._lane_in(partition, generation)
+
     async def flush_due(self) -> None:
         """Begin to tell what is due: groups that have waited, mutes that have ended, reminders, escalations."""
         for partition, (lane, dispatch) in list(self._lanes.items()):
@@ -182,19 +191,22 @@ class Notify:
 
     async def _lane_of(self, chunk: Chunk) -> tuple[Lane, Dispatch] | None:
         """Return the lane of a chunk; None for a chunk of a generation in which the partition was given up."""
-        if chunk.generation <= self._given_up.get(chunk.partition, -1):
+        return await self._lane_in(chunk.partition, chunk.generation)
+
+    async def _lane_in(self, partition: int, generation: int) -> tuple[Lane, Dispatch] | None:
+        if generation <= self._given_up.get(partition, -1):
             return None
-        opened = self._lanes.get(chunk.partition)
-        if opened is not None and opened[0].generation != chunk.generation:
-            await self.give_up([chunk.partition], opened[0].generation)
-            return await self._lane_of(chunk)
+        opened = self._lanes.get(partition)
+        if opened is not None and opened[0].generation != generation:
+            await self.give_up([partition], opened[0].generation)
+            return await self._lane_in(partition, generation)
         if opened is None:
-            ledger = self._ledgers.open(chunk.partition, chunk.generation, self._log)
-            lane = Lane(chunk.generation, ledger, self._pulse)
+            ledger = self._ledgers.open(partition, generation, self._log)
+            lane = Lane(generation, ledger, self._pulse)
             tells = bool(getattr(self._means.effect, "tells_taken", False))
             alerts = Alerts(ledger, self._in_force, self._firing, tells_taken=tells)
             dispatch = Dispatch(self._means, lane, alerts)
-            opened = self._lanes[chunk.partition] = lane, dispatch
+            opened = self._lanes[partition] = lane, dispatch
         return opened
 
     async def _see_through(self, begun: Sequence[Awaitable[None]], done: Callable[[], None]) -> None:

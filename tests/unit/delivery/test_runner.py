@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from spendbrake.actions.delivery.chain import Chain, verify
 from spendbrake.actions.delivery.ledger import KEEP_S, Entry, MemoryLedger
-from spendbrake.actions.delivery.port import GiveUp, Retry, Stopped, Superseded
+from spendbrake.actions.delivery.port import GiveUp, Later, Retry, Stopped, Superseded
 from spendbrake.actions.delivery.retry import Backoff
 from spendbrake.actions.delivery.runner import Runner
 from spendbrake.schemas.action import Action
@@ -283,3 +283,54 @@ class Nowhere:
 
 async def no_wait_at_all(seconds: float) -> None:
     raise AssertionError("there is nothing to wait for")
+
+
+async def put_off(world: World) -> float:
+    with pytest.raises(Later) as later:
+        await world.runner.run(ACTION, puts_off=True)
+    return later.value.at
+
+
+async def test_a_long_pause_is_noted_and_not_waited_for_and_another_process_goes_on_with_the_schedule() -> None:
+    receiver, ledger = Receiver(Retry("503"), Retry("503"), Retry("503")), MemoryLedger()
+    schedule = Backoff(attempts=3, first_s=40.0, longest_s=1_000.0)
+    first = World(receiver, ledger, schedule)
+    assert await put_off(first) == 30.0
+    assert first.slept == []
+    assert await put_off(first) == 30.0, "it is not tried before"
+    assert len(receiver.script) == 2
+    second = World(receiver, ledger, schedule)
+    second.now = 31.0
+    assert await put_off(second) == 31.0 + 60.0
+    second.now = 91.0
+    end = await second.runner.run(ACTION, puts_off=True)
+    assert (end.outcome, end.attempts, end.error) == ("failed", 3, "503")
+    assert receiver.received == []
+
+
+async def test_a_short_pause_is_waited_for() -> None:
+    world = World(Receiver(Retry("503")), backoff=Backoff(first_s=10.0))
+    assert (await world.runner.run(ACTION, puts_off=True)).outcome == "done"
+    assert world.slept == [7.5]
+
+
+@pytest.mark.parametrize(("maybe_done", "asked"), [(True, 1), (False, 0)])
+async def test_only_what_may_have_arrived_is_looked_up_after_a_long_pause(maybe_done: bool, asked: int) -> None:
+    receiver, ledger = Receiver(Retry("500", maybe_done=maybe_done)), MemoryLedger()
+    at = await put_off(World(receiver, ledger, Backoff(first_s=40.0)))
+    later = World(receiver, ledger)
+    later.now = at
+    assert (await later.runner.run(ACTION, puts_off=True)).outcome == "done"
+    assert (receiver.asked, receiver.received) == (asked, ["a-1"])
+
+
+async def test_a_death_in_the_next_try_is_a_death_in_mid_delivery_again() -> None:
+    receiver, ledger = Receiver(Retry("503"), "drop"), MemoryLedger()
+    at = await put_off(World(receiver, ledger, Backoff(first_s=40.0)))
+    dying = World(receiver, ledger, Backoff(first_s=40.0))
+    dying.now = at
+    assert await put_off(dying) > at
+    assert ledger.get("a-1") is not None
+    await ledger.put("a-1", Entry(attempts=2, at=at))
+    assert (await World(receiver, ledger).runner.run(ACTION, puts_off=True)).outcome == "done"
+    assert (receiver.asked, receiver.received) == (1, ["a-1"])

@@ -142,7 +142,7 @@ async def test_no_more_chunks_are_taken_than_may_be_pending() -> None:
 
 
 async def test_a_partition_that_goes_leaves_its_actions_to_the_next_owner() -> None:
-    receiver, changelog = Receiver(Retry("refused", after_s=60.0), takes_ids=True), MemoryChangelog()
+    receiver, changelog = Receiver(Retry("refused", after_s=9.0), takes_ids=True), MemoryChangelog()
     first = Process(receiver, changelog, backoff=Backoff())
     await first.worker.apply(chunk(action(1), action(2)))
     await until(lambda: receiver.received == ["a-2"])
@@ -170,7 +170,7 @@ async def test_a_call_under_way_may_end_before_the_partition_goes() -> None:
 
 
 async def test_a_partition_kept_through_a_rebalance_goes_on_in_the_new_generation() -> None:
-    receiver = Receiver(Retry("refused", after_s=60.0), takes_ids=True)
+    receiver = Receiver(Retry("refused", after_s=9.0), takes_ids=True)
     process = Process(receiver, backoff=Backoff())
     await process.worker.apply(chunk(action(1)))
     await until(lambda: process.count("retries", ("effect", "scripted")) == 1)

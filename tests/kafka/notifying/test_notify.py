@@ -271,3 +271,28 @@ def test_a_frozen_worker_that_wakes_up_brings_nothing_again(deployment: Deployme
     }
     assert verify(results)[0] == []
     assert end([successor], signal.SIGTERM) == [0], deployment.told()
+
+
+def test_a_retry_outlives_the_worker_that_was_killed_before_it_and_keeps_its_time(deployment: Deployment) -> None:
+    webhook = deployment.webhook
+    webhook.faults, webhook.retry_after = ["500", "500"], "18"
+    worker = deployment.start("webhook")
+    deployment.send(PARTITIONS, "webhook")
+    deployment.wait(lambda: not webhook.faults, "the faults to be played")
+    failed_at = time.monotonic()
+    # Nobody waits in memory: all is acknowledged, and the log will bring nothing again.
+    deployment.wait_until_committed("webhook")
+    assert end([worker], signal.SIGKILL) == [-signal.SIGKILL]
+    assert len(webhook.seen) == PARTITIONS - 2
+    assert time.monotonic() - failed_at < 18, "the worker was killed before its retries"
+
+    deployment.start("webhook")
+    deployment.wait(lambda: set(webhook.seen) == deployment.expected("webhook"), "the retries")
+    assert time.monotonic() - failed_at + 1 >= 18, "not before their time"
+    assert set(webhook.seen.values()) == {1}
+    deployment.wait(lambda: len(deployment.results("webhook")) == PARTITIONS, "their results")
+    assert Counter((each.outcome, each.attempts) for each in deployment.results("webhook")) == {
+        ("done", 1): PARTITIONS - 2,
+        ("done", 2): 2,
+    }
+    deployment.run("audit", "verify")
