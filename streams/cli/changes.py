@@ -6,10 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from spendbrake.schemas.action import Action
 from spendbrake.schemas.command import Command
 from spendbrake.schemas.control import Acknowledgement
 from spendbrake.streams.api.access.admin import Tokens
 from spendbrake.streams.api.desk.buttons import Buttons
+from spendbrake.streams.api.desk.delivery import Delivery
 from spendbrake.streams.api.desk.feedback import Feedback
 from spendbrake.streams.api.desk.requests import Requests
 from spendbrake.streams.api.desk.silences import Silences
@@ -19,7 +21,7 @@ from spendbrake.streams.settings import Settings
 from spendbrake.streams.workers import desk
 from spendbrake.streams.workers.audit import Auditor
 from spendbrake.streams.workers.deployment import Place
-from spendbrake.streams.workers.people import feedback
+from spendbrake.streams.workers.people import feedback, told
 from spendbrake.streams.workers.people.precision import report
 from spendbrake.streams.workers.versions import Versions
 
@@ -54,6 +56,7 @@ def changes(
     tokens = Tokens(versions.tokens, auditor.publish, time.time)
     silences = Silences(versions.silences, auditor.publish, time.time)
     operations = [*tokens.operations(), *silences.operations(), *Requests(say, known, rules, time.time).operations()]
+    operations += Delivery(_Told(auditor, broker, place), take).operations()
     operations += Feedback(find, give, partial(report, broker, place), time.time).operations()
     if config.slack_signing_secret is not None:
         secret = config.slack_signing_secret.get_secret_value()
@@ -61,6 +64,21 @@ def changes(
         parts.push_async_callback(buttons.aclose)
         operations += buttons.operations()
     return operations
+
+
+class _Told:
+    """What was told by a deployment, and told again."""
+
+    def __init__(self, auditor: Auditor, broker: Any, place: Place) -> None:
+        self._auditor, self._broker, self._place = auditor, broker, place
+        self.alert = partial(told.alert_of, broker, place)
+        self.letters = partial(told.dead_letters, broker, place)
+        self.results = partial(told.results_of, broker, place)
+
+    async def again(self, action: Action, by: str) -> None:
+        """Send a dead letter again, audited."""
+        async with self._auditor.around("redrive", action.id, {"by": by, "effect": action.effect}):
+            await told.send_again(self._broker, self._place, action, time.time())
 
 
 async def _give(auditor: Auditor, broker: Any, place: Place, command: Command) -> None:

@@ -32,12 +32,14 @@ def verify(
 async def _verify(file: Path | None) -> None:
     from spendbrake.actions.delivery.chain import verify as verified
     from spendbrake.schemas.topics import RESULTS
+    from spendbrake.streams.workers.people.told import results_of
 
     known = _known(file)
     config = settings()
     async with broker_of(config) as broker:
-        topic = place_of(config).topic(RESULTS.name)
-        results, unreadable = await _results(broker, topic)
+        place = place_of(config)
+        topic = place.topic(RESULTS.name)
+        results, unreadable = await results_of(broker, place)
     problems, ends = verified(results, known)
     told: list[tuple[str, int, str, str]] = [(each.writer, each.sequence, each.kind, each.text) for each in problems]
     told += [("", place, "unreadable", why) for place, why in unreadable]
@@ -49,21 +51,6 @@ async def _verify(file: Path | None) -> None:
     if file is not None:
         file.write_text(json.dumps([asdict(end) for end in ends], indent=1) + "\n")
     console.print(f"{len(results)} results of {len(ends)} writers in {topic}: whole", highlight=False)
-
-
-async def _results(broker: Any, topic: str) -> tuple[list[Any], list[tuple[int, str]]]:
-    from spendbrake.schemas.result import Result
-    from spendbrake.schemas.wire.avro import decode
-    from spendbrake.schemas.wire.errors import BadRecord
-
-    results, unreadable, number = [], [], 0
-    async for value in broker.read(topic):
-        try:
-            results.append(decode(Result, value))
-        except BadRecord as bad:
-            unreadable.append((number, str(bad)))
-        number += 1
-    return results, unreadable
 
 
 def _known(file: Path | None) -> list[Any]:

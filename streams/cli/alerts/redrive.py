@@ -1,16 +1,12 @@
 """`spendbrake redrive`: dead letters of actions, sent again under the same ids."""
 
 import time
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from spendbrake.streams.cli.base import broker_of, console, errors, fail, place_of, run, settings, user
-
-LIFE_S = 86_400.0
-"""A redriven action expires this long from now: its own time may be over."""
 
 
 def redrive(
@@ -30,64 +26,31 @@ def redrive(
 
 async def _redrive(ids: list[str], group: str | None, destination: str | None, dry_run: bool) -> None:
     from spendbrake.streams.workers.audit import Auditor
+    from spendbrake.streams.workers.people.told import dead_letters, send_again
 
     config = settings()
     async with broker_of(config) as broker:
         place = place_of(config)
-        letters = await _dead(broker, place)
+        letters = await dead_letters(broker, place)
         unknown = [name for name in ids if name not in letters]
         for name in unknown:
             errors.print(f"[bold yellow]warning[/] {name} is no dead letter that can be sent again", highlight=False)
         chosen = [
-            (action, why)
-            for name, (action, why) in letters.items()
-            if (not ids or name in ids) and group in (None, action.effect) and destination in (None, action.destination)
+            (letter.action, letter.why)
+            for name, letter in letters.items()
+            if (not ids or name in ids)
+            and group in (None, letter.action.effect)
+            and destination in (None, letter.action.destination)
         ]
         console.print(_table(chosen))
         if not dry_run:
             auditor = Auditor(broker, place, time.time)
             for action, _ in chosen:
                 async with auditor.around("redrive", action.id, {"by": user(), "effect": action.effect}):
-                    await _send(broker, place, action)
+                    await send_again(broker, place, action, time.time())
     if unknown and not chosen:
         fail("nothing to send again")
     console.print(f"{len(chosen)} {'to be sent' if dry_run else 'sent'} again", highlight=False)
-
-
-async def _dead(broker: Any, place: Any) -> dict[str, tuple[Any, str]]:
-    """Return the dead letters that are actions and whose last result says `failed` or `unknown`, with its words."""
-    from spendbrake.schemas.action import Action
-    from spendbrake.schemas.result import Result
-    from spendbrake.schemas.topics import ACTIONS_DLQ, RESULTS
-    from spendbrake.streams.cli.control.explain import messages
-
-    letters = {action.id: action async for action in messages(broker, place.topic(ACTIONS_DLQ.name), Action)}
-    last: dict[str, Result] = {}
-    async for result in messages(broker, place.topic(RESULTS.name), Result):
-        if result.action in letters and (result.action not in last or result.at >= last[result.action].at):
-            last[result.action] = result
-    return {
-        name: (action, (last[name].error or "") if name in last else "")
-        for name, action in letters.items()
-        if name not in last or last[name].outcome in ("failed", "unknown")
-    }
-
-
-async def _send(broker: Any, place: Any, action: Any) -> None:
-    from spendbrake.schemas.command import REDRIVEN_HEADER
-    from spendbrake.schemas.topics import ACTIONS
-    from spendbrake.schemas.wire.avro import encode
-
-    now = time.time()
-    sent = broker.send(
-        place.topic(ACTIONS.name),
-        key=action.node.encode(),
-        value=encode(replace(action, expires_at=now + LIFE_S)),
-        partition=action.partition,
-        timestamp_ms=round(now * 1_000),
-        headers=((REDRIVEN_HEADER, b"1"),),
-    )
-    await (await sent)
 
 
 def _table(chosen: list[tuple[Any, str]]) -> Table:

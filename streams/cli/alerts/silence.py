@@ -12,8 +12,6 @@ from rich.table import Table
 from spendbrake.streams.cli.base import broker_of, console, fail, length_s, place_of, run, settings, user
 
 app = typer.Typer(help="Alerts that nobody is told of for a while.", no_args_is_help=True)
-LEAST = 8
-"""Digits of an id that are enough where they name one alert."""
 MOST_S = 62 * 86_400.0
 
 
@@ -89,23 +87,15 @@ async def _end(name: str, by: str, now: float) -> None:
 
 async def _ack(action_id: str, by: str, now: float) -> None:
     from spendbrake.actions.delivery.alert import trouble_key
-    from spendbrake.schemas.action import Action
     from spendbrake.schemas.control import Acknowledgement
-    from spendbrake.schemas.topics import ACTIONS
-    from spendbrake.streams.cli.control.explain import messages
+    from spendbrake.streams.workers.people.told import alert_of
 
     config = settings()
     async with broker_of(config) as broker:
-        topic = place_of(config).topic(ACTIONS.name)
-        every = [action async for action in messages(broker, topic, Action) if action.destination]
-    found = [action for action in every if action.id == action_id or _begins(action.id, action_id)]
-    if len({trouble_key(action) for action in found}) > 1:
-        fail(f"{action_id!r} begins the ids of {len(found)} notifications: give more of it")
-    if not found:
-        fail(f"no notification {action_id!r} in {topic}: unknown, or older than the log")
-    message = Acknowledgement(trouble=trouble_key(found[0]), action=action_id, at=now, by=by)
-    await _publish(message, "alert.acknowledge", by, {"action": action_id, "node": found[0].node})
-    console.print(f"acknowledged: {found[0].reason}", highlight=False)
+        found = await alert_of(broker, place_of(config), action_id)
+    message = Acknowledgement(trouble=trouble_key(found), action=action_id, at=now, by=by)
+    await _publish(message, "alert.acknowledge", by, {"action": action_id, "node": found.node})
+    console.print(f"acknowledged: {found.reason}", highlight=False)
 
 
 async def _publish(message: Any, what: str, by: str, about: dict[str, Any]) -> None:
@@ -122,10 +112,6 @@ async def _versions() -> Any:
     config = settings()
     async with broker_of(config) as broker:
         return await read_versions(broker, place_of(config))
-
-
-def _begins(name: str, part: str) -> bool:
-    return len(part) >= LEAST and name.startswith(part)
 
 
 def _seconds(text: str) -> float:
