@@ -1,9 +1,9 @@
 """What goes into a step and what comes out of it: a batch of records in, records to send and rows to keep out."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, cast
 
 Headers: TypeAlias = Sequence[tuple[str, bytes]]
 
@@ -59,6 +59,19 @@ class Outcome:
     """(metric, label value) -> n; metric names are those of streams/metrics.py without prefix and suffix."""
     wants_tick: bool = False
     """Something waits for the clock (open bucket, dwell, expiry): tick after 1 s of silence, else every 30 s."""
+
+
+Walk: TypeAlias = Generator[None, None, Outcome]
+"""A step with pauses in it."""
+
+
+def walked(walk: Walk) -> Outcome:
+    """Go through all of a step at once; return what it asks for."""
+    while True:
+        try:
+            next(walk)
+        except StopIteration as end:
+            return cast(Outcome, end.value)
 
 
 @dataclass(frozen=True, slots=True)

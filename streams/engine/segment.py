@@ -6,6 +6,7 @@ limit run out) is located to its record and judged in log order, by amounts as t
 
 import heapq
 from bisect import bisect_left
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,8 @@ I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
 
 SEGMENT_S = GRID_S
+JUDGED_AT_ONCE = 64
+"""Points between two pauses: a bucket shown to the detectors takes a tenth of a millisecond."""
 
 
 class Segment:
@@ -70,12 +73,15 @@ class Segment:
         self.points: list[Point] = []
         self.closed: list[dict[str, int]] = []
 
-    def run(self, rows: Rows, apart: Rows, order: Order | None = None) -> None:
-        """Apply the command that the run begins with, if any, and its usage rows; `apart` have no place in time."""
+    def run(self, rows: Rows, apart: Rows, order: Order | None = None) -> Iterator[None]:
+        """Apply the command that the run begins with, if any, and its usage rows; `apart` have no place in time.
+
+        Yields now and then, in the midst of it.
+        """
         self._settle(self.until)
         publish_chains(self.state, self.rules, self.emit)
         self._due()
-        self._judge(None)
+        yield from self._judge(None)
         if order is not None:
             self._obey(order)
         watch = self._add(rows) if len(rows) else None
@@ -85,7 +91,7 @@ class Segment:
                 heapq.heappush(self.points, Point(place, APART, 0, team))
         self.until = self.clock[-1]
         self._due()
-        self._judge(watch)
+        yield from self._judge(watch)
         if watch is not None:
             watch.late.add()
 
@@ -188,10 +194,14 @@ class Segment:
 
     # --- judgement -------------------------------------------------------------------------------
 
-    def _judge(self, watch: Watch | None) -> None:
+    def _judge(self, watch: Watch | None) -> Iterator[None]:
         for point in watch.points() if watch is not None else ():
             heapq.heappush(self.points, point)
+        judged = 0
         while self.points:
+            judged += 1
+            if judged % JUDGED_AT_ONCE == 0:
+                yield
             point = heapq.heappop(self.points)
             by_clock = point.kind in (CLOSE, CLOCK)
             offset = int(self.offsets[point.place])

@@ -4,7 +4,7 @@ Deterministic, and blind to how the log is cut into batches: what depends on ord
 clock, no I/O; an exception means a defect and must end the process.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -20,7 +20,7 @@ from spendbrake.streams.engine.emit import Emitter
 from spendbrake.streams.engine.intake.counting import Counting, Witness
 from spendbrake.streams.engine.intake.sorter import Intake, Sorter, places
 from spendbrake.streams.engine.judge.tiering import Tiering
-from spendbrake.streams.engine.outcome import Batch, Outcome, OutRecord
+from spendbrake.streams.engine.outcome import Batch, Outcome, OutRecord, Walk, walked
 from spendbrake.streams.engine.rollups import due, rollups
 from spendbrake.streams.engine.rules.book import RuleBook, Rules
 from spendbrake.streams.engine.rules.routes import Routes
@@ -77,6 +77,13 @@ class Engine:
             batch: Joins the last one: its first offset is the next that the log holds after `state.applied`.
             schemas: Foreign Avro schemas by id.
         """
+        return walked(self.walk(state, batch, schemas))
+
+    def walk(self, state: PartitionState, batch: Batch, schemas: Mapping[int, Any] | None = None) -> Walk:
+        """Do what `step` does with pauses: after a long silence one record may close the buckets of all teams.
+
+        Between two pauses the state is in the middle of a step: it must be walked to the end, or be thrown away.
+        """
         offsets, stamps = places(batch)
         now = np.maximum.accumulate(np.concatenate([[state.now], stamps]))[1:]
         outcome = Outcome(last=int(offsets[-1]), now=float(now[-1]))
@@ -87,7 +94,7 @@ class Engine:
         intake = self.sorter.sort(batch, schemas)
         self._refuse(state, intake, offsets, now, emit)
         for begin, end in self._pieces(now, intake):
-            self._piece(state, intake, offsets, now, begin, end, emit, schemas)
+            yield from self._piece(state, intake, offsets, now, begin, end, emit, schemas)
             state.applied, state.now = int(offsets[end - 1]), float(now[end - 1])
             if due(state, state.now):
                 outcome.records += self.flush(state)
@@ -134,7 +141,7 @@ class Engine:
         end: int,
         emit: Emitter,
         schemas: Mapping[int, Any] | None,
-    ) -> None:
+    ) -> Iterator[None]:
         """Apply the records `[begin, end)` of a batch."""
         rules = self.book.at(float(now[begin]))
         routes = self._routes_for(state, rules)
@@ -143,7 +150,8 @@ class Engine:
         rows = joined([counting.block(intake, first, last) for first, last in _blocks(offsets, begin, end)])
         apart = joined([rows.take(np.zeros(0, np.int64)), *counting.apart])
         order = next((order for order in intake.orders if order.place == begin), None)
-        Segment(state, rules, routes, emit, offsets[begin:end], now[begin:end], begin).run(rows, apart, order)
+        segment = Segment(state, rules, routes, emit, offsets[begin:end], now[begin:end], begin)
+        yield from segment.run(rows, apart, order)
 
     def _routes_for(self, state: PartitionState, rules: Rules) -> Routes:
         routes = self._routes.get(state.number)

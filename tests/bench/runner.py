@@ -14,7 +14,7 @@ import resource
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,15 +107,24 @@ class Watch:
         self.slowest_step_s = self.away_s = self.recovered_rss_mb = 0.0
         self._profiles = [cProfile.Profile(time.thread_time) for _ in range(2)] if profiled else []
         service.worker.observers.append(self.observe)
-        step = service.worker.engine.step
+        service.worker.engine.walk = self._timed(service.worker.engine.walk)
+
+    def _timed(self, walk: Callable[..., Any]) -> Callable[..., Any]:
+        """Note the longest that a step goes on without giving way."""
 
         def timed(*arguments: Any) -> Any:
-            began = time.perf_counter()
-            outcome = step(*arguments)
-            self.slowest_step_s = max(self.slowest_step_s, time.perf_counter() - began)
-            return outcome
+            going = walk(*arguments)
+            while True:
+                began = time.perf_counter()
+                try:
+                    next(going)
+                except StopIteration as end:
+                    return end.value
+                finally:
+                    self.slowest_step_s = max(self.slowest_step_s, time.perf_counter() - began)
+                yield
 
-        service.worker.engine.step = timed
+        return timed
 
     def observe(self, owned: Any, outcome: Any) -> None:
         for name in ("events", "duplicates"):

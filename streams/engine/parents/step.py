@@ -15,7 +15,7 @@ from spendbrake.schemas.wire.envelope import kind_of, open_internal
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.engine.emit import Emitter
-from spendbrake.streams.engine.outcome import Batch, Outcome
+from spendbrake.streams.engine.outcome import Batch, Outcome, Walk, walked
 from spendbrake.streams.engine.parents.judge import Judge
 from spendbrake.streams.engine.parents.merge import merge, read
 from spendbrake.streams.engine.parents.state import ParentsState
@@ -43,10 +43,16 @@ class ParentsEngine:
             batch: Joins the last one: its first offset is the next that the log holds after `state.applied`.
             schemas: Taken for the sake of one signature with the usage engine; rollups have the bundled one.
         """
+        return walked(self.walk(state, batch, schemas))
+
+    def walk(self, state: ParentsState, batch: Batch, schemas: Mapping[int, Any] | None = None) -> Walk:
+        """Do what `step` does, with a pause before each record but the first: a rollup may tell of thousands."""
         outcome = Outcome(last=state.applied, now=state.now)
         emit = Emitter(outcome, batch, ROLLUPS.name, self.secrets[0])
         judge = Judge(state, emit, self.secrets[0])
         for place, (offset, stamp_ms) in enumerate(zip(batch.offsets, batch.timestamps_ms, strict=True)):
+            if place:
+                yield
             state.now = max(state.now, stamp_ms / 1_000)
             judge.come(self.book.at(state.now), offset, state.now)
             judge.burn()

@@ -13,7 +13,7 @@ from spendbrake.schemas.money import NANO
 from spendbrake.streams.engine.caps import near
 from spendbrake.streams.engine.chains import mark_action
 from spendbrake.streams.engine.emit import standing_record
-from spendbrake.streams.engine.outcome import Batch, Outcome
+from spendbrake.streams.engine.outcome import Batch, Outcome, Walk
 from spendbrake.streams.engine.overshoot import Exposure
 from spendbrake.streams.engine.rules.book import RuleBook, Rules
 from spendbrake.streams.engine.state.rows import LostState
@@ -40,8 +40,8 @@ class Steps(Protocol):
     def new_state(self, number: int, epoch: int) -> Any:
         """Return the state of a partition whose log begins."""
 
-    def step(self, state: Any, batch: Batch, schemas: Any) -> Outcome:
-        """Apply a batch to a state; return what to send."""
+    def walk(self, state: Any, batch: Batch, schemas: Any) -> Walk:
+        """Apply a batch to a state, with pauses; return what to send."""
 
 
 class Stepper(ABC):
@@ -124,12 +124,13 @@ class Stepper(ABC):
                 await self._step(owned, part)
 
     async def _step(self, owned: Owned, part: Chunk) -> None:
-        began, cpu = self._clock(), self._slices.clock()
-        outcome = self.engine.step(owned.state, part, self.schemas)
-        self._slices.took(len(part), self._slices.clock() - cpu)
+        began = self._clock()
+        outcome, cancelled = await self._walk(owned, part)
         self.metrics.observe("step", self._clock() - began)
         owned.last, owned.wants_tick = part.last, outcome.wants_tick
         await owned.outputs.send(outcome.records)
+        if cancelled is not None:
+            raise cancelled
         if self.relay is not None:
             targets = self.relay.due(owned.number, outcome.now, self.feeds(owned.state))
             if targets:
@@ -139,6 +140,27 @@ class Stepper(ABC):
         self.metrics.set("clock", outcome.now, self.log, str(part.partition))
         for observe in self.observers:
             observe(owned, outcome)
+
+    async def _walk(self, owned: Owned, part: Chunk) -> tuple[Outcome, asyncio.CancelledError | None]:
+        """Go through a step, giving way to others at its pauses.
+
+        A state in mid-step may be neither copied nor left: whoever is cancelled meanwhile goes on to the end of the
+        step, without pauses, and is told of it then.
+        """
+        walk, cpu, cancelled = self.engine.walk(owned.state, part, self.schemas), 0.0, None
+        while True:
+            began = self._slices.clock()
+            try:
+                next(walk)
+            except StopIteration as end:
+                self._slices.took(len(part), cpu + self._slices.clock() - began)
+                return end.value, cancelled
+            cpu += self._slices.clock() - began
+            if cancelled is None:
+                try:
+                    await asyncio.sleep(0)
+                except asyncio.CancelledError as error:
+                    cancelled = error
 
     async def _must_reach(self, owned: Owned) -> None:
         """See that the log holds what rows have applied: else others' records come under offsets that rows skip.
