@@ -106,6 +106,7 @@ class Stepper(ABC):
         async for chunk in stream.noack():
             await self.ready()
             await self.apply(chunk)
+            await asyncio.sleep(0)  # while chunks are waiting, nothing else in here does
 
     async def apply(self, chunk: Chunk) -> None:
         """Step the engine over one chunk and send what follows."""
