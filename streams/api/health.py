@@ -197,9 +197,13 @@ class Health:
 
 
 class Watch:
-    """Answers for the services of a process."""
+    """Answers for the services of a process.
 
-    def __init__(self, services: Sequence[Watched], health: Health, metrics: Metrics) -> None:
+    Args:
+        services: Returns those that there are now: a class of receivers may be named by a later policy.
+    """
+
+    def __init__(self, services: Callable[[], Sequence[Watched]], health: Health, metrics: Metrics) -> None:
         self._services, self._health, self._metrics = services, health, metrics
         self._told: dict[str, int] = {}
 
@@ -231,7 +235,7 @@ class Watch:
         has a partition of a topic, when control.v1 is not read, or when a service has crashed. Without a token that may
         read, the status is all that is told.
         """
-        report = self._health.judge(service() for service in self._services)
+        report = self._health.judge(service() for service in self._services())
         bad = bool(report.reasons)
         if not may(request, "read"):
             report = HealthReport(status=report.status, reasons=[], services=[])
@@ -240,7 +244,7 @@ class Watch:
     async def show_metrics(self, request: Request) -> Response:
         """Tell all measurements in the text format of Prometheus."""
         lags: dict[tuple[str, int], int] = {}
-        for service in self._services:
+        for service in self._services():
             sight = service()
             # Several services of a process may read one topic: the one furthest behind is told.
             lags |= {tp: max(place.lag, lags.get(tp, 0)) for tp, place in sight.places.items()}

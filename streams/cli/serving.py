@@ -143,8 +143,8 @@ def gate_of(config: Settings, place: Place, versions: Versions, metrics: Metrics
 
 
 def watch_of(services: Sequence[Service], metrics: Metrics, *more: Watched) -> Watch:
-    """Return what answers for the health of services."""
-    return Watch([*(partial(sight_of, service) for service in services), *more], Health(time.monotonic), metrics)
+    """Return what answers for the health of services, those among them that begin later."""
+    return Watch(lambda: [*(partial(sight_of, each) for each in services), *more], Health(time.monotonic), metrics)
 
 
 def usage_of(broker: Broker, place: Place) -> Send:

@@ -21,9 +21,11 @@ async def _up(policy: Path | None) -> None:
     from spendbrake.streams import logs
     from spendbrake.streams.cli.serving import whole_api
     from spendbrake.streams.cli.stack import policy_document, stack
+    from spendbrake.streams.cli.stacks import tell_stacks_on_request
 
     config = settings()
     logs.configure(config.log.level, config.log.format)
+    tell_stacks_on_request()
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

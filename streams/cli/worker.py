@@ -40,10 +40,12 @@ def worker(
 async def _worker(name: Name, group: str) -> None:
     from spendbrake.streams import logs
     from spendbrake.streams.cli.serving import api_worker, beside
+    from spendbrake.streams.cli.stacks import tell_stacks_on_request
     from spendbrake.streams.metrics import Metrics
 
     config = settings()
     logs.configure(config.log.level, config.log.format)
+    tell_stacks_on_request()
     async with contextlib.AsyncExitStack() as parts:
         broker = await parts.enter_async_context(broker_of(config))
         place, metrics, ended = place_of(config), Metrics(), asyncio.Event()

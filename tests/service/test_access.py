@@ -117,7 +117,7 @@ async def test_a_token_from_the_log_opens_the_door_of_a_server_that_others_can_r
     await Auditor(broker, PLACE, lambda: NOW).publish(kept, "token.create", "cli:me", {})
     versions = await read_versions(broker, PLACE)
     gate: Gate = gate_of(Settings(data_dir=tmp_path), PLACE, versions, Metrics(), "0.0.0.0")
-    running = await serve(api(Watch([], Health(lambda: 0.0), Metrics()).operations(), gate))
+    running = await serve(api(Watch(list, Health(lambda: 0.0), Metrics()).operations(), gate))
     async with httpx.AsyncClient(base_url=running.url) as http:
         assert (await http.get("/metrics")).status_code == 401
         assert (await http.get("/metrics", headers={"authorization": f"Bearer {text}"})).status_code == 200

@@ -60,7 +60,7 @@ class World:
             one("/finance", "approve_finance"),
             one("/check", "check"),
             *Tokens(self.kept, self.publish, lambda: NOW).operations(),
-            *Watch([], Health(lambda: 0.0), self.metrics).operations(),
+            *Watch(list, Health(lambda: 0.0), self.metrics).operations(),
         ]
 
     @asynccontextmanager

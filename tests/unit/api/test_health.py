@@ -129,7 +129,7 @@ def test_a_crash_is_bad_and_one_service_does_not_hide_another(health: Health) ->
 
 async def test_health_and_metrics_are_served(clock: Clock) -> None:
     sights = [replace(WELL, holes=2, gaps=7)]
-    watch = Watch([lambda: sights[0]], Health(clock), Metrics())
+    watch = Watch(lambda: [lambda: sights[0]], Health(clock), Metrics())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api(watch.operations())), base_url="http://api") as http:
         well = await http.get("/healthz")
         assert (well.status_code, well.json()["status"]) == (200, "ok")
@@ -146,9 +146,20 @@ async def test_health_and_metrics_are_served(clock: Clock) -> None:
 
 async def test_of_services_on_one_topic_the_one_furthest_behind_is_told(clock: Clock) -> None:
     quick, slow = replace(WELL, places={TP: Place(9, 9, 10)}, holes=1), replace(WELL, name="act-slack", holes=4)
-    watch = Watch([lambda: slow, lambda: quick], Health(clock), Metrics())
+    watch = Watch(lambda: [lambda: slow, lambda: quick], Health(clock), Metrics())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api(watch.operations())), base_url="http://api") as http:
         await http.get("/metrics")
         lines = (await http.get("/metrics")).text.splitlines()
     assert 'spendbrake_lag_records{partition="0",topic="usage.v1"} 5.0' in lines
     assert 'spendbrake_holes_total{topic="usage.v1"} 5.0' in lines
+
+
+async def test_a_service_that_begins_later_is_watched_too(clock: Clock) -> None:
+    services = [lambda: WELL]
+    watch = Watch(lambda: services, Health(clock), Metrics())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(api(watch.operations())), base_url="http://api") as http:
+        await http.get("/healthz")
+        services.append(lambda: replace(WELL, name="act-slack", crashed="boom"))
+        report = await http.get("/healthz")
+    assert report.status_code == 503
+    assert [service["name"] for service in report.json()["services"]] == ["burn", "act-slack"]

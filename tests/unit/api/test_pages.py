@@ -30,7 +30,7 @@ def operations() -> list[Operation]:
         *Ingest(nowhere, metrics).operations(),
         *Check(None, metrics, lambda: 0.0).operations(),  # type: ignore[arg-type]
         *Burn(Local(), lambda name: name, 4).operations(),
-        *Watch([], Health(lambda: 0.0), metrics).operations(),
+        *Watch(list, Health(lambda: 0.0), metrics).operations(),
     ]
 
 
