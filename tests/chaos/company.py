@@ -12,6 +12,8 @@ MODELS = (("openai", "gpt-4o"), ("openai", "gpt-4o-mini"), ("anthropic", "claude
 ROOT = "acme"
 OPS, HOOK = "ops", "automation"
 """Destinations: a channel of Slack, a webhook."""
+WATCH = "watch"
+"""The policy that tells of what detectors find; the recount knows nothing of it."""
 
 TIERS: Mapping[str, float] = {"soft": 0.7, "critical": 0.9, "hard-cap": 1.0}
 """Those that a run can reach, with their share of a node's budget; the others ask for days of history."""
@@ -44,6 +46,11 @@ class Company:
     @property
     def teams(self) -> list[str]:
         return [*self.weights, *self.lessees]
+
+    @property
+    def detects(self) -> bool:
+        """Whether detectors are at work: by every third seed."""
+        return self.seed % 3 == 0
 
     def keys(self, team: str) -> list[str]:
         return [f"key-{team}-{number}" for number in range(KEYS)]
@@ -96,6 +103,7 @@ class Company:
                     "when": {"tiers": ["soft", "critical", UNPLACED]},
                     "rungs": [{"name": "say", "notify": [OPS, HOOK]}],
                 },
+                {"name": WATCH, "when": {"detectors": ["*"]}, "rungs": [{"name": "say", "notify": [HOOK]}]},
             ],
             # Each tier of each node is to be told: the recount knows of no parents that mute their children.
             "delivery": {"inhibit_rules": []},
@@ -103,7 +111,7 @@ class Company:
                 OPS: {"type": "slack", "channel": "#payments-ops", "token_env": "BOT_TOKEN", "base_url": slack_url},
                 HOOK: {"type": "webhook", "url": hook_url, "secret_env": "HOOK_SECRET"},
             },
-            "detection": {"enabled": False},
+            "detection": {"enabled": self.detects},
         }
 
     def _level(self, node: str) -> str:

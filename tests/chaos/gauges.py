@@ -5,7 +5,7 @@ import re
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,8 @@ from kafka.deployment import Process
 SERVED = re.compile(r"health and metrics are served.*?(http://127\.0\.0\.1:\d+)")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 PATIENCE_S = 1.0
+STILL_S = 20.0
+"""A worker that has not read, or belongs to no settled group, for so long stands still: no fault lasts that long."""
 TOLD = ("spendbrake_holes_total", "spendbrake_gaps_total")
 
 
@@ -31,6 +33,7 @@ class Gauges:
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     most_lag: int = 0
     most_overshoot: float = 0.0
+    _unsettled: dict[str, float] = field(default_factory=dict)
     _urls: dict[str, str] = field(default_factory=dict)
 
     def look(self, workers: Iterable[Process]) -> None:
@@ -63,6 +66,20 @@ class Gauges:
             if status != 200:
                 found[worker.name] = json.loads(text)["reasons"] if text else ["no answer"]
         return found
+
+    def still(self, workers: Iterable[Process], now: float) -> Iterator[tuple[Process, str]]:
+        """Yield the workers that stand still with something to read, and how they say so."""
+        for worker in workers:
+            status, text = self._get(worker, "/healthz")
+            services = json.loads(text)["services"] if text else []
+            if worker.name in self._urls and all(service["settled"] for service in services) and status:
+                self._unsettled.pop(worker.name, None)
+            elif now - self._unsettled.setdefault(worker.name, now) >= STILL_S:
+                yield worker, f"not settled, or no answer, for {now - self._unsettled[worker.name]:.0f} s"
+            for each in [each for service in services for each in service["partitions"]]:
+                if each["still_s"] >= STILL_S:
+                    place = f"{each['topic']}/{each['partition']}"
+                    yield worker, f"{place} at {each['expected']} of {each['end']} for {each['still_s']:.0f} s"
 
     def _samples(self, worker: Process) -> list[Any]:
         text = self._get(worker, "/metrics")[1]

@@ -20,11 +20,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from chaos.books.recount import Expected, recount
+from chaos.books.undisturbed import compare
 from chaos.company import company
 from chaos.faults import storm
 from chaos.leases.holders import Holders
 from chaos.leases.holders import judge as judge_leases
-from chaos.recount import Expected, recount
 from chaos.scene import BOT_TOKEN, HOOK_SECRET, PARTITIONS, Scene, Servers
 from chaos.traffic import Traffic
 from chaos.verdict import Verdict, heard, judge, refused
@@ -54,7 +55,8 @@ class Form:
 
 
 SHORT = Form((1,), 30_000, 300.0, 12)
-LONG = Form(tuple(range(1, 10)), 530_000, 5_000.0, 17)
+LONG = Form((1, 2, 3), 1_570_000, 5_000.0, 52)
+"""Five million records in sum. The third seed has detectors."""
 
 
 @dataclass
@@ -65,6 +67,7 @@ class Report:
         events: Records that producers have put on the topic.
         holes: Chunks that did not join and were read again; those of a worker that was killed up to its last word.
         most_lag: Of a partition, records.
+        stalls: Workers that stood still though awake, and where.
         leases: Caps spent by leases, and by how much the worst was passed.
     """
 
@@ -76,6 +79,7 @@ class Report:
     ended: list[str]
     holes: int
     most_lag: int
+    stalls: list[str]
     leases: dict[str, Any]
     verdict: Verdict
 
@@ -137,6 +141,7 @@ def _run(scene: Scene, form: Form, say: Callable[[str], None]) -> Report:
     say("recount")
     expected = recount(scene.company, {number: scene.stream(USAGE.name, number) for number in range(PARTITIONS)})
     verdict = judge(scene, expected, sent.reasons, sent.records)
+    verdict.n_incidents = compare(verdict, scene)
     counted = {team: cost for (team, kind, _), cost in expected.cost.items() if kind == "team"}
     leases = judge_leases(verdict, holders.spent, counted, scene.gauges.most_overshoot)
     say(f"leases: {leases}")
@@ -153,6 +158,7 @@ def _run(scene: Scene, form: Form, say: Callable[[str], None]) -> Report:
         list(map(str, scene.ended)),
         scene.gauges.total("spendbrake_holes_total"),
         scene.gauges.most_lag,
+        scene.stalls,
         leases,
         verdict,
     )
@@ -260,7 +266,7 @@ def main() -> int:
 
             report = run(seed, form, servers, directory / f"seed-{seed}", say)
             failed = failed or bool(report.verdict.problems)
-            for line in (*report.ended, *report.verdict.problems):
+            for line in (*report.ended, *report.stalls, *report.verdict.problems):
                 say(line)
             rows.append(asdict(report))
             if given.add:

@@ -1,6 +1,7 @@
 """A whole deployment in the storm: servers of its own, receivers, workers, and a supervisor that starts them again."""
 
 import re
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,10 @@ CREW = {"burn": 2, "parents": 2, "limits": 1, "slack": 1, "webhook": 1}
 """Workers of each kind at the start."""
 MOST = {"burn": 3, "parents": 3, "limits": 2, "slack": 2, "webhook": 2}
 RESTART_S, LOOK_S = 1.0, 5.0
+ASK_AGAIN_S = 30.0
+"""Between two questions to a worker that stands still for its stacks."""
+DEDUPE_BLOCKS = 256
+"""A million offsets a partition: no ring of fingerprints comes round, or late calls would have no place."""
 DRAINED = (
     *[("burn", USAGE)] * 2,
     *[("parents", ROLLUPS)] * 4,
@@ -79,6 +84,7 @@ class Scene(Deployment):
         crew: Workers that ought to run, by kind; frozen ones among them.
         frozen: Those that stand still.
         ended: Those that have ended by themselves; each was started again.
+        stalls: Workers that stood still awake, where, and since when; their logs have all stacks of that moment.
         struck: Faults so far, by kind.
         gauges: What the workers tell of themselves.
     """
@@ -99,6 +105,7 @@ class Scene(Deployment):
             SPENDBRAKE_WEBHOOK__FIRST_RETRY_S="1",
             BOT_TOKEN=BOT_TOKEN,
             SPENDBRAKE_METRICS__PORT="0",
+            SPENDBRAKE_BURN__DEDUPE_BLOCKS=str(DEDUPE_BLOCKS),
             SPENDBRAKE_OVERSHOOT__IN_FLIGHT="6",
             SPENDBRAKE_OVERSHOOT__MAX_CALL_USD="0.04",
         )
@@ -107,6 +114,8 @@ class Scene(Deployment):
         self.crew: dict[str, list[Process]] = {kind: [] for kind in CREW}
         self.frozen: set[Process] = set()
         self.ended: list[Ended] = []
+        self.stalls: list[str] = []
+        self._asked: dict[str, float] = {}
         self.struck: Counter[str] = Counter()
         self._later: list[tuple[float, Callable[[], object]]] = []
 
@@ -169,10 +178,20 @@ class Scene(Deployment):
             self._supervise()
             if time.monotonic() >= self._look_at:
                 self._look_at = time.monotonic() + LOOK_S
-                self.gauges.look(worker for kind in self.crew for worker in self.awake(kind))
+                self._look()
             if time.monotonic() >= until:
                 return
             time.sleep(0.1)
+
+    def _look(self) -> None:
+        """Note what workers tell of themselves; ask those that stand still for their stacks."""
+        awake, now = [worker for kind in self.crew for worker in self.awake(kind)], time.monotonic()
+        self.gauges.look(awake)
+        for worker, why in self.gauges.still(awake, now):
+            if now - self._asked.get(worker.name, float("-inf")) >= ASK_AGAIN_S:
+                self._asked[worker.name] = now
+                self.stalls.append(f"{worker.name}: {why}")
+                worker.popen.send_signal(signal.SIGUSR1)
 
     def calm(self) -> None:
         """Let everything that was taken away come back."""

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from chaos.books.recount import recount
 from chaos.company import Company, company
-from chaos.recount import recount
 from chaos.traffic import Traffic
 from chaos.verdict import Verdict, notice_of, notices, series_of, turn_of
 from enginelog import Cut, Record, version

@@ -18,7 +18,7 @@ Headers = tuple[tuple[str, bytes], ...]
 Send = Callable[[bytes | None, bytes | None, int | None, Headers], None]
 """Puts one record: key, value, partition (None = by the key), headers."""
 
-SLICE_S = 0.05
+SLICE_S, CATCH_UP_S = 0.05, 2.0
 TOKENS = tuple((n, n // 3, 40 + n // 7) for n in range(300, 6_300, 60))
 """(input, of it read from a cache, output) of calls: so few that a recount can keep their prices."""
 LATE_S = 1_800.0
@@ -54,7 +54,7 @@ class Traffic(threading.Thread):
     """Sends at a rate until it is told to end; a failure is kept for whoever joins it.
 
     Args:
-        rate: Calls a second; copies, corrections and poison come on top. Behind schedule it does not hurry.
+        rate: Calls a second; copies, corrections and poison come on top. Two seconds it catches up, no more.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Traffic(threading.Thread):
             began = due = time.monotonic()
             while not self._ending.wait(max(0.0, due - time.monotonic())):
                 self.slice(int(self._rate * SLICE_S))
-                due = max(due + SLICE_S, time.monotonic() - SLICE_S)
+                due = max(due + SLICE_S, time.monotonic() - CATCH_UP_S)
             self.release(float("inf"))
             self.seconds = time.monotonic() - began
         except BaseException as error:

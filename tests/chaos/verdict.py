@@ -4,8 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from chaos.company import HOOK, MODELS, OPS, TIERS, UNPLACED, UNPLACED_AT, Company
-from chaos.recount import Expected, Series, Turn, limit_of
+from chaos.books.recount import Expected, Series, Turn, limit_of
+from chaos.company import HOOK, MODELS, OPS, TIERS, UNPLACED, UNPLACED_AT, WATCH, Company
 from chaos.scene import Scene
 from spendbrake.actions.delivery.chain import verify
 from spendbrake.actions.policies.base import LIFT, RESOLVED
@@ -37,6 +37,7 @@ class Verdict:
     double: int = 0
     duplicate_effects: int = 0
     n_findings: int = 0
+    n_incidents: int = 0
     n_effects: int = 0
     unknown: list[str] = field(default_factory=list)
 
@@ -133,9 +134,9 @@ def _findings(verdict: Verdict, scene: Scene, expected: Expected) -> set[Turn]:
         ):
             verdict.problems.append(f"finding {finding.id} says two things: {first} and {finding}")
     verdict.n_findings = len(told)
-    turns = [turn_of(finding) for finding in told.values()]
+    turns = [turn_of(finding) for finding in told.values() if finding.tier]
     verdict.differ("two findings of one turn", len(turns) - len(set(turns)), 0)
-    periods = {each.period for each in told.values()}
+    periods = {each.period for each in told.values() if each.tier}
     verdict.differ("periods of findings", len(periods), 1)
     above = set(scene.company.budgets) - set(scene.company.teams)
     verdict.sets("findings of teams and below", {t for t in turns if t.node not in above}, expected.turns)
@@ -190,6 +191,8 @@ def _effects(verdict: Verdict, scene: Scene, turns: set[Turn]) -> None:
     ordered = {action.id: action for action in scene.actions() if action.effect in ("slack", "webhook")}
     names: dict[Notice, list[str]] = defaultdict(list)
     for action in ordered.values():
+        if action.policy == WATCH:
+            continue
         names[notice_of(action)].append(action.id)
     twice = {notice: ids for notice, ids in names.items() if len(ids) > 1}
     verdict.differ("notifications under two ids", len(twice), 0)

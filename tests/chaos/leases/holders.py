@@ -16,8 +16,8 @@ from typing import Any
 import redis
 from confluent_kafka import Producer
 
+from chaos.books.recount import price
 from chaos.company import MODELS
-from chaos.recount import price
 from chaos.scene import SESSION_S, Scene
 from chaos.traffic import TOKENS, Traffic
 from chaos.verdict import Verdict
