@@ -86,11 +86,12 @@ class Versions:
             LOG.error("control record of an unknown kind is passed over", key=key.decode(errors="replace"))
             return False
         message = decode(kind, value)
+        # Of two that were published under one number at the same moment the first holds, for all who read.
         if isinstance(message, PolicyVersion):
-            self.policies[message.version] = message
+            self.policies.setdefault(message.version, message)
             return self.book.add(message)
         if isinstance(message, OwnersVersion):
-            self.owners[message.version] = message
+            self.owners.setdefault(message.version, message)
             return self.book.owners.add(message)
         if isinstance(message, AccessToken):
             self.tokens[message.id] = message
@@ -129,6 +130,11 @@ class Versions:
             await sleep(RETRY_S)
         LOG.warning("goes on: the control topic is read again")
 
+    def holds(self, message: PolicyVersion | OwnersVersion) -> bool:
+        """Tell whether it is this message that holds under its number."""
+        known = self.policies if isinstance(message, PolicyVersion) else self.owners
+        return known.get(message.version) == message
+
     def next_policy(self, document: dict[str, object], now: float, at: float | None) -> PolicyVersion:
         """Return the next policy version, in force from `at` on, or as soon as it may be.
 
@@ -154,11 +160,14 @@ class Versions:
 
 
 def control_record(message: ControlMessage) -> tuple[bytes, bytes]:
-    """Return key and value of a control message."""
-    if isinstance(message, PolicyVersion):
-        return f"policy/{message.version}".encode(), encode(message)
-    if isinstance(message, OwnersVersion):
-        return f"owners/{message.version}".encode(), encode(message)
+    """Return key and value of a control message.
+
+    The key of a version tells two of one number apart: compaction must not let the later one take the place of the
+    one that workers have taken in.
+    """
+    if isinstance(message, PolicyVersion | OwnersVersion):
+        kind, value = "policy" if isinstance(message, PolicyVersion) else "owners", encode(message)
+        return f"{kind}/{message.version}/{hashlib.sha256(value).hexdigest()[:16]}".encode(), value
     if isinstance(message, AccessToken):
         return f"token/{message.id}".encode(), encode(message)
     if isinstance(message, Silence):

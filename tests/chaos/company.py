@@ -12,6 +12,11 @@ MODELS = (("openai", "gpt-4o"), ("openai", "gpt-4o-mini"), ("anthropic", "claude
 ROOT = "acme"
 OPS, HOOK = "ops", "automation"
 """Destinations: a channel of Slack, a webhook."""
+EAGER = {
+    "new_model": {"settled_s": 5, "floor_usd": 0.05, "floor_days": 0, "other_floor_days": 0},
+    "runaway_session": {"settled_s": 5, "min_sessions": 3, "ratio": 2, "over_record": 1, "admit_after_s": 5},
+}
+"""Detectors that know a team after seconds: a run lasts minutes."""
 WATCH = "watch"
 """The policy that tells of what detectors find; the recount knows nothing of it."""
 
@@ -81,6 +86,7 @@ class Company:
                 {"id": node, "level": self._level(node), "monthly_budget_usd": _usd(budget)}
                 | ({"parent": self.parents[node]} if node in self.parents else {})
                 | ({"on_unavailable": "closed"} if node in self.lessees else {})
+                | ({"approved_models": ["gpt-*"]} if self.detects and self._level(node) == "team" else {})
                 for node, budget in self.budgets.items()
             ],
             "defaults": {
@@ -111,7 +117,7 @@ class Company:
                 OPS: {"type": "slack", "channel": "#payments-ops", "token_env": "BOT_TOKEN", "base_url": slack_url},
                 HOOK: {"type": "webhook", "url": hook_url, "secret_env": "HOOK_SECRET"},
             },
-            "detection": {"enabled": self.detects},
+            "detection": {"enabled": self.detects, "floor_usd_h": 0.05, "params": EAGER},
         }
 
     def _level(self, node: str) -> str:

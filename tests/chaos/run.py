@@ -11,14 +11,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from chaos.books.recount import Expected, recount
 from chaos.books.undisturbed import compare
@@ -26,6 +25,7 @@ from chaos.company import company
 from chaos.faults import storm
 from chaos.leases.holders import Holders
 from chaos.leases.holders import judge as judge_leases
+from chaos.report import Row, added, figures, markdown, table
 from chaos.scene import BOT_TOKEN, HOOK_SECRET, PARTITIONS, Scene, Servers
 from chaos.traffic import Traffic
 from chaos.verdict import Verdict, heard, judge, refused
@@ -180,63 +180,6 @@ def _gateways(scene: Scene, expected: Expected, verdict: Verdict, say: Callable[
     say(f"Guard: {dict(Counter(due.values()))}")
 
 
-# --- reporting -------------------------------------------------------------------------------------
-
-Row = Mapping[str, Any]
-"""A `Report` as JSON has it."""
-
-
-def figures(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the figures for machines."""
-    kinds: Counter[str] = Counter()
-    for row in rows:
-        kinds.update(row["faults"])
-    return {
-        "faults": kinds.total(),
-        "fault_kinds": dict(kinds.most_common()),
-        "events": sum(row["events"] for row in rows),
-        **{name: sum(row["verdict"][name] for row in rows) for name in ("lost", "double", "duplicate_effects")},
-        "problems": sum(len(row["verdict"]["problems"]) for row in rows),
-        "seeds": list(rows),
-    }
-
-
-def added(rows: Sequence[Row], path: Path) -> list[Row]:
-    """Return these seeds, and those that a file has besides."""
-    kept = json.loads(path.read_text())["seeds"] if path.exists() else []
-    mine = {row["seed"] for row in rows}
-    return sorted([*(row for row in kept if row["seed"] not in mine), *rows], key=lambda row: row["seed"])
-
-
-def table(rows: Sequence[Row]) -> Table:
-    """Return the figures for people."""
-    shown = Table(title="chaos")
-    names = (
-        "seed",
-        "records",
-        "a second",
-        "faults",
-        "kinds",
-        "findings",
-        "effects",
-        "unknown",
-        "holes",
-        "lost",
-        "double",
-    )
-    for name in (*names, "duplicate effects", "other differences"):
-        shown.add_column(name, justify="right")
-    for row in rows:
-        verdict, faults = row["verdict"], row["faults"]
-        values = (
-            row["seed"], f"{row['events']:,}", f"{row['events'] / row['seconds']:,.0f}", sum(faults.values()),
-            len(faults), verdict["n_findings"], verdict["n_effects"], len(verdict["unknown"]), row["holes"],
-            verdict["lost"], verdict["double"], verdict["duplicate_effects"], len(verdict["problems"]),
-        )  # fmt: skip
-        shown.add_row(*map(str, values))
-    return shown
-
-
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--long", action="store_true", help="the long form")
@@ -246,12 +189,16 @@ def options() -> argparse.Namespace:
     parser.add_argument("--faults", type=int, help="a seed")
     parser.add_argument("--json", type=Path, default=Path("build/chaos.json"), help="where figures go")
     parser.add_argument("--add", action="store_true", help="keep the other seeds that the file has: a run in pieces")
+    parser.add_argument("--markdown", action="store_true", help="run nothing: print the figures that the file has")
     return parser.parse_args()
 
 
 def main() -> int:
     """Run all seeds; 1 if anything differs."""
     given, console = options(), Console(width=160)
+    if given.markdown:
+        print(markdown(given.json))
+        return 0
     base = LONG if given.long else SHORT
     seeds = tuple(int(seed) for seed in given.seeds.split(",")) if given.seeds else base.seeds
     form = Form(seeds, given.calls or base.calls, given.rate or base.rate, given.faults or base.faults)

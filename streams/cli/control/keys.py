@@ -36,6 +36,8 @@ async def _import(file: Path) -> None:
         version = versions.next_owners(owners, time.time())
         about = {"version": version.version, "owners": len(owners), "valid_from": version.valid_from}
         await Auditor(broker, place, time.time).publish(version, "keys.import", user(), about)
+        if not (await read_versions(broker, place)).holds(version):
+            fail(f"version {version.version} was published by somebody else at the same moment: try again")
     when = "from the beginning" if version.version == 1 else f"for events from {version.valid_from:.0f} on"
     console.print(f"{len(owners)} owners, version {version.version}: {when}")
 

@@ -124,5 +124,7 @@ async def _apply(file: Path, at: float | None) -> None:
         version = versions.next_policy(document, time.time(), at)
         about = {"version": version.version, "digest": version.digest, "valid_from": version.valid_from}
         await Auditor(broker, place, time.time).publish(version, "policy.apply", user(), about)
+        if not (await read_versions(broker, place)).holds(version):
+            fail(f"version {version.version} was published by somebody else at the same moment: try again")
     when = "from the start" if version.version == 1 else f"from {version.valid_from:.0f} on"
     console.print(f"policy version {version.version} is in force {when}")

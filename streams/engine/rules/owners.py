@@ -25,8 +25,8 @@ class Owners:
             self.add(version)
 
     def add(self, version: OwnersVersion) -> bool:
-        """Take a version in; False if it was known."""
-        if self._versions.get(version.version) == version:
+        """Take a version in; False if its number was known."""
+        if version.version in self._versions:
             return False
         self._versions[version.version] = version
         self.count += 1

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -72,3 +73,18 @@ async def test_every_new_version_is_told_of() -> None:
     with pytest.raises(EOFError):
         await asyncio.wait_for(versions.follow(Follower(), lambda: heard.append(len(answers))), 10)
     assert heard == [1]
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_of_two_versions_of_one_number_the_first_holds_for_whoever_reads_whenever(compacted: bool) -> None:
+    empty = Versions(4, lambda: 0.0)
+    policies = [empty.next_policy(policy(), NOW + late, None) for late in (0, 1)]
+    owners = [empty.next_owners([replace(OWNER, team=team)], NOW) for team in ("a", "b")]
+    records = [control_record(message) for message in (*policies, *owners)]
+    if compacted:
+        last = {key: place for place, (key, _) in enumerate(records)}
+        records = [record for place, record in enumerate(records) if last[record[0]] == place]
+    versions = Versions(4, lambda: 0.0)
+    versions.take(records)
+    assert [versions.holds(message) for message in (*policies, *owners)] == [True, False, True, False]
+    assert versions.book.owners.count == 1
