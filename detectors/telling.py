@@ -14,6 +14,8 @@ from spendbrake.schemas.finding import Finding, FindingState
 from spendbrake.schemas.reading import Context
 
 AskContext = Callable[[], Context]
+YOUNG_S = 3_600.0
+"""What is usual of a team younger than this means nothing to people yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,10 @@ class Telling:
         # Once named, a key stays: when it is stopped, whoever spends most then is not the cause.
         key = incident.key = incident.key or carrier(context, seen.usual.usd_h)
         story, text = self.story(seen.now), seen.evidence.text
-        present = state_of_things(context, story.moved, self.team, seen.usual.usd_h, key, text)
-        so_far = whole_text(incident.excess, seen.now - incident.opened_at) if state == "update" else ""
+        usual = seen.usual.usd_h if seen.usual.age_s >= YOUNG_S else 0.0
+        present = state_of_things(context, story.moved, self.team, usual, key, text)
+        more = state == "update" and incident.excess > seen.evidence.excess
+        so_far = whole_text(incident.excess, seen.now - incident.opened_at) if more else ""
         evidence = {
             **figures(context, story.moved, story.sessions),
             **seen.evidence.details,

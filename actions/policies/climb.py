@@ -11,7 +11,7 @@ from spendbrake.actions.policies.state import Group, Slot, Track
 from spendbrake.actions.policies.target import is_partial
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.decision import VERDICTS, Scope, Stamp
-from spendbrake.schemas.finding import Finding
+from spendbrake.schemas.finding import SEVERITIES, Finding
 from spendbrake.schemas.policy import Limit, Policy, Rung
 from spendbrake.schemas.standing import Standing
 
@@ -45,17 +45,21 @@ class Climb:
 
     def see(self, key: str, finding: Finding, standing: Standing, evidence: Mapping[str, Any]) -> None:
         """Open the track of a finding, or confirm it and climb what is due."""
-        track = self._group.tracks.get(key)
+        track, worse = self._group.tracks.get(key), False
         if track is None or (track.tier is not None and track.turn != finding.turn):
             track = self._group.tracks[key] = _opened(finding, standing, evidence)
             if finding.evidence.get("notify", True):
                 self._announce(key, track)
         elif finding.current or not track.bound:
+            worse = SEVERITIES.index(finding.severity) > SEVERITIES.index(track.severity)
             track.confirm(finding, self._now, evidence)
             if finding.current and not track.bound:
-                track.bound, track.climbed = True, [self._now]
+                track.bound, track.climbed, worse = True, [self._now], False
                 self._announce(key, track)
+        rungs = len(track.climbed)
         self._climb(key, track)
+        if worse and len(track.climbed) == rungs:
+            self._announce(key, track, worse=True)
 
     def advance(self, standing_of: Callable[[str], Standing]) -> None:
         """End tracks whose time has passed, and climb rungs whose dwell has."""
@@ -63,7 +67,7 @@ class Climb:
             if self._policy is None or _track_end(self._policy, track) <= self._now:
                 self._end(key)
             elif _due_or_never(_climb_at(self._policy, track)) <= self._now:
-                track.evidence = {**track.evidence, **self._clerk.money(standing_of(track.node))}
+                track.evidence = {**track.evidence, **self._clerk.money(standing_of(track.node), track.node)}
                 self._climb(key, track)
 
     def resolve(self, key: str) -> None:
@@ -116,14 +120,17 @@ class Climb:
             track.climbed.append(self._now)
             self._announce(key, track)
 
-    def _announce(self, key: str, track: Track) -> None:
-        """Notify of the rung a track stands on; of a track that binds nobody, of the finding only."""
+    def _announce(self, key: str, track: Track, *, worse: bool = False) -> None:
+        """Notify of the rung a track stands on; of a track that binds nobody, of the finding only; or of worse news."""
         if self._policy is None:
             return
         rung = self._policy.rungs[len(track.climbed) - 1]
         want = self._want(self._policy, key, track, rung, rung.limit, track.climbed[-1])
         if not track.bound:
             want = replace(want, rung=NOTICE, limit=None, scope=Scope())
+        if worse:
+            self.actions += self._clerk.notices(want, track.told, self._now, self._stamp, mark=track.severity)
+            return
         notices = self._clerk.notices(want, rung.notify, self._now, self._stamp)
         track.told += [name for name in rung.notify if name not in track.told]
         self.actions += notices

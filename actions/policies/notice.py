@@ -57,14 +57,19 @@ class Clerk:
             "detector": finding.detector,
             "family": finding.family,
             "finding_node": finding.node,
-            **self.money(standing),
+            **self.money(standing, finding.node),
         }
 
-    def money(self, standing: Standing) -> dict[str, Any]:
-        """Return what people are told of a node: names, contacts, amounts in nano-USD."""
+    def money(self, standing: Standing, node: str) -> dict[str, Any]:
+        """Return what people are told of a node: names, contacts, amounts in nano-USD.
+
+        Of a key or project that the tree does not list they are those of what it lies `within`.
+        """
+        within = {} if node == standing.node else {"within": standing.name}
         contacts = (self._contacts.get(node, ()) for node in (standing.node, *standing.ancestors))
         return {
-            "node_name": standing.name,
+            "node_name": node if within else standing.name,
+            **within,
             "level": standing.level,
             "ancestors": list(standing.ancestors),
             "budget_period": standing.period,
@@ -86,11 +91,17 @@ class Clerk:
             raise ValueError(f"rung {want.rung!r} of policy {want.policy.name!r} has no limit")
         return self._action(want, now, stamp)
 
-    def notices(self, want: Want, destinations: Iterable[str], now: float, stamp: Stamp) -> list[Action]:
-        """Return one notification a destination; each names everyone who is told."""
+    def notices(
+        self, want: Want, destinations: Iterable[str], now: float, stamp: Stamp, *, mark: str = ""
+    ) -> list[Action]:
+        """Return one notification a destination; each names everyone who is told.
+
+        Args:
+            mark: Enters the ids of what is told of a rung again.
+        """
         base = self._action(want, now, stamp)
         params = {**base.params, "scope": scope_label(want.scope, self._non_production), "ends_at": want.ends_at}
-        return self._addressed(replace(base, params=params, evidence=want.track.evidence), destinations, now)
+        return self._addressed(replace(base, params=params, evidence=want.track.evidence), destinations, now, mark)
 
     def lift(self, slot: Slot, why: str, now: float, stamp: Stamp) -> Action:
         """Return the stored `allow` that ends a slot's decision and outlives every decision it replaces."""
@@ -145,14 +156,14 @@ class Clerk:
         )
         return replace(action, id=_id(action, want.rung, ""))
 
-    def _addressed(self, base: Action, names: Iterable[str], now: float) -> list[Action]:
+    def _addressed(self, base: Action, names: Iterable[str], now: float, mark: str = "") -> list[Action]:
         known = [(name, self._destinations[name]) for name in names if name in self._destinations]
         people = [*base.evidence.get("contacts", ())]
         people += [place.channel for _, place in known if isinstance(place, SlackDestination)]
         return [
             replace(
                 base,
-                id=_id(base, base.rung, name),
+                id=_id(base, f"{base.rung}\x1f{mark}" if mark else base.rung, name),
                 effect=place.type,
                 destination=name,
                 expires_at=now + NOTICE_LIFE_S,

@@ -35,6 +35,7 @@ class Account:
         month_to_date: Spent in the budget period.
         allocation: The hard cap, the budget where there is none.
         used: Spent in the period of the basis; `base` what it is measured against.
+        within: Name of the node whose money it is, where `node` is a key or project that has no limits of its own.
         percent: `used` of `base`, rounded down to hundredths: 100 is never shown before it is reached.
     """
 
@@ -49,6 +50,7 @@ class Account:
     rate_usd_h: float | None
     threshold: float | None
     contributors: tuple[Contributor, ...]
+    within: str = ""
 
     @property
     def percent(self) -> Decimal | None:
@@ -83,6 +85,7 @@ def account_of(action: Action) -> Account:
         forecast=_nano(told, "forecast_nano"),
         rate_usd_h=_number(told, "rate_usd_h"),
         threshold=_number(told, "threshold"),
+        within=_text(told, "within"),
         contributors=(*_contributors(told.get("top")), *_sessions(told.get("sessions"))),
     )
 
@@ -124,7 +127,7 @@ def title_of(action: Action) -> str:
     if alerts_of(action):
         return f"{status_of(action)}: {action.evidence.get('n_alerts')} alerts"
     money = account_of(action)
-    within = action.evidence.get("level") in WITHIN_TEAMS
+    within = money.within or action.evidence.get("level") in WITHIN_TEAMS
     return f"{status_of(action)}: {money.name}" + (f" of {action.team}" if within and action.team else "")
 
 

@@ -143,15 +143,16 @@ def mrkdwn(text: str, limit: int) -> str:
 
 
 def _figures(money: Account) -> list[str]:
+    of = f" of {mrkdwn(money.within, 80)}" if money.within else ""
     percent = money.percent
     share = f" ({percent}% of {usd_text(money.base)})" if percent is not None and money.base is not None else ""
     lines = [
-        ("Month to date", _amount(money.month_to_date)),
+        (f"Month to date{of}", _amount(money.month_to_date)),
         ("Used", _amount(money.used) + share if share else ""),
         ("Budget", _amount(money.budget)),
         ("Hard cap", _amount(money.allocation)),
         ("Remaining", _amount(money.remaining)),
-        ("Burning", "" if money.rate_usd_h is None else f"${money.rate_usd_h:,.2f} an hour"),
+        (f"Burning{of}", "" if money.rate_usd_h is None else f"${money.rate_usd_h:,.2f} an hour"),
         ("Forecast for the month", _amount(money.forecast)),
     ]
     return [f"*{name}*\n{text}" for name, text in lines if text]

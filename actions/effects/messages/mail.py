@@ -67,14 +67,15 @@ def _mark(row: Mapping[str, Any]) -> str:
 
 
 def _figures(money: Account) -> list[tuple[str, str]]:
+    of = f" of {money.within}" if money.within else ""
     share = f" ({money.percent}% of {usd_text(money.base)})" if money.percent is not None and money.base else ""
     return [
-        ("Month to date", _amount(money.month_to_date)),
+        (f"Month to date{of}", _amount(money.month_to_date)),
         ("Used", _amount(money.used) + share if share else ""),
         ("Budget", _amount(money.budget)),
         ("Hard cap", _amount(money.allocation)),
         ("Remaining", _amount(money.remaining)),
-        ("Burning", "" if money.rate_usd_h is None else f"${money.rate_usd_h:,.2f} an hour"),
+        (f"Burning{of}", "" if money.rate_usd_h is None else f"${money.rate_usd_h:,.2f} an hour"),
         ("Forecast for the month", _amount(money.forecast)),
     ]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from spendbrake.actions.delivery.alert import alert_key
 from spendbrake.actions.effects.messages.account import limit_text
 from spendbrake.actions.policies.ladder import Ladder
 from spendbrake.actions.policies.state import LadderState
@@ -336,3 +337,27 @@ def test_routes_move_each_model_to_another_and_leave_the_rest_alone() -> None:
 def test_a_downgrade_says_to_what_once(limit: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="downgrade"):
         policy_file({**CAP, "rungs": [{"name": "down", "limit": limit}]})
+
+
+def test_what_gets_worse_is_told_again_once_to_all_who_have_heard_of_it_and_climbs_no_rung() -> None:
+    team = Team(policy_file(BRAKE))
+    first = notices(team.sees(anomaly(), 0.0))
+    assert notices(team.sees(anomaly(state="update", reason="doubled"), 1.0)) == []
+    grave = anomaly(state="update", severity="critical", reason="$900 above", id="f-3")
+    (worse,) = notices(team.sees(grave, 2.0))
+    assert (worse.severity, worse.reason, worse.finding, worse.destination) == ("critical", "$900 above", "f-3", "ops")
+    assert alert_key(worse) == alert_key(first[0])
+    assert worse.id != first[0].id
+    assert notices(team.sees(grave, 3.0)) == []
+    assert notices(team.sees(anomaly(state="update"), 4.0)) == [], "it never gets better while it goes on"
+    assert team.limits(4.0) == {("pay", DEV, "brake"): "throttle"}
+
+
+def test_worse_news_that_climb_a_rung_are_told_once() -> None:
+    team = Team(policy_file(BRAKE))
+    team.sees(anomaly(), 0.0)
+    team.sees(anomaly(state="update"), 110.0)
+    told = notices(team.sees(anomaly(state="update", severity="critical"), 450.0))
+    assert [(each.rung, each.destination, each.severity) for each in told] == [
+        ("stop", "ops", "critical"), ("stop", "automation", "critical"),
+    ]  # fmt: skip
