@@ -1,5 +1,6 @@
-"""The whole service as a process, killed between a webhook's first try and its second."""
+"""The whole service as a process: where it listens, and what it does when it was killed before a retry."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,6 +18,9 @@ from servers.valkey import free_port
 from unit.effects.cases import SECRET
 
 COMMAND = (sys.executable, "-c", "from spendbrake.streams.cli.main import main; main()", "up")
+LISTEN = "0A"
+LOOPBACK = "0100007F"
+"""127.0.0.1 as /proc/net/tcp writes it."""
 RETRY_S = 14
 """What the receiver asks for."""
 
@@ -78,6 +82,21 @@ class Up:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
 
+    def listening(self) -> set[str]:
+        """Return the addresses at which it and all it has started listen, as the kernel has them."""
+        mine: set[str] = set()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError, ProcessLookupError):
+                if os.getpgid(int(folder.name)) == self.process.pid:
+                    mine |= {os.readlink(each) for each in (folder / "fd").iterdir()}
+        found = set()
+        for table in ("tcp", "tcp6"):
+            for row in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+                local, _, state, *rest = row.split()[1:]
+                if state == LISTEN and f"socket:[{rest[5]}]" in mine:
+                    found.add(local.partition(":")[0])
+        return found
+
 
 @pytest.fixture
 def hook() -> Iterator[WebhookServer]:
@@ -110,3 +129,12 @@ def test_a_scheduled_retry_is_made_in_time_by_the_process_that_comes_after(hook:
     finally:
         second.kill()
     assert hook.seen.total() == 1
+
+
+@pytest.mark.timeout(120)
+def test_nothing_listens_beyond_loopback_by_default(hook: WebhookServer, tmp_path: Path) -> None:
+    up = Up(tmp_path, hook.url)
+    try:
+        assert up.listening() == {LOOPBACK}
+    finally:
+        up.kill()
