@@ -70,11 +70,11 @@ class Climb:
                 track.evidence = {**track.evidence, **self._clerk.money(standing_of(track.node), track.node)}
                 self._climb(key, track)
 
-    def resolve(self, key: str) -> None:
-        """End a tier at once; an incident climbs no further and ends after its quiet time."""
+    def resolve(self, key: str, *, at_once: bool = False) -> None:
+        """End a tier at once; an incident climbs no further and ends after its quiet time, unless `at_once`."""
         track = self._group.tracks[key]
         track.resolved = True
-        if track.tier is not None or self._policy is None or _track_end(self._policy, track) <= self._now:
+        if at_once or track.tier is not None or self._policy is None or _track_end(self._policy, track) <= self._now:
             self._end(key)
 
     def end_node(self, node: str) -> None:

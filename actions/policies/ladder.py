@@ -5,7 +5,7 @@ What holds:
   finding has confirmed it since the last rung was reached: where a rung helps, the next one is never needed.
 - Lower rungs stay in force in scopes of their own; in one scope the highest living rung stands for all below.
 - Nothing goes down by flapping: a tier ends when it is resolved or its period is over, an incident `hold_s`
-  after its last finding, whether or not it is said to be resolved.
+  after its last finding, whether or not it is said to be resolved; what people ask for and decide ends at once.
 - One (node, scope, policy) has one decision: the strictest that any tier or incident asks for. A changed decision
   carries a later stamp than the one before; when two changes meet at one stamp the second waits for the next call.
 - Every limit ends: with its life, its period, its incident or its policy. A lift is a stored `allow`.
@@ -21,7 +21,7 @@ from spendbrake.actions.policies.state import Group, LadderState
 from spendbrake.actions.policies.target import named_key
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.decision import Stamp
-from spendbrake.schemas.finding import Finding
+from spendbrake.schemas.finding import COMMAND, Finding
 from spendbrake.schemas.policy import Policy, PolicyFile
 from spendbrake.schemas.standing import Standing
 
@@ -131,7 +131,8 @@ class Ladder:
         for policy in self._policies.values():
             for target in _holders(state, policy, trigger, finding.node):
                 climb = Climb(policy.name, policy, target, state.group(policy.name, target), self._clerk, now, stamp)
-                climb.resolve(trigger)
+                # What people decide does not flap.
+                climb.resolve(trigger, at_once=finding.detector == COMMAND)
                 actions += climb.settle(finding.reason)
                 state.drop_if_empty(policy.name, target)
         return actions

@@ -1,5 +1,7 @@
 """Whoever has heard of an alert hears of its end, once, with or without a limit to lift."""
 
+from dataclasses import replace
+
 from unit.policies.cases import PERIOD_END, Team, anomaly, budget, notices, policy_file
 
 TELL = {"name": "tell", "when": {"tiers": ["soft", "hard-cap"]}, "rungs": [{"name": "say", "notify": ["ops"]}]}
@@ -65,3 +67,13 @@ def test_each_crossing_has_an_end_of_its_own() -> None:
         team.sees(budget(turn=turn), float(turn))
         ids += [action.id for action in team.sees(budget(state="resolve", turn=turn + 1), turn + 0.5)]
     assert len(set(ids)) == 2
+
+
+def test_what_people_asked_for_and_decided_is_over_at_once() -> None:
+    desk = {"name": "desk", "when": {"detectors": ["command"]}, "rungs": [{"name": "tell", "notify": ["ops"]}]}
+    team = Team(policy_file(desk))
+    asked = anomaly(id="f-1", detector="command", family="command", incident="request-1", severity="info")
+    assert [each.rung for each in team.sees(asked, 10.0)] == ["tell"]
+    (told,) = team.sees(replace(asked, id="f-2", state="resolve", reason="it is granted"), 20.0)
+    assert (told.rung, told.reason, told.params["resolved"]) == ("resolved", "it is granted", True)
+    assert team.state.next_due() is None
