@@ -1,0 +1,107 @@
+"""Detector state is kept with the team: wherever a worker dies, what is found and what is remembered stay the same."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from readings import DAY_S, START, bucket, context, new_series, ordinary, session
+from spendbrake.detectors.memory.votes import Vote, Votes
+from spendbrake.detectors.panel import Panel, TeamPanel
+from spendbrake.schemas.finding import Finding
+from spendbrake.schemas.money import NANO
+from spendbrake.schemas.policy import Detection
+from spendbrake.schemas.reading import BucketReading, Call, Reading
+
+PANEL = Panel(Detection(params={"half_space": {"enabled": True}, "gate": {"warm_buckets": 200, "warm_s": 3_600.0}}))
+MOST_SERIES = 8
+MOST_BYTES = 100_000
+
+
+def sampled(one: BucketReading, i: int) -> BucketReading:
+    """The bucket with calls in it: a loop for a while, a batch that comes again, sessions with a cache."""
+    looping = 900 <= i < 1_000
+    calls = [
+        Call(
+            one.at + 1.0, one.cost // 3, 7 if looping else 1_000 + i // 3, "key-a", "m-1", 5_000, 3_000, 0, 300, False
+        ),
+        Call(one.at + 3.0, one.cost // 3, 0, "key-b", "m-2", 4_000 + i % 90, 0, 0, 200 + i % 31, i % 50 == 0),
+        Call(one.at + 5.0, one.cost // 3, i // 40, "key-c", "m-3", 900 + 37 * (i % 50), 0, 0, 50 + i % 91, False),
+    ]
+    return replace(one, sample=tuple(calls))
+
+
+@cache
+def readings() -> tuple[Reading, ...]:
+    """Two days of a team with everything that its detectors look at, troubles among it."""
+    found: list[Reading] = []
+    for i, one in enumerate(ordinary(1_400, most_empty=20, usd=0.01)):
+        found.append(sampled(one, i))
+        if i % 7 == 0:
+            found.append(replace(one, kind="key", name=f"key-{'abc'[i % 3]}", width_s=60.0, sample=()))
+        if i % 90 == 0:
+            found.append(session(session=f"s-{i}", fingerprint=i // 40, now=one.now, offset=one.offset, cost=NANO))
+    last = max(one.at for one in found if isinstance(one, BucketReading))
+    first = round((last - START) / 10.0) + 1
+    found += [sampled(bucket(first + i, usd=1.0, offset=10_000 + i), 900) for i in range(60)]
+    found += [new_series(now=last + 3_600.0 * i, cost=NANO * i, approved=(None, False)[i % 2]) for i in range(1, 5)]
+    found += [session(now=last + 40_000.0, cost=30 * NANO)]
+    return tuple(found)
+
+
+def play(cuts: Sequence[int], said: Sequence[tuple[int, bool]]) -> tuple[list[Finding], TeamPanel, Votes]:
+    """Run through the readings with restarts before those at `cuts` and words given before those in `said`."""
+    votes, findings = Votes(), []
+    team, words = PANEL.team("search", votes), dict(said)
+    for i, one in enumerate(readings()):
+        if i in words:
+            incident = findings[-1].incident if findings else "none"
+            votes.take(incident, Vote("near_repeats", words[i], one.now, "fay"))
+        if i in cuts:
+            votes = Votes.from_state(json.loads(json.dumps(votes.to_state())))
+            team = PANEL.load("search", team.dump(), votes)
+        findings += team.read(one, context)
+    return findings, team, votes
+
+
+N = 1_700
+PLACES = st.integers(0, N - 1)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.sets(PLACES, max_size=6), st.lists(st.tuples(PLACES, st.booleans()), max_size=4))
+def test_restarts_anywhere_change_no_finding_and_no_bit_of_what_is_remembered(
+    cuts: set[int], said: list[tuple[int, bool]]
+) -> None:
+    whole, calm, words = play((), said)
+    got, team, again = play(sorted(cuts), said)
+    assert got == whole
+    assert team.dump() == calm.dump()
+    assert again.to_state() == words.to_state()
+
+
+def test_the_readings_make_detectors_of_all_kinds_speak() -> None:
+    findings, *_ = play((), ())
+    assert {each.detector for each in findings} >= {"retry_loop", "new_model", "runaway_session", "near_repeats"}
+    assert {each.state for each in findings} == {"open", "update", "resolve"}
+    assert len(readings()) <= N
+
+
+def test_state_is_bounded_a_team_and_a_series() -> None:
+    _, team, _ = play((), ())
+    size = len(team.dump())
+    assert size < MOST_BYTES
+    alone = PANEL.team("search")
+    for one in readings():
+        if not isinstance(one, BucketReading) or one.kind is None:
+            alone.read(one, context)
+    for i in range(3 * MOST_SERIES):
+        for k in range(120):
+            at = START + 3 * DAY_S + 60.0 * (120 * i + k)
+            alone.read(replace(bucket(k), at=at, now=at + 75.0, kind="key", name=f"key-{i}", width_s=60.0), context)
+    grown = len(alone.dump())
+    assert grown < MOST_BYTES
+    assert (grown - size) / MOST_SERIES < 4_000, "bytes that one more series takes"
