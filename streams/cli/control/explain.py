@@ -1,25 +1,32 @@
-"""`spendbrake explain ACTION_ID`: why an action was taken, from the records that led to it."""
+"""`spendbrake explain ID`: why an action was taken, or what an incident was, from the records that led to it."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
+from spendbrake.schemas.money import usd_text
+from spendbrake.streams.cli.alerts.incident import add_evidence, sheet, story, when
 from spendbrake.streams.cli.base import broker_of, console, fail, place_of, run, settings
 
 
 def explain(
-    action_id: Annotated[str, typer.Argument(help="Id of the action, as a gateway or a message shows it.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="Of an action, as a gateway or a message shows it; of a finding or incident."
+        ),
+    ],
     derive: Annotated[
         bool, typer.Option("--derive", help="Run the engine over the log again, and tell whether it says the same.")
     ] = False,
 ) -> None:
-    """Show an action, the finding behind it, the record it stands on, and what became of it."""
-    run(_explain(action_id, derive))
+    """Show an action, the finding behind it and what became of it; or an incident from first to last."""
+    run(_explain(name, derive))
 
 
-async def _explain(action_id: str, derive: bool) -> None:
+async def _explain(name: str, derive: bool) -> None:
     from spendbrake.schemas.action import Action
     from spendbrake.schemas.finding import Finding
     from spendbrake.schemas.result import Result
@@ -32,12 +39,13 @@ async def _explain(action_id: str, derive: bool) -> None:
         async def read(topic: str, kind: Any, wanted: Any) -> list[Any]:
             return [m async for m in messages(broker, place.topic(topic), kind) if wanted(m)]
 
-        actions = await read(ACTIONS.name, Action, lambda m: m.id == action_id)
+        actions = await read(ACTIONS.name, Action, lambda m: m.id == name)
         if not actions:
-            fail(f"no action {action_id!r} in {place.topic(ACTIONS.name)}: unknown, or older than the log")
+            console.print(await _incident(read, name, derive))
+            return
         action = actions[0]
         findings = await read(FINDINGS.name, Finding, lambda m: m.id == action.finding)
-        results = await read(RESULTS.name, Result, lambda m: m.action == action_id)
+        results = await read(RESULTS.name, Result, lambda m: m.action == name)
         story = _story(action, len(actions), findings, results)
         if derive:
             story.add_row("derived", await _derive(broker, config, place, action))
@@ -83,31 +91,45 @@ async def messages(broker: Any, topic: str, kind: Any) -> Any:
             continue
 
 
+async def _incident(read: Any, name: str, derive: bool) -> Table:
+    """Return the story of an incident that its own id or that of one of its findings names."""
+    from spendbrake.schemas.action import Action
+    from spendbrake.schemas.finding import FEEDBACK, Finding
+    from spendbrake.schemas.topics import ACTIONS, FINDINGS
+
+    named = await read(FINDINGS.name, Finding, lambda m: name in (m.id, m.incident))
+    if not named:
+        fail(f"no action, finding or incident {name!r} here: unknown, or older than the log")
+    if derive:
+        fail("--derive takes the id of an action: what an incident has led to is derived, not the incident", 2)
+    whole = named[0].incident or named[0].id
+    told = {each.id: each for each in await read(FINDINGS.name, Finding, lambda m: whole in (m.id, m.incident))}
+    known = await read(ACTIONS.name, Action, lambda m: m.finding in told)
+    findings = sorted(told.values(), key=lambda each: each.time)
+    words = [each for each in findings if each.family == FEEDBACK]
+    findings = [each for each in findings if each.family != FEEDBACK]
+    return story(findings, words, list({each.id: each for each in known}.values()))
+
+
 def _story(action: Any, n: int, findings: list[Any], results: list[Any]) -> Table:
-    table = Table(show_header=False, box=None, padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column()
+    table = sheet()
     table.add_row("action", f"[bold]{action.verdict}[/] {action.node} ({action.scope.text()}) by {action.effect}")
     table.add_row("mode", f"{action.mode}, policy {action.policy}, rung {action.rung}, turn {action.turn}")
-    table.add_row("at", f"{_when(action.time)}, ends {_when(action.expires_at)}")
-    table.add_row("why", action.reason)
+    table.add_row("at", f"{when(action.time)}, ends {when(action.expires_at)}")
+    table.add_row("why", Text(action.reason))
     table.add_row(
         "stands on", f"partition {action.partition}, epoch {action.stamp.epoch}, offset {action.stamp.offset}"
     )
-    for name, value in sorted(action.evidence.items()):
-        if not isinstance(value, dict | list):
-            table.add_row(f"  {name}", str(value))
+    for field, value in sorted(action.evidence.items()):
+        if not isinstance(value, dict | list) and value is not None:
+            shown = usd_text(value) if field.endswith("_nano") and isinstance(value, int) else str(value)
+            table.add_row(f"  {field.removesuffix('_nano')}", Text(shown))
     for finding in findings[:1]:
-        table.add_row("finding", f"{finding.detector} {finding.severity}: {finding.reason}")
-        for top in finding.evidence.get("top", [])[:5]:
-            table.add_row(
-                "  carried by", f"{top.get('kind')} {top.get('name')}: {top.get('cost_nano', 0) / 1e9:.4f} USD"
-            )
+        table.add_row("finding", f"{finding.detector} {finding.severity}, incident {finding.incident or finding.id}")
+        if finding.reason != action.reason:
+            table.add_row("  told", Text(finding.reason))
+        add_evidence(table, finding.evidence)
     for result in results:
-        table.add_row("result", f"{result.outcome} at {_when(result.at)} after {result.attempts} tries")
+        table.add_row("result", f"{result.outcome} at {when(result.at)} after {result.attempts} tries")
     table.add_row("records", f"{n} in the log (a replay or a republishing repeats an action under its id)")
     return table
-
-
-def _when(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

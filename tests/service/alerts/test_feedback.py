@@ -26,10 +26,14 @@ CALL = {
 COUNTED = 'spendbrake_feedback{{detector="new_model",opinion="{}",partition="'
 
 
-def feedback(folder: Path, *arguments: str) -> tuple[int, str]:
-    environment = {"SPENDBRAKE_DATA_DIR": str(folder), "COLUMNS": "300"}
-    result = CliRunner().invoke(app, ["feedback", *arguments], env=environment)
+def run(folder: Path, *arguments: str) -> tuple[int, str]:
+    environment = {"SPENDBRAKE_DATA_DIR": str(folder), "COLUMNS": "400"}
+    result = CliRunner().invoke(app, [*arguments], env=environment)
     return result.exit_code, result.output
+
+
+def feedback(folder: Path, *arguments: str) -> tuple[int, str]:
+    return run(folder, "feedback", *arguments)
 
 
 async def counted(http: httpx.AsyncClient, opinion: str, n: int) -> bool:
@@ -71,5 +75,10 @@ async def test_a_judgement_is_counted_once_kept_and_shown_everywhere(tmp_path: P
     assert (code, [line.split() for line in told.splitlines() if "new_model" in line]) == (
         0, [["new_model", "1", "1", "0", "100", "%"]],
     )  # fmt: skip
+    for name in (finding.id, finding.incident):
+        code, told = await asyncio.to_thread(run, tmp_path, "explain", name)
+        assert code == 0, told
+        for words in (finding.reason, "key key-pay: $0.50 in 15 min", "is real, says", "(operator): a test"):
+            assert words in told
     assert (await asyncio.to_thread(feedback, tmp_path, "no-such-finding", "--real"))[0] == 1
     assert (await asyncio.to_thread(feedback, tmp_path, finding.id))[0] == 2
