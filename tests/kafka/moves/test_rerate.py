@@ -79,7 +79,7 @@ def test_a_price_fix_reaches_totals_caps_and_gateways_up_to_the_organization(dep
         assert f"written: {-9 * right.total() / 1e9:+,.2f} USD in 6 records" in told
         for team in TEAMS:
             wait_for_verdict(guard, f"key-{team}", "allow", deployment)
-    assert "there is nothing to move" in deployment.run("rerate", "--since", day)
+    assert "+0.00 USD in 0 records" in deployment.run("rerate", "--since", day)
     eventually(
         lambda: any(f.node == "acme" and f.tier == "hard-cap" and f.state == "resolve" for f in deployment.findings()),
         "the organization's cap to be left",
