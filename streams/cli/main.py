@@ -4,7 +4,7 @@ import typer
 
 from spendbrake.streams.cli import outlook, replay, up, worker
 from spendbrake.streams.cli.alerts import audit, feedback, redrive, silence
-from spendbrake.streams.cli.control import budget, doctor, explain, keys, policy, rerate, token, topics
+from spendbrake.streams.cli.control import budget, doctor, explain, keys, policy, rehome, rerate, token, topics
 from spendbrake.streams.cli.demo import command as demo
 from spendbrake.streams.cli.send import command as send
 
@@ -31,6 +31,7 @@ app.command("ack")(silence.ack)
 app.command("feedback")(feedback.feedback)
 app.command("redrive")(redrive.redrive)
 app.command("explain")(explain.explain)
+app.command("rehome")(rehome.rehome)
 app.command("rerate")(rerate.rerate)
 app.command("doctor")(doctor.doctor)
 app.command("forecast")(outlook.forecast)

@@ -96,6 +96,7 @@ class Deployment:
         self.admin = Admin(kafka.bootstrap, options=QUIET)
         self.producer = ToolProducer(kafka.bootstrap, QUIET)
         self.workers: list[Process] = []
+        self.epoch = 1
         self.environment = os.environ | {
             "SPENDBRAKE_BROKER": f"kafka://{kafka.bootstrap}",
             "SPENDBRAKE_REDIS": redis_url,
@@ -233,14 +234,14 @@ class Deployment:
     def states(self) -> list[PartitionState]:
         """Return the partitions as a worker that starts now would recover them."""
         engine = Engine(RuleBook(PARTITIONS), EngineSettings(partitions=PARTITIONS, secrets=(SECRET.encode(),)))
-        states = [engine.new_state(number, 1) for number in range(PARTITIONS)]
+        states = [engine.new_state(number, self.epoch) for number in range(PARTITIONS)]
         for state, rows, commit in zip(states, *self._rows("burn", USAGE.name), strict=True):
             restore(state, rows, commit)
         return states
 
     def parent_states(self) -> list[ParentsState]:
         """Return the partitions of nodes above the teams, likewise."""
-        states = [ParentsState(number, 1) for number in range(PARTITIONS)]
+        states = [ParentsState(number, self.epoch) for number in range(PARTITIONS)]
         for state, rows, commit in zip(states, *self._rows("parents", ROLLUPS.name), strict=True):
             restore_parents(state, rows, commit)
         return states

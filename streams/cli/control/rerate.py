@@ -45,7 +45,8 @@ async def _rerate(begin: float, end: float, dry_run: bool, shown: int) -> None:
     config = settings()
     async with broker_of(config) as broker:
         place = place_of(config)
-        book = (await read_versions(broker, place)).book
+        versions = await read_versions(broker, place)
+        book = versions.book
         rules = book.newest()
         if not place.simulation:
             _check_force(rules, time.time())

@@ -19,7 +19,7 @@ from spendbrake.streams.engine.parents.cells import Cells
 from spendbrake.streams.engine.parents.hop import wants_at
 from spendbrake.streams.engine.parents.state import Child, Line, Parent, ParentsState, Sums, Totals, Untold
 from spendbrake.streams.engine.state.codec import BadRow, pack, unpack
-from spendbrake.streams.engine.state.rows import STANDS_ON, LostState
+from spendbrake.streams.engine.state.rows import MOVED, STANDS_ON, LostState
 
 HEAD, CHILDREN, PARTITION = "head", "children", "partition"
 CELL = ("child", "family", "bucket", "amount", "order")
@@ -165,7 +165,7 @@ def restore(state: ParentsState, rows: Mapping[str, bytes], committed: int | Non
 def _load_partition(state: ParentsState, meta: Mapping[str, Any], committed: int | None, offset: int) -> None:
     """Load the row of one writer: the clock at the commit may be known to any of them."""
     state.emitted = max(state.emitted, offset)
-    if offset < 0 or committed is None:
+    if (offset < 0 and MOVED not in meta) or committed is None:
         return
     for at, now in meta["marks"]:
         if at == committed and not state.marks:

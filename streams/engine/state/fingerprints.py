@@ -17,6 +17,8 @@ BLOCK = 4096
 """Offsets in one block: the unit that is stored, and that the ring moves on by."""
 MIX = np.uint64(0x9E3779B97F4A7C15)
 EMPTY, GONE = 0, 2**32 - 1
+NONE = -(2**62)
+"""Number of no block. Blocks before the log's own first, with negative numbers, are those of a log it goes on from."""
 WIDTH = 8
 """Slots in a bucket: 32 bytes, half a cache line."""
 
@@ -128,7 +130,7 @@ class Fingerprints:
         self.blocks = blocks
         self.size = blocks * BLOCK
         self.ring = np.zeros(self.size, np.uint64)
-        self.number = np.full(blocks, -1, np.int64)
+        self.number = np.full(blocks, NONE, np.int64)
         self.block_at = np.full(blocks, -np.inf)
         self.since = np.full(blocks, -np.inf)
         self.marks: dict[int, int] = {}
@@ -166,7 +168,9 @@ class Fingerprints:
         """Return the offset at which one fingerprint was seen, marks included; -1 if it was not."""
         place = int(self.index.find(np.array([fingerprint], np.uint64), self.ring)[0][0])
         at = int(self.number[place // BLOCK]) * BLOCK + place % BLOCK if place >= 0 else -1
-        return max(at, self.marks.get(fingerprint, -1))
+        if place < 0 and fingerprint not in self.marks:
+            return -1
+        return max(at, self.marks.get(fingerprint, -1), 0)  # it may have been before this log began
 
     def counted_at(self, offset: int) -> int:
         """Return the fingerprint that the record at an offset up to `applied` was counted by; 0 = it was not."""
@@ -221,7 +225,7 @@ class Fingerprints:
         cells[:] = 0
         oldest = number - self.blocks + 1
         wrapped = self.number[oldest % self.blocks] == oldest
-        self.since[slot] = self.block_at[oldest % self.blocks] if wrapped and oldest >= 0 else -np.inf
+        self.since[slot] = self.block_at[oldest % self.blocks] if wrapped else -np.inf
         self.number[slot], self.block_at[slot] = number, now
         if self.marks:
             self.marks = {f: at for f, at in self.marks.items() if at >= oldest * BLOCK}

@@ -17,12 +17,14 @@ from spendbrake.streams.budgets.tiers import NodeTiers
 from spendbrake.streams.engine.outcome import Row, Unit
 from spendbrake.streams.engine.parents.state import Totals
 from spendbrake.streams.engine.state.codec import BadRow, pack, unpack
-from spendbrake.streams.engine.state.fingerprints import BLOCK, BlockRow
+from spendbrake.streams.engine.state.fingerprints import BLOCK, NONE, BlockRow
 from spendbrake.streams.engine.state.partition import GRID_S, Head, KeyChain, PartitionState
 from spendbrake.streams.engine.state.records import gather, scatter, series_columns, team_columns
 from spendbrake.streams.engine.state.series import GROUP
 
 HEAD, SERIES, BLOCKS, PARTITION = "head", "series", "block", "partition"
+MOVED = "moved"
+"""In the meta of a partition's row: the clock is that of the log this one goes on from (`spendbrake rehome`)."""
 STANDS_ON = "head"
 """Of a row beside a head: the offset at which its writer stored that; it has not changed since. See `choose`."""
 HOUR_S = 3600
@@ -196,7 +198,7 @@ def _adopt(state: PartitionState) -> None:
     state.dirty_heads |= state.heads.keys()
     state.series.dirty[: len(state.series)] = True
     held = state.fingerprints.number
-    state.fingerprints.dirty |= set(held[held >= 0].tolist())
+    state.fingerprints.dirty |= set(held[held != NONE].tolist())
 
 
 def _order(key: str) -> tuple[int, int]:
@@ -207,7 +209,7 @@ def _order(key: str) -> tuple[int, int]:
 
 def _load_partition(state: PartitionState, meta: Mapping[str, Any], committed: int | None, offset: int) -> None:
     """Load the row of one writer: the clock at the commit may be known to any of them."""
-    if offset < 0 or committed is None:
+    if (offset < 0 and MOVED not in meta) or committed is None:
         return
     for at, now, rules in meta["marks"]:
         if at == committed and not state.marks:

@@ -44,6 +44,10 @@ class KafkaBroker:
         """Return first readable offset and end by partition."""
         return await asyncio.to_thread(self._admin.ends, topic)
 
+    async def committed(self, group: str, topic: str) -> dict[int, int]:
+        """Return a group's next offset by partition, of those where it has one."""
+        return await asyncio.to_thread(self._admin.committed, group, topic)
+
     async def read(self, topic: str) -> AsyncIterator[bytes]:
         """Yield the values of all records of a topic, in order within a partition."""
         partitions = await asyncio.to_thread(self._admin.partitions, topic)
@@ -139,6 +143,11 @@ class EmbeddedBroker:
     async def ends(self, topic: str) -> dict[int, tuple[int, int]]:
         """Return first readable offset and end by partition."""
         return self._admin.ends(topic)
+
+    async def committed(self, group: str, topic: str) -> dict[int, int]:
+        """Return a group's next offset by partition, of those where it has one."""
+        found = {number: self.log.committed(group, (topic, number)) for number in self._admin.ends(topic)}
+        return {number: offset for number, offset in found.items() if offset is not None}
 
     async def read(self, topic: str) -> AsyncIterator[bytes]:
         """Yield the values of all records of a topic, in order within a partition."""
