@@ -46,11 +46,10 @@ async def _rerate(begin: float, end: float, dry_run: bool, shown: int) -> None:
     async with broker_of(config) as broker:
         place = place_of(config)
         versions = await read_versions(broker, place)
-        book = versions.book
-        rules = book.newest()
+        rules = versions.book.newest()
         if not place.simulation:
             _check_force(rules, time.time())
-        fixes = await _read(broker, place, config, book, Fix, rules, begin, end)
+        fixes = await _read(broker, place, config, versions, Fix, begin, end)
         deltas = [(fix.now, delta) for fix in fixes for delta in fix.deltas(rules.version, user())]
         bills = {team: bill for fix in fixes for team, bill in fix.bills.items()}
         console.print(_table(bills, shown))
@@ -67,15 +66,14 @@ async def _rerate(begin: float, end: float, dry_run: bool, shown: int) -> None:
     console.print(f"written: {told}")
 
 
-async def _read(
-    broker: Any, place: Any, config: Any, book: Any, new: Any, rules: Any, begin: float, end: float
-) -> list[Any]:
+async def _read(broker: Any, place: Any, config: Any, versions: Any, new: Any, begin: float, end: float) -> list[Any]:
     """Return a fix for each partition, with all that its log holds in it."""
     from spendbrake.schemas.topics import USAGE
     from spendbrake.streams.offline.rerate import recount
     from spendbrake.streams.workers.service import engine_settings
 
-    topic, fixes, read = place.topic(USAGE.name), [], 0
+    topic, fixes, read, book = place.topic(USAGE.name), [], 0, versions.book
+    rules, goes_on = book.newest(), versions.topics[USAGE.name].epoch > 1
     with errors.status("reading the log again") as status:
 
         def progress(n: int) -> None:
@@ -86,7 +84,8 @@ async def _read(
         for partition, (first, next_) in sorted((await broker.ends(topic)).items()):
             if first >= next_:
                 continue
-            await _check_start(broker, topic, partition, first, begin)
+            if first > 0 or goes_on:
+                await _check_start(broker, topic, partition, first, begin)
             fix = new(rules.prices, begin, end)
             span = broker.span(topic, partition, first, next_)
             await recount(span, partition, book, engine_settings(place, config), fix, progress)
@@ -105,13 +104,11 @@ def _check_force(rules: Any, now: float) -> None:
 
 
 async def _check_start(broker: Any, topic: str, partition: int, first: int, begin: float) -> None:
-    """End where calls of the range may have left the log: what they were counted for can no longer be told."""
-    if first == 0:
-        return
+    """End where calls of the range may have left the log, or were in one that this goes on from (`rehome`)."""
     async for batch in broker.span(topic, partition, first, first + 1):
         at = batch.timestamps_ms[0] / 1_000
         if at > begin:
-            fail(f"{topic}/{partition} begins at {_moment(at)}: retention has taken what came before; begin later")
+            fail(f"{topic}/{partition} begins at {_moment(at)}: what came before can no longer be told; begin later")
 
 
 async def _write(broker: Any, place: Any, deltas: list[tuple[float, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Two partitions become four on Kafka: totals exact, duplicates known, limits in force, the organization's total whole."""
+"""Two partitions become four on Kafka: totals exact, duplicates known, limits in force, the organization whole."""
 
 import time
 from collections import Counter
