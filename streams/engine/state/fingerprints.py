@@ -257,3 +257,7 @@ class Fingerprints:
         self.applied = run[0].applied if run else -1
         held = np.flatnonzero(self.ring)
         self.index.add(self.ring[held], held)
+
+    def adopt(self) -> None:
+        """Have every block stored anew."""
+        self.dirty |= set(self.number[self.number != NONE].tolist())

@@ -17,7 +17,7 @@ from spendbrake.streams.budgets.tiers import NodeTiers
 from spendbrake.streams.engine.outcome import Row, Unit
 from spendbrake.streams.engine.parents.state import Totals
 from spendbrake.streams.engine.state.codec import BadRow, pack, unpack
-from spendbrake.streams.engine.state.fingerprints import BLOCK, NONE, BlockRow
+from spendbrake.streams.engine.state.fingerprints import BLOCK, BlockRow
 from spendbrake.streams.engine.state.partition import GRID_S, Head, KeyChain, PartitionState
 from spendbrake.streams.engine.state.records import gather, scatter, series_columns, team_columns
 from spendbrake.streams.engine.state.series import GROUP
@@ -197,8 +197,7 @@ def _adopt(state: PartitionState) -> None:
     """Have everything stored anew before the next commit: what others wrote, others may still remove."""
     state.dirty_heads |= state.heads.keys()
     state.series.dirty[: len(state.series)] = True
-    held = state.fingerprints.number
-    state.fingerprints.dirty |= set(held[held != NONE].tolist())
+    state.fingerprints.adopt()
 
 
 def _order(key: str) -> tuple[int, int]:
