@@ -19,6 +19,7 @@ from spendbrake.schemas.wire.avro import BUNDLED, HEADER, MAGIC
 from spendbrake.schemas.wire.rules import MAX_TIME
 
 I64 = NDArray[np.int64]
+F64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 SCHEMA = json.dumps(json.loads(files("spendbrake.schemas").joinpath("avro/usage.avsc").read_text()))
@@ -132,7 +133,7 @@ def from_events(events: Sequence[tuple[int, UsageEvent, str | None]]) -> Part:
 # --- Arrow ---------------------------------------------------------------------------------------
 
 
-def from_bodies(places: list[int], values: list[bytes]) -> tuple[Part, list[int]]:
+def from_bodies(places: I64, values: list[bytes]) -> tuple[Part, list[int]]:
     """Return framed Avro events as columns, and the places of those that must be looked at singly.
 
     A body that cannot be read, a value out of its range, a correction: all are left to the row decoder, which
@@ -142,25 +143,35 @@ def from_bodies(places: list[int], values: list[bytes]) -> tuple[Part, list[int]
     if not tables:
         return Part.empty(), suspects
     table = tables[0] if len(tables) == 1 else pa.concat_batches(tables)
+    part, doubtful = from_table(np.concatenate(good), table)
+    return part, suspects + doubtful
+
+
+def from_table(place: I64, table: pa.RecordBatch, at: F64 | None = None) -> tuple[Part, list[int]]:
+    """Return the rows of a table, whose columns are those of the Avro schema; and places of the doubtful ones.
+
+    Args:
+        at: Event times, where they are finer than the table has them.
+    """
     owner = _owner_column(table)
-    place = np.array(good, np.int64)
-    if not is_plain(table, owner):
-        doubtful = _doubtful(table, owner)
-        suspects += place[doubtful].tolist()
-        keep = pa.array(~doubtful)
-        table, owner, place = table.filter(keep), owner.filter(keep), place[~doubtful]
-    return _columns(place, table, owner), suspects
+    at = _micros(table) / 1_000_000 if at is None else at
+    if is_plain(table, owner):
+        return _columns(place, table, owner, at), []
+    doubtful = _doubtful(table, owner)
+    keep = pa.array(~doubtful)
+    part = _columns(place[~doubtful], table.filter(keep), owner.filter(keep), at[~doubtful])
+    return part, place[doubtful].tolist()
 
 
-def _decode(places: list[int], bodies: list[bytes]) -> tuple[list[int], list[pa.RecordBatch], list[int]]:
+def _decode(places: I64, bodies: list[bytes]) -> tuple[list[I64], list[pa.RecordBatch], list[int]]:
     """Decode bodies; one bad one spoils its batch, so halve until the bad ones stand alone."""
     try:
-        return places, [pyruhvro.deserialize_array(bodies, SCHEMA)], []
+        return [places], [pyruhvro.deserialize_array(bodies, SCHEMA)], []
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:  # the decoder's panics are no Exception
         if len(bodies) == 1:
-            return [], [], places
+            return [], [], places.tolist()
     half = len(bodies) // 2
     good, tables, suspects = _decode(places[:half], bodies[:half])
     more, others, bad = _decode(places[half:], bodies[half:])
@@ -187,6 +198,9 @@ def is_plain(table: pa.RecordBatch, owner: pa.StringArray) -> bool:
         return False
     names = [_lengths(table.column(name)) for name in NAMES]
     optional = [column for column in map(table.column, OPTIONAL) if column.null_count < len(column)]
+    source = table.column("source")
+    if source.null_count < len(source) and not _lengths(source).all():  # an empty one is none
+        return False
     if any(not lengths.all() for lengths in names):
         return False
     if any(lengths.max() > MAX_NAME for lengths in (*names, *map(_lengths, optional))):
@@ -222,6 +236,7 @@ def _doubtful(table: pa.RecordBatch, owner: pa.StringArray) -> Mask:
         column = table.column(name)
         if column.null_count < len(column):
             doubtful |= _numbers(pc.fill_null(pc.binary_length(column), 0)) > MAX_NAME
+    doubtful |= _numbers(pc.fill_null(pc.equal(table.column("source"), ""), False))
     for name in ("cost_nano_usd", "latency_ms", "units"):
         column = table.column(name)
         if column.null_count < len(column):
@@ -233,14 +248,14 @@ def _doubtful(table: pa.RecordBatch, owner: pa.StringArray) -> Mask:
     return doubtful
 
 
-def _columns(place: I64, table: pa.RecordBatch, owner: pa.StringArray) -> Part:
+def _columns(place: I64, table: pa.RecordBatch, owner: pa.StringArray, at: F64) -> Part:
     source = table.column("source")
     source = "default" if source.null_count == len(source) else pc.fill_null(source, "default")
     identity = pc.binary_join_element_wise(source, table.column("request_id"), "\0")
     failed = pc.not_equal(table.column("error_code"), "")
     return Part(
         place=place,
-        at=_micros(table) / 1_000_000,
+        at=at,
         fingerprint=np.maximum(_hashes(identity), np.uint64(1)),
         owner=np.arange(len(place)),  # a text may come twice: to find that out costs more than it saves
         **{name: table.column(name).to_numpy() for name in TOKENS},

@@ -12,7 +12,8 @@ from spendbrake.schemas.usage import UsageEvent
 from spendbrake.schemas.wire.avro import MAGIC, decode, schema_id_of
 from spendbrake.schemas.wire.envelope import decode_usage, kind_of, open_internal
 from spendbrake.schemas.wire.errors import BadRecord
-from spendbrake.streams.engine.intake.columns import FRAME, FRAMED, Part, concat, from_bodies, from_events
+from spendbrake.streams.engine.intake.columns import FRAMED, Part, concat, from_bodies, from_events
+from spendbrake.streams.engine.intake.objects import OBJECT, from_objects
 from spendbrake.streams.engine.outcome import Batch, Headers
 
 FEW = 8
@@ -87,21 +88,20 @@ class Sorter:
         special = [i for i, headers in enumerate(batch.headers) if headers and not self._is_plain(headers)]
         for i in special:
             self._internal(i, batch, intake, single, forwards)
-        apart = frozenset(special)
-        columnar = [
-            i
-            for i, value in enumerate(batch.values)
-            if value is not None and value[:FRAME] == FRAMED and i not in apart
-        ]
         parts = []
-        if len(columnar) >= FEW:
-            part, suspects = from_bodies(columnar, [batch.values[i] for i in columnar])  # type: ignore[misc]
-            parts.append(part)
-            single += suspects
-        else:
-            single += columnar
-        if len(columnar) + len(special) < len(batch.values):
-            known = apart.union(columnar)
+        for read, form in ((from_bodies, FRAMED), (from_objects, OBJECT)):
+            if len(special) == len(batch.values):
+                break
+            places, found = _of_form(batch.values, form, special)
+            if len(found) >= FEW:
+                part, suspects = read(places, found)
+                parts.append(part)
+                single += suspects
+            else:
+                single += places.tolist()
+            special += places.tolist()
+        if len(special) < len(batch.values):
+            known = frozenset(special)
             single += [i for i in range(len(batch.values)) if i not in known]
         if single:
             parts.append(self._singly(single, frozenset(forwards), batch, schemas, intake))
@@ -162,6 +162,16 @@ class Sorter:
         if schemas and value and value[0] == MAGIC and len(value) >= 5 and schema_id_of(value) in schemas:
             return schemas
         return None
+
+
+def _of_form(values: Sequence[bytes | None], form: bytes, apart: list[int]) -> tuple[NDArray[np.int64], list[bytes]]:
+    """Return the values that begin like `form`, without those set apart, and their places."""
+    found = [value for value in values if value is not None and value.startswith(form)]
+    if not apart and len(found) == len(values):
+        return np.arange(len(values)), found
+    known = frozenset(apart)
+    places = [i for i, value in enumerate(values) if value is not None and i not in known and value.startswith(form)]
+    return np.array(places, np.int64), [values[i] for i in places]  # type: ignore[misc]
 
 
 def places(batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -73,3 +73,17 @@ def test_billed_units_without_a_price_are_flagged_in_a_crowd() -> None:
     of = engine()
     outcome = of.step(of.new_state(0, 1), Cut(log.records, 0))
     assert outcome.counters["unpriced", ""] == 1
+
+
+def test_an_empty_source_is_none_in_a_crowd_and_alone() -> None:
+    body = encode(event(1_000, START, cost=7))
+    empty = body.replace(b"r1000\x00", b"r1000\x02\x00")
+    assert decode_usage(empty) == decode_usage(body)
+    for neighbours in (2, 20):
+        log = Log()
+        for i in range(neighbours):
+            log.add(event(i, START, cost=1))
+        log.raw(body, START)
+        log.raw(empty, START)
+        of = engine()
+        assert of.step(of.new_state(0, 1), Cut(log.records, 0)).counters["duplicates", ""] == 1

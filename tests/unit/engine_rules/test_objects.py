@@ -1,0 +1,98 @@
+"""JSON events are read by columns in a crowd, and one by one alone: to the same end."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from enginelog import START, Cut, Record, event
+from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS
+from spendbrake.schemas.wire.json import usage_to_object
+from spendbrake.streams.engine.intake.columns import ARRAYS, Part
+from spendbrake.streams.engine.intake.sorter import Intake, Sorter
+
+BASE = usage_to_object(event(1_000, START, cost=None, session_id="s", environment="prod"))
+CHANGED: list[dict[str, Any]] = [
+    {},
+    {"time": 1_767_571_200},
+    {"time": 1_767_571_200.123_456_7},
+    {"time": "2026-01-05T00:00:00Z"},
+    {"time": True},
+    {"time": -1},
+    {"time": 1e300},
+    {"time": None},
+    {"input_tokens": 12.0},
+    {"input_tokens": 12.5},
+    {"input_tokens": True},
+    {"input_tokens": "12"},
+    {"input_tokens": None, "output_tokens": None},
+    {"input_tokens": 2**63},
+    {"input_tokens": MAX_TOKENS + 1},
+    {"input_tokens": -1},
+    {"cache_read_tokens": 900, "cache_write_tokens": 200},
+    {"request_id": ""},
+    {"request_id": 7},
+    {"request_id": "é" * MAX_NAME},
+    {"request_id": "x" * (MAX_NAME + 1)},
+    {"source": ""},
+    {"source": "s"},
+    {"source": None},
+    {"team": ""},
+    {"team": None},
+    {"team": 0},
+    {"team": False},
+    {"team": "x" * (MAX_NAME + 1)},
+    {"api_key_id": "a\x1fb"},
+    {"provider": None},
+    {"session_id": "", "trace_id": "t"},
+    {"session_id": None, "trace_id": ""},
+    {"operation": "embeddings"},
+    {"operation": 1},
+    {"kind": None},
+    {"kind": "estimate"},
+    {"kind": "unheard of"},
+    {"kind": []},
+    {"cost_usd": "0.5"},
+    {"cost_usd": -1},
+    {"units": 2.5, "unit": "images"},
+    {"latency_ms": 12.5},
+    {"error_code": 429},
+    {"error_code": None},
+    {"labels": {"team": "b"}, "team": None},
+    {"labels": "none"},
+    {"what_is_this": [1, 2]},
+    {"replaces": BASE, "kind": "correction", "request_id": "again"},
+    {"specversion": "1.0", "id": "i", "source": "s", "data": BASE},
+]
+VALUES = [orjson.dumps(BASE | changed) for changed in CHANGED] + [
+    b"{",
+    b"{}",
+    b"[1]",
+    b" " + orjson.dumps(BASE),
+    b'{"request_id": "\\ud800"}',
+    b'{"request_id": "\xff"}',
+    b"",
+]
+
+
+def read(values: list[bytes]) -> Intake:
+    return Sorter("usage.v1", (b"secret",)).sort(Cut([Record(value, START) for value in values], 0))
+
+
+def one_of(part: Part, place: int) -> list[Any]:
+    """Return what is known of the event at a place."""
+    (row,) = (part.place == place).nonzero()
+    told = [[getattr(part, name)[i] for name in ARRAYS if name not in ("place", "owner")] for i in row.tolist()]
+    return [*told, *(part.owners[part.owner[i]] for i in row.tolist())]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: value[-60:].decode(errors="replace"))
+@pytest.mark.parametrize("neighbours", [8, 40])
+def test_an_event_is_the_same_in_a_crowd(value: bytes, neighbours: int) -> None:
+    crowd = [orjson.dumps(BASE | {"request_id": str(i)}) for i in range(neighbours)]
+    place = neighbours // 2
+    alone, among = read([value]), read([*crowd[:place], value, *crowd[place:]])
+    assert one_of(among.events, place) == one_of(alone.events, 0)
+    assert [(bad.reason, bad.field) for _, bad in among.bad] == [(bad.reason, bad.field) for _, bad in alone.bad]
+    assert [(c.event, c.original) for c in among.corrections] == [(c.event, c.original) for c in alone.corrections]
+    assert len(among.events) == neighbours + len(alone.events), "nobody else is lost"
