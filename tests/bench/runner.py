@@ -93,7 +93,7 @@ class Watch:
 
     Attributes:
         marks: `first` chunk applied, `recovered` when each partition has applied one, `warm` after a third of what
-            was to be read, the last chunk `applied`, all `stored`: acknowledged and committed.
+            was to be read and at least a chunk of each, the last chunk `applied`, all `stored`: acknowledged and committed.
         away_s: Longest that the loop had no time for others, once warm.
     """
 
@@ -138,7 +138,7 @@ class Watch:
         if "recovered" not in self.marks and not self._unheard:
             self.recovered_rss_mb = rss_mb()
             self.marks["recovered"] = Mark()
-        if "warm" not in self.marks and self.seen >= self._warm:
+        if "warm" not in self.marks and "recovered" in self.marks and self.seen >= self._warm:
             self.warm_events = self.seen
             self.slowest_step_s = 0.0
             self._profile(on=True)
