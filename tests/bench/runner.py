@@ -93,7 +93,8 @@ class Watch:
 
     Attributes:
         marks: `first` chunk applied, `recovered` when each partition has applied one, `warm` after a third of what
-            was to be read and at least a chunk of each, the last chunk `applied`, all `stored`: acknowledged and committed.
+            was to be read and at least a chunk of each, the last chunk `applied`, all `stored`: acknowledged and
+            committed.
         away_s: Longest that the loop had no time for others, once warm.
     """
 
