@@ -1,5 +1,6 @@
 """What findings quote and policies ask: who carries the burn, and where a node stands. Read only."""
 
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -90,7 +91,11 @@ def standing_of(state: PartitionState, rules: Rules, row: int, moment: Moment, m
     """Return where the node of a series stands; `month` is its month to date where that is known."""
     name = state.series.names[row]
     team = state.teams.names[name.team]
-    view = rules.node(team, name.kind, name.name) or rules.team(team)
+    view, left = rules.node(team, name.kind, name.name), state.series.node[row]
+    if view is None and left is not None:  # a node that has left the tree: what stood at it ends at it
+        home = rules.team(team)
+        view = replace(home, id=left, name=left, level=name.kind, ancestors=(home.id, *home.ancestors))
+    view = view or rules.team(team)
     period = state.periods.current[int(state.series.calendar[row])]
     tiers = state.heads[name.team].tiers.get(view.id)
     spent = moment.month(row) if month is None else month
