@@ -73,7 +73,8 @@ def state_of_things(
     parts.append(now)
     if context.cap_left is not None and rate > 0:
         left = span_text(context.cap_left / NANO / rate * HOUR_S)
-        parts.append(f"{context.cap_name or 'The next cap'}, {usd_text(context.cap_left)} away, is reached in {left}")
+        name = context.cap_name or "the next cap"
+        parts.append(f"At this rate {name} lasts {left}, {usd_text(context.cap_left)} left")
     return ". ".join(part for part in parts if part)
 
 

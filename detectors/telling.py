@@ -107,7 +107,7 @@ class Telling:
         more = state == "update" and incident.excess > seen.evidence.excess
         so_far = whole_text(incident.excess, seen.now - incident.opened_at) if more else ""
         evidence = {
-            **figures(context, story.moved, story.sessions),
+            **figures(context, story.moved, sorted(story.sessions, key=lambda one: one[1] != key)),
             **seen.evidence.details,
             "excess_nano": incident.excess,
             "usual_usd_h": round(seen.usual.usd_h, 6),

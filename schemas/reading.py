@@ -140,7 +140,7 @@ class Context:
         cost_15m: nano-USD of the last 15 minutes; `cost_24h` of the last 24 hours.
         rate_usd_h: Burn of the last five minutes, USD an hour.
         cap_left: What the team may still spend before its next budget or cap this month, nano-USD; None without one.
-        cap_name: Words for that limit: `The monthly budget`.
+        cap_name: Words for that limit: `the monthly budget`.
         top: Heaviest keys, models, projects of the last 15 minutes, by cost.
     """
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from spendbrake.actions.delivery.alert import LIFT, RESOLVED, is_over
 from spendbrake.schemas.action import Action
-from spendbrake.schemas.money import NanoUsd, to_usd
+from spendbrake.schemas.money import NanoUsd, to_usd, usd_text
 
 WITHIN_TEAMS = ("project", "key")
 SESSION, MOST_SESSIONS = "session ", 2
@@ -18,12 +18,18 @@ SESSION, MOST_SESSIONS = "session ", 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contributor:
-    """A key, model, project or session and what it has cost lately, nano-USD."""
+    """A key, model or project and what it has cost in a quarter of an hour, nano-USD; or a session, and so far."""
 
     kind: str
     name: str
     cost: NanoUsd
     calls: int | None
+
+    @property
+    def text(self) -> str:
+        """Return what it has cost, in words."""
+        calls = "" if self.calls is None else ", 1 call" if self.calls == 1 else f", {self.calls:,} calls"
+        return f"{usd_text(self.cost)}{' so far' if self.kind == SESSION.strip() else ''}{calls}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -165,8 +165,7 @@ def _amount(nano: NanoUsd | None) -> str:
 def _contributors(money: Account) -> str:
     lines = ["*Who carries it, in the last 15 minutes*"]
     for each in money.contributors[:TOP]:
-        calls = "" if each.calls is None else f", {each.calls:,} calls"
-        lines.append(f"• {mrkdwn(each.kind, 20)} `{mrkdwn(each.name, 256)}`: {usd_text(each.cost)}{calls}")
+        lines.append(f"• {mrkdwn(each.kind, 20)} `{mrkdwn(each.name, 256)}`: {each.text}")
     return "\n".join(lines)
 
 

@@ -81,11 +81,7 @@ def _figures(money: Account) -> list[tuple[str, str]]:
 
 
 def _contributors(money: Account) -> list[str]:
-    return [
-        f"{each.kind} {each.name[:256]}: {usd_text(each.cost)}"
-        + ("" if each.calls is None else f", {each.calls:,} calls")
-        for each in money.contributors[:TOP]
-    ]
+    return [f"{each.kind} {each.name[:256]}: {each.text}" for each in money.contributors[:TOP]]
 
 
 def _amount(nano: NanoUsd | None) -> str:

@@ -209,9 +209,11 @@ class Scene:
 
 
 def cause_of(finding: Finding) -> str:
-    """Return who carries a finding, in words: the heaviest of each kind over its last quarter of an hour."""
+    """Return who carries a finding, in words: its key, else the heaviest, and the heaviest of other kinds."""
     heaviest: dict[str, Any] = {}
+    key = finding.evidence.get("key")
     for part in finding.evidence.get("top", ()):
-        heaviest.setdefault(part["kind"], part)
+        if part["kind"] != "key" or key in (None, part["name"]):
+            heaviest.setdefault(part["kind"], part)
     said = [f"{kind} {part['name']} {usd_text(part['cost_nano'])}" for kind, part in heaviest.items()]
     return f"in 15 min: {', '.join(said)}" if said else ""

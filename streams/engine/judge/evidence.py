@@ -65,7 +65,7 @@ def _next_cap(state: PartitionState, rules: Rules, team: int, spent: int) -> tup
     view = rules.team(state.teams.names[team])
     tiers = state.heads[team].tiers.get(view.id)
     budget, cap = (view.budget, view.allocation) if tiers is None else (tiers.budget, tiers.allocation)
-    limits = [(limit, name) for limit, name in ((budget, "The monthly budget"), (cap, "The hard cap")) if limit]
+    limits = [(limit, name) for limit, name in ((budget, "the monthly budget"), (cap, "the hard cap")) if limit]
     left = [(limit - spent, f"{name} of {usd_text(limit)}") for limit, name in limits if limit > spent]
     return min(left, default=(None, ""))
 

@@ -71,7 +71,7 @@ BUSY = Context(
     cost_15m=8 * NANO,
     rate_usd_h=32.0,
     cap_left=64 * NANO,
-    cap_name="The monthly budget of $100.00",
+    cap_name="the monthly budget of $100.00",
     top=top(("key", "key-a", 6.5), ("key", "key-b", 1.5), ("model", "m-1", 7.0)),
 )
 RISE = (Moved("calls", 3.04, 8 * NANO), Moved("model mix", 1.1, NANO // 2), Moved("price a token", 0.9, -NANO))
@@ -81,7 +81,7 @@ def test_a_finding_says_what_to_stop_how_fast_money_goes_why_and_until_when() ->
     assert state_of_things(BUSY, RISE, "search", 4.0, "key-a", "Loop") == (
         "To stop: key key-a, $6.50 of team search's $8.00 in 15 min, most on m-1. "
         "Now $32.00/h, usual $4.00/h; in the last hour: calls x3.0 (+$8.00/h). "
-        "The monthly budget of $100.00, $64.00 away, is reached in 2 h"
+        "At this rate the monthly budget of $100.00 lasts 2 h, $64.00 left"
     )
 
 

@@ -96,6 +96,26 @@ async def test_what_a_detector_says_can_be_judged_while_it_goes_on_and_when_it_i
     assert "slack:UFAY says: a false alarm" in json.dumps(server.messages[2].blocks)
 
 
+async def test_a_key_without_limits_is_named_with_its_team_and_sessions_with_what_they_have_cost_so_far(
+    server: SlackServer,
+) -> None:
+    sessions = [
+        {"name": "session s-<9>", "key": "key-a", "cost_nano": 12_590_000_000, "calls": 1},
+        {"name": "one session", "key": "key-a", "cost_nano": 10**12, "calls": 9},
+    ]
+    action = alert("slack", sessions=sessions)
+    evidence = action.evidence | {"finding_node": "key-a", "node_name": "key-a", "within": "Pay <ments>"}
+    await slack(server).carry_out(replace(action, team="pay", evidence=evidence))
+    told = json.dumps(server.messages[0].blocks, ensure_ascii=False)
+    for words in (
+        "Critical: key-a of pay",
+        "session `s-&lt;9&gt;`: $12.59 so far, 1 call",
+        "to date of Pay &lt;ments&gt;",
+    ):
+        assert words in told
+    assert "one session" not in told
+
+
 @given(st.text(max_size=6_000), st.text(max_size=400), st.text(max_size=400))
 def test_no_text_breaks_a_limit_or_escapes_into_markup(reason: str, name: str, key: str) -> None:
     top = [{**TOP[0], "name": key, "kind": key}] * 9
