@@ -8,6 +8,7 @@ What holds:
   after its last finding, whether or not it is said to be resolved; what people ask for and decide ends at once.
 - One (node, scope, policy) has one decision: the strictest that any tier or incident asks for. A changed decision
   carries a later stamp than the one before; when two changes meet at one stamp the second waits for the next call.
+- What turns graver is told once more to all who have heard of it, as the same alert.
 - Every limit ends: with its life, its period, its incident or its policy. A lift is a stored `allow`.
 """
 
@@ -24,6 +25,9 @@ from spendbrake.schemas.decision import Stamp
 from spendbrake.schemas.finding import COMMAND, Finding
 from spendbrake.schemas.policy import Policy, PolicyFile
 from spendbrake.schemas.standing import Standing
+
+JUDGED = ("judged", "judged_by")
+"""What somebody has said of an incident stands in the news of its end, too."""
 
 
 class Ladder:
@@ -128,9 +132,12 @@ class Ladder:
     def _resolve(self, state: LadderState, finding: Finding, now: float, stamp: Stamp) -> list[Action]:
         actions: list[Action] = []
         trigger = trigger_of(finding)
+        said = {name: finding.evidence[name] for name in JUDGED if name in finding.evidence}
         for policy in self._policies.values():
             for target in _holders(state, policy, trigger, finding.node):
-                climb = Climb(policy.name, policy, target, state.group(policy.name, target), self._clerk, now, stamp)
+                group = state.group(policy.name, target)
+                group.tracks[trigger].evidence = {**group.tracks[trigger].evidence, **said}
+                climb = Climb(policy.name, policy, target, group, self._clerk, now, stamp)
                 # What people decide does not flap.
                 climb.resolve(trigger, at_once=finding.detector == COMMAND)
                 actions += climb.settle(finding.reason)

@@ -361,3 +361,12 @@ def test_worse_news_that_climb_a_rung_are_told_once() -> None:
     assert [(each.rung, each.destination, each.severity) for each in told] == [
         ("stop", "ops", "critical"), ("stop", "automation", "critical"),
     ]  # fmt: skip
+
+
+def test_the_news_of_an_end_say_what_somebody_has_said_of_the_incident() -> None:
+    team = Team(policy_file(BRAKE))
+    team.sees(anomaly(), 0.0)
+    said = {"judged": "false_alarm", "judged_by": "slack:UFAY"}
+    ends = team.sees(anomaly(state="resolve", turn=2, evidence=said), 1_000.0)
+    assert [notice.evidence["judged"] for notice in notices(ends)] == ["false_alarm"]
+    assert notices(ends)[0].evidence["detector"] == "gaussian_tail", "and all that was known before"
