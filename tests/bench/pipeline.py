@@ -103,6 +103,8 @@ class Bench:
         facts = {"teams": options.teams, "chunk": options.chunk, "partitions": PARTITIONS, "duplicates": 0.01}
         self.report = Report("pipeline", "one worker process from a backlog, and peers on the same topic", facts)
         self.shares: list[dict[str, Any]] = []
+        self.failed: list[str] = []
+        """Of peers: what has been measured of others is kept."""
 
     def kafka(self, server: KafkaServer, name: str, wire: Wire, detection: bool = True, rivals: bool = True) -> None:
         """Measure on Kafka, and peers on the same topic right after."""
@@ -113,7 +115,11 @@ class Bench:
         self.report.add(title, key=f"pipeline_{name}", **row, ratio=1.0)
         for peer in peers.PEERS if rivals else ():
             if wire in peer.wires:
-                found = peers.measure(peer, server.bootstrap, deployment.topic(USAGE.name), wire, sent)
+                try:
+                    found = peers.measure(peer, server.bootstrap, deployment.topic(USAGE.name), wire, sent)
+                except peers.PeerError as error:
+                    self.failed.append(str(error))
+                    continue
                 ratio = found["cpu_us_per_event"] / row["cpu_us_per_event"]
                 key = peer.name if wire == "avro" else f"{peer.name}_{wire}"
                 self.report.add(f"{peer.title}, {wire}", key=key, **found, ratio=ratio)
@@ -169,6 +175,8 @@ class Bench:
         if self.shares:
             self.report.console.print(table("where the CPU time goes, percent", self.shares))
         self.report.end()
+        if self.failed:
+            raise SystemExit("\n".join(self.failed))
 
 
 def main() -> None:

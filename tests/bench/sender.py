@@ -58,6 +58,7 @@ class Kafka:
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
                 "linger.ms": 5,
+                "queue.buffering.max.messages": 1_000_000,
                 "log_level": 2,
             }
         )

@@ -135,11 +135,22 @@ class SessionTable:
         self, row: int, cell: int, team: I64, session: U64, cost: I64, at: NDArray[np.float64], passed: list[Passed]
     ) -> None:
         """Add one row the plain way: the rule that the array steps above follow."""
-        one = np.array([row])
-        if self.session.reshape(-1)[cell] == session[row]:
-            self._add_held(one, np.full(len(team), cell), team, cost, passed)
+        at_cell, amount, own = divmod(cell, CELLS), int(cost[row]), int(team[row])
+        if self.session[at_cell] == session[row]:
+            self.cost[at_cell] += amount
+            self.credit[at_cell] += amount
+            self.calls[at_cell] += 1
+        elif self.credit[at_cell] > amount:
+            self.credit[at_cell] -= amount
+            return
         else:
-            self._challenge(one, np.full(len(team), cell), team, session, cost, at, passed)
+            if self.session[at_cell]:
+                self.ended_cost[own] += self.cost[at_cell]
+                self.ended[own] += 1
+            self.session[at_cell], self.began[at_cell] = session[row], at[row]
+            self.cost[at_cell] = self.credit[at_cell] = amount
+            self.calls[at_cell], self.mark[at_cell] = 1, FIRST_MARK
+        self._pass(row, cell, own, int(self.cost[at_cell]), int(self.calls[at_cell]), passed)
 
     def _pass(self, row: int, cell: int, team: int, total: int, calls: int, passed: list[Passed]) -> None:
         mark, holder = int(self.mark.reshape(-1)[cell]), int(self.session.reshape(-1)[cell])

@@ -62,10 +62,13 @@ def measure(peer: Peer, bootstrap: str, topic: str, wire: str, sent: int) -> dic
     events = int(sent * peer.share)
     warm = events * 2 // 3 if peer.name == "kafka_streams" else events // 3
     with tempfile.TemporaryDirectory(prefix="spendbrake-peer-") as folder:
-        done = subprocess.run(
-            _command(peer, bootstrap, topic, wire, events, warm, Path(folder)),
-            capture_output=True, text=True, check=False, timeout=PATIENCE_S, cwd=folder, preexec_fn=alone(),
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                _command(peer, bootstrap, topic, wire, events, warm, Path(folder)),
+                capture_output=True, text=True, check=False, timeout=PATIENCE_S, cwd=folder, preexec_fn=alone(),
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as late:
+            raise PeerError(f"{peer.title} has not ended within {PATIENCE_S} s:\n{late.stderr}") from None
     if done.returncode or not done.stdout.strip():
         raise PeerError(f"{peer.title} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     told: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
