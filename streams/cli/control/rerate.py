@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,13 @@ def rerate(
     since: Annotated[str, typer.Option(help="First day to put right: YYYY-MM-DD, UTC, of the calls' own time.")],
     until: Annotated[str | None, typer.Option(help="Last day; the newest when absent.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be moved, by team.")] = False,
+    counted_with: Annotated[
+        Path | None,
+        typer.Option(help="Wheel of the genai-prices of before.", exists=True, dir_okay=False),
+    ] = None,
+    new_book_at: Annotated[
+        str | None, typer.Option(help="When workers began with the price book of now: 2026-11-20T10:00, UTC.")
+    ] = None,
     shown: Annotated[int, typer.Option("--top", help="Teams to show, those that are moved most.")] = 20,
 ) -> None:
     """Price past calls by the policy in force now, and move totals, tiers and limits to what they should have been.
@@ -29,15 +37,23 @@ def rerate(
     the differences, signed, into the logs of the teams. Alerts that should not have been are resolved and blocks
     lifted; what should have been blocked is. Calls with a cost from their producer stay. Run again, it finds nothing
     more to move; cut off, it goes on where it stopped. Workers may run meanwhile (on Kafka).
+
+    After an upgrade of genai-prices, too: give the wheel of the release before (`pip download genai-prices==X`) as
+    `--counted-with`, and as `--new-book-at` when the workers began with the new one.
     """
     first = _day("--since", since)
     last = first + timedelta(days=MOST_DAYS) if until is None else _day("--until", until)
     if not first <= last:
         fail(f"--until {last} is before --since {first}", 2)
-    run(_rerate(_start(first), _start(last + timedelta(days=1)), dry_run, shown))
+    if (counted_with is None) != (new_book_at is None):
+        fail("--counted-with and --new-book-at: both or none", 2)
+    earlier = None if counted_with is None or new_book_at is None else (counted_with, _at(new_book_at))
+    run(_rerate(_start(first), _start(last + timedelta(days=1)), dry_run, shown, earlier))
 
 
-async def _rerate(begin: float, end: float, dry_run: bool, shown: int) -> None:
+async def _rerate(
+    begin: float, end: float, dry_run: bool, shown: int, earlier: tuple[Path, float] | None = None
+) -> None:
     from spendbrake.streams.offline.rerate import Fix
     from spendbrake.streams.workers.audit import Auditor
     from spendbrake.streams.workers.deployment import read_versions
@@ -46,10 +62,10 @@ async def _rerate(begin: float, end: float, dry_run: bool, shown: int) -> None:
     async with broker_of(config) as broker:
         place = place_of(config)
         versions = await read_versions(broker, place)
-        rules = versions.book.newest()
+        rules, book = versions.book.newest(), _book(versions, place, earlier)
         if not place.simulation:
             _check_force(rules, time.time())
-        fixes = await _read(broker, place, config, versions, Fix, begin, end)
+        fixes = await _read(broker, place, config, versions, book, Fix(rules.prices, begin, end))
         deltas = [(fix.now, delta) for fix in fixes for delta in fix.deltas(rules.version, user())]
         bills = {team: bill for fix in fixes for team, bill in fix.bills.items()}
         console.print(_table(bills, shown))
@@ -66,14 +82,14 @@ async def _rerate(begin: float, end: float, dry_run: bool, shown: int) -> None:
     console.print(f"written: {told}")
 
 
-async def _read(broker: Any, place: Any, config: Any, versions: Any, new: Any, begin: float, end: float) -> list[Any]:
+async def _read(broker: Any, place: Any, config: Any, versions: Any, book: Any, empty: Any) -> list[Any]:
     """Return a fix for each partition, with all that its log holds in it."""
     from spendbrake.schemas.topics import USAGE
     from spendbrake.streams.offline.rerate import recount
     from spendbrake.streams.workers.service import engine_settings
 
-    topic, fixes, read, book = place.topic(USAGE.name), [], 0, versions.book
-    rules, goes_on = book.newest(), versions.topics[USAGE.name].epoch > 1
+    topic, fixes, read, begin = place.topic(USAGE.name), [], 0, empty.begin
+    rules, goes_on = versions.book.newest(), versions.topics[USAGE.name].epoch > 1
     with errors.status("reading the log again") as status:
 
         def progress(n: int) -> None:
@@ -86,7 +102,7 @@ async def _read(broker: Any, place: Any, config: Any, versions: Any, new: Any, b
                 continue
             if first > 0 or goes_on:
                 await _check_start(broker, topic, partition, first, begin)
-            fix = new(rules.prices, begin, end)
+            fix = type(empty)(empty.prices, begin, empty.end)
             span = broker.span(topic, partition, first, next_)
             await recount(span, partition, book, engine_settings(place, config), fix, progress)
             if place.simulation:
@@ -95,6 +111,25 @@ async def _read(broker: Any, place: Any, config: Any, versions: Any, new: Any, b
                 fail(f"--since is more than {MOST_DAYS} days before {_moment(fix.now)}: no total goes back so far", 2)
             fixes.append(fix)
     return fixes
+
+
+def _book(versions: Any, place: Any, earlier: tuple[Path, float] | None) -> Any:
+    """Return the rules by which the log was counted."""
+    from spendbrake.streams.engine.prices.data import read_wheel
+    from spendbrake.streams.engine.rules.book import RuleBook
+
+    if earlier is None:
+        return versions.book
+    data = read_wheel(earlier[0])
+    return RuleBook(place.partitions, versions.policies.values(), versions.owners.values(), (data, earlier[1]))
+
+
+def _at(text: str) -> float:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        fail(f"--new-book-at {text!r}: not a moment such as 2026-11-20T10:00", 2)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _check_force(rules: Any, now: float) -> None:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
-from genai_prices.data import providers
 from genai_prices.data_snapshot import DataSnapshot
 from genai_prices.types import ModelInfo, Provider
 from numpy.typing import NDArray
 
 from spendbrake.schemas.policy import PriceOverride, Prices
 from spendbrake.streams.engine.prices.compile import Grid, Rates, compile_grid, unknown_rates
+from spendbrake.streams.engine.prices.data import BUNDLED, Data
 
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
@@ -33,6 +33,9 @@ class PriceBook:
     A rate id is a number of this book alone: it lasts as long as the object and belongs in no row or message. Models
     are compiled when first named. The bundled prices are read, never those a process may have downloaded.
 
+    Args:
+        data: Of another release of genai-prices, to count again what was counted by it.
+
     Examples:
         >>> book = PriceBook(Prices())
         >>> ids = np.array([book.rate_id("openai", "gpt-4o")])
@@ -41,7 +44,8 @@ class PriceBook:
         array([166250000])
     """
 
-    def __init__(self, prices: Prices) -> None:
+    def __init__(self, prices: Prices, data: Data = BUNDLED) -> None:
+        self._data = data
         self._unknown = unknown_rates(prices)
         self._overrides: dict[tuple[str, str], list[PriceOverride]] = {}
         for override in prices.overrides:
@@ -101,7 +105,7 @@ class PriceBook:
         return self._table
 
     def _compile(self, provider: str, model: str) -> int:
-        found = _find(provider, model)
+        found = _find(provider, model, self._data)
         names = [_name(provider, model)]
         if found is not None:
             names += [_name(found[0].id, model), _name(found[0].id, found[1].id)]
@@ -120,10 +124,10 @@ def _name(provider: str, model: str) -> tuple[str, str]:
     return provider.lower().strip(), model.lower().strip()
 
 
-def _find(provider: str, model: str) -> tuple[Provider, ModelInfo] | None:
+def _find(provider: str, model: str, data: Data) -> tuple[Provider, ModelInfo] | None:
     # A snapshot remembers every name it has been asked for: a fresh one cannot grow with what events send.
     name = provider.lower().strip()
-    snapshot = DataSnapshot(providers=providers, from_auto_update=False)
+    snapshot = DataSnapshot(providers=list(data), from_auto_update=False)
     try:
         return snapshot.find_provider_model(model.strip(), None, _ALIASES.get(name, name) or None, None)
     except LookupError:

@@ -12,6 +12,7 @@ from spendbrake.streams.budgets.allocation.asof import as_of, moments
 from spendbrake.streams.budgets.calendar import BudgetCalendar
 from spendbrake.streams.budgets.tree import NodeView, Tree
 from spendbrake.streams.engine.prices.book import PriceBook
+from spendbrake.streams.engine.prices.data import BUNDLED, Data
 from spendbrake.streams.engine.rules.owners import Owners
 
 KEPT = 200_000
@@ -26,10 +27,12 @@ class Rules:
         calendars: Every calendar that a node of the tree uses, by key; their numbers are their order here.
     """
 
-    def __init__(self, version: int, valid_from: float, file: PolicyFile, partitions: int) -> None:
+    def __init__(
+        self, version: int, valid_from: float, file: PolicyFile, partitions: int, data: Data = BUNDLED
+    ) -> None:
         self.version, self.valid_from, self.file, self.partitions = version, valid_from, file, partitions
         self.tree = Tree(file)
-        self.prices = PriceBook(file.prices)
+        self.prices = PriceBook(file.prices, data)
         self.ladder = Ladder(file)
         self.panel = Panel(file.detection)
         self.late_floor = to_nano(file.detection.floor_usd_h)
@@ -105,12 +108,21 @@ def series_name(node: NodeView, team: str, name: str) -> str:
 
 
 class RuleBook:
-    """All versions of rules and owners that a worker has read. Version 1 is in force from the start."""
+    """All versions of rules and owners that a worker has read. Version 1 is in force from the start.
+
+    Args:
+        earlier: Price data that an earlier release of genai-prices had, and the clock at which it was replaced by
+            what is bundled here: for who counts a log again.
+    """
 
     def __init__(
-        self, partitions: int, policies: Iterable[PolicyVersion] = (), owners: Iterable[OwnersVersion] = ()
+        self,
+        partitions: int,
+        policies: Iterable[PolicyVersion] = (),
+        owners: Iterable[OwnersVersion] = (),
+        earlier: tuple[Data, float] | None = None,
     ) -> None:
-        self.partitions = partitions
+        self.partitions, self._earlier = partitions, earlier
         self.owners = Owners(owners)
         self._files: dict[int, tuple[float, PolicyFile]] = {}
         self._rules: list[Rules] = []
@@ -151,10 +163,14 @@ class RuleBook:
         ends = [begins for begins, _, _ in ordered[1:]] + [float("inf")]
         self._rules = []
         for (begins, version, file), end in zip(ordered, ends, strict=True):
-            for at in (begins, *(at for at in moments(file) if begins < at < end)):
-                rules = known.get((version, at)) or Rules(version, at, as_of(file, at), self.partitions)
-                self._rules.append(rules)
+            changes = {*moments(file), *([] if self._earlier is None else [self._earlier[1]])}
+            for at in (begins, *sorted(at for at in changes if begins < at < end)):
+                rules = known.get((version, at))
+                self._rules.append(rules or Rules(version, at, as_of(file, at), self.partitions, self._data(at)))
         self._begins = [rules.valid_from for rules in self._rules]
+
+    def _data(self, at: float) -> Data:
+        return self._earlier[0] if self._earlier is not None and at < self._earlier[1] else BUNDLED
 
     def at(self, now: float) -> Rules:
         """Return the rules in force at `now`.

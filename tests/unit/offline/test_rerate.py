@@ -3,18 +3,23 @@
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import pytest
+from genai_prices.types import ModelPrice
 
 from enginelog import SECRET, START, Log, Record, books, engine, event, outputs, play, policy, versions
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.command import Delta
 from spendbrake.schemas.finding import Finding
+from spendbrake.schemas.policy import Prices
 from spendbrake.schemas.usage import UsageEvent
 from spendbrake.schemas.wire.avro import decode, encode
 from spendbrake.schemas.wire.envelope import seal
+from spendbrake.streams.engine.prices import PriceBook
+from spendbrake.streams.engine.prices.data import BUNDLED
 from spendbrake.streams.engine.rules import RuleBook
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.state.rows import copy_blocks, copy_partition, copy_teams, dirty_teams, restore
@@ -166,6 +171,37 @@ def test_a_price_put_back_undoes_the_fix() -> None:
     before, _ = play(traffic().every(64), engine(versions=BOTH))
     totals = [{n.label: int(s.series.total[r]) for r, n in enumerate(s.series.names)} for s in (state, before)]
     assert totals[0] == totals[1]
+
+
+def test_a_new_price_book_is_put_on_what_the_one_before_had_counted() -> None:
+    (openai,) = (each for each in BUNDLED if each.id == "openai")
+    dearer = replace(openai, models=[_ten_times(model) for model in openai.models])
+    earlier = [dearer if each is openai else each for each in BUNDLED]
+    log = Log()
+    for i in range(50):
+        log.add(event(i, START + i, cost=None, input_tokens=1_000 + i, output_tokens=i))
+    log.tick(FIXED_AT)
+    log.add(event(100, FIXED_AT + 1, cost=None, input_tokens=1_000_000, output_tokens=0))
+    counted = RuleBook(1, versions((0.0, policy())), earlier=(earlier, FIXED_AT))
+    fix = Fix(PriceBook(Prices()), START, START + DAY_S)
+    settings = EngineSettings(partitions=1, secrets=(SECRET,), dedupe_blocks=4)
+
+    async def batches() -> AsyncIterator[Any]:
+        for cut in log.every(10):
+            yield cut
+
+    asyncio.run(recount(batches(), 0, counted, settings, fix))
+    after = sum(2_500 * (1_000 + i) + 10_000 * i for i in range(50)) + 2_500_000_000
+    bill = fix.bills["a"]
+    assert (bill.after, bill.before) == (after, 10 * (after - 2_500_000_000) + 2_500_000_000)
+    assert sum(sum(d.minutes.values()) for d in fix.deltas(1, "x")) == -9 * (after - 2_500_000_000)
+
+
+def _ten_times(model: Any) -> Any:
+    if model.id != "gpt-4o":
+        return model
+    rates = {name: getattr(model.prices, name) for name in ("input_mtok", "output_mtok", "cache_read_mtok")}
+    return replace(model, prices=ModelPrice(**{name: 10 * rate for name, rate in rates.items()}))
 
 
 def test_only_the_days_asked_for_are_moved() -> None:
