@@ -21,7 +21,6 @@ from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.wire.avro import decode
 from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.engine.state.partition import PartitionState
-from spendbrake.streams.engine.step import Engine
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.transport.acks import InFlight
 from spendbrake.streams.transport.app import Delivery, create_app
@@ -31,8 +30,10 @@ from spendbrake.streams.transport.producer import Outbox
 from spendbrake.streams.transport.store import RowLog, RowStore, changelog_name, declare_table
 from spendbrake.streams.workers.burn import Burn
 from spendbrake.streams.workers.partitions.snapshot import Snapshot
+from spendbrake.streams.workers.partitions.stepper import Stepper
 
-USAGE = ("usage.v1", 0)
+NUMBER = 0
+"""The partition."""
 CHANGELOG = changelog_name("group", "state")
 
 
@@ -56,19 +57,21 @@ class Cluster:
     """What outlives processes.
 
     Attributes:
-        log: The records of usage.v1/0.
+        log: The records of the partition.
         changelog: Key and value of each row that was stored; None removes.
         sent: Records of all other topics.
         generation: Of the group; a commit of an older one is refused.
+        kind: What its workers are.
     """
 
     log: Sequence[Record]
-    make_engine: Callable[[], Engine]
+    make_engine: Callable[[], Any]
     directory: Path
     changelog: list[tuple[bytes, bytes | None]] = field(default_factory=list)
     sent: list[OutRecord] = field(default_factory=list)
     committed: int | None = None
     generation: int = 0
+    kind: type[Stepper] = Burn
     _writers: int = 0
 
     def compact(self) -> None:
@@ -121,15 +124,16 @@ class Process:
         app = create_app(
             "group",
             broker="kafka://127.0.0.1:1",
-            delivery=Delivery(topics=frozenset({USAGE[0]})),
+            delivery=Delivery(topics=frozenset({cluster.kind.log})),
             data_dir=cluster.directory,
             transport=base.Transport,
         )
-        self.burn = Burn(cluster.make_engine(), Outbox(self, ""), 1, Metrics(), lambda: 0.0)
-        self.burn.log_end = self.log_end
-        self.table = declare_table(app, "state", partitions=1, rows=self.burn.journal)
+        self.worker = cluster.kind(cluster.make_engine(), Outbox(self, ""), 1, Metrics(), lambda: 0.0)
+        self.worker.log_end = self.log_end
+        self.place = cluster.kind.log, NUMBER
+        self.table = declare_table(app, "state", partitions=1, rows=self.worker.journal)
         self.flights = InFlight()
-        self.snapshot = Snapshot(RowLog(self.table, self, writer), self.burn.copies, self._acknowledge, self._pause)
+        self.snapshot = Snapshot(RowLog(self.table, self, writer), self.worker.copies, self._acknowledge, self._pause)
         self.next = cluster.committed or 0
 
     # The network (`Sender`).
@@ -173,8 +177,8 @@ class Process:
         await store.on_recovery_completed(set(), set())
 
     @property
-    def state(self) -> PartitionState:
-        return cast(PartitionState, self.burn.journal.owned[0].state)
+    def state(self) -> Any:
+        return self.worker.journal.owned[NUMBER].state
 
     @property
     def done(self) -> bool:
@@ -186,11 +190,11 @@ class Process:
         if not some:
             return
         first, self.next = self.next, self.next + len(some)
-        self.flights.delivered(USAGE, first, self.next - 1, generation=self.generation, at=0.0)
-        await self.burn.apply(
+        self.flights.delivered(self.place, first, self.next - 1, generation=self.generation, at=0.0)
+        await self.worker.apply(
             Chunk(
-                topic=USAGE[0],
-                partition=0,
+                topic=self.place[0],
+                partition=NUMBER,
                 generation=self.generation,
                 joins=first,
                 first=first,
@@ -205,7 +209,7 @@ class Process:
 
     async def take(self) -> None:
         """Store the partition."""
-        for owned in list(self.burn.journal.owned.values()):
+        for owned in list(self.worker.journal.owned.values()):
             await self.snapshot.take(owned)
 
     async def finish(self, size: int = 50) -> None:
@@ -215,8 +219,8 @@ class Process:
         await self.take()
 
     def _acknowledge(self, partition: int, first: int, last: int, generation: int) -> bool:
-        known = self.flights.ack(USAGE, first, last, generation=generation)
-        offset = self.flights.committable(USAGE)
+        known = self.flights.ack(self.place, first, last, generation=generation)
+        offset = self.flights.committable(self.place)
         if offset is not None and self.generation == self.cluster.generation:
             self.cluster.committed = offset
         return known
@@ -253,7 +257,7 @@ def spending(n: int = N) -> Log:
 
 
 def spent(process: Process) -> dict[str, int]:
-    state = process.state
+    state: PartitionState = process.state
     return {team: int(state.series.total[state.teams.series[row]]) for row, team in enumerate(state.teams.names)}
 
 

@@ -18,6 +18,10 @@ from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.wire.avro import decode
 from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.engine.step import Engine
+from spendbrake.streams.workers.parents import Parents
+from unit.parents.test_restart import OF as PARENTS
+from unit.parents.test_restart import busy_log as rollups
+from unit.parents.test_restart import cuts, sums
 
 SEEDS = (1, 5, 7, 9, 10)
 
@@ -151,3 +155,15 @@ async def test_however_workers_live_and_die_everything_is_counted_and_told_once(
     assert books(last.state) == expected
     assert told(lives.cluster.sent) == told(sent)
     assert Merged(lives.cluster.sent) == Merged(sent)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_so_is_what_nodes_above_the_teams_come_to_and_tell(seed: int, tmp_path: Path) -> None:
+    log = rollups(seed, 250)
+    calm = PARENTS.new_state(0, 1)
+    sent = [record for cut in cuts(log, 97) for record in PARENTS.step(calm, cut).records]
+    lives = Lives(Cluster(log, lambda: PARENTS, tmp_path, kind=Parents), random.Random(seed))
+    last = await lives.run()
+    assert lives.deaths > 2
+    assert sums(last.state) == sums(calm)
+    assert {(r.topic, r.key, r.value) for r in lives.cluster.sent} == {(r.topic, r.key, r.value) for r in sent}

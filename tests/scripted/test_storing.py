@@ -222,7 +222,7 @@ async def test_what_is_stored_when_partitions_are_given_up_is_all_that_was_appli
     storing = asyncio.ensure_future(process.take())
     await until(process, lambda: any("series" in name for names in process.rows_under_way() for name in names))
     await process.feed(10)  # the snapshot under way will not acknowledge these
-    giving_up = asyncio.ensure_future(process.burn.store_all(process.snapshot, {0}))
+    giving_up = asyncio.ensure_future(process.worker.store_all(process.snapshot, {0}))
     await until(process, storing.done)
     assert (cluster.committed, giving_up.done()) == (30, False)
     await until(process, giving_up.done)
