@@ -14,34 +14,41 @@ from chaos.verdict import Verdict
 from kafka.deployment import SECRET, Kept
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.finding import Finding
-from spendbrake.schemas.topics import ACTIONS, CONTROL, FINDINGS, USAGE
+from spendbrake.schemas.topics import ACTIONS, CONTROL, FINDINGS, ROLLUPS, USAGE
 from spendbrake.schemas.wire.avro import decode
 from spendbrake.streams.engine.outcome import OutRecord
+from spendbrake.streams.engine.parents.step import ParentsEngine
 from spendbrake.streams.engine.step import Engine, EngineSettings
 from spendbrake.streams.transport.chunk import Chunk
 from spendbrake.streams.workers.versions import Versions
 
 AT_ONCE = 2_000
+NOTIFIED = ("slack", "webhook")
 
 
 def undisturbed(scene: Scene) -> Iterator[OutRecord]:
-    """Yield everything the log of usage comes to."""
+    """Yield everything that the logs of usage and of rollups come to."""
     versions = Versions(PARTITIONS, time.monotonic)
     versions.take([(record.key or b"", record.value) for record in scene.read(CONTROL.name)])
-    settings = EngineSettings(partitions=PARTITIONS, secrets=(SECRET.encode(),), dedupe_blocks=DEDUPE_BLOCKS)
-    engine = Engine(versions.book, settings)
-    for number in range(PARTITIONS):
-        state: Any = engine.new_state(number, 1)
-        for chunk in chunks(scene.stream(USAGE.name, number)):
-            yield from engine.step(state, chunk, {}).records
+    secrets = (SECRET.encode(),)
+    settings = EngineSettings(partitions=PARTITIONS, secrets=secrets, dedupe_blocks=DEDUPE_BLOCKS)
+    engines: tuple[tuple[str, Any], ...] = (
+        (USAGE.name, Engine(versions.book, settings)),
+        (ROLLUPS.name, ParentsEngine(versions.book, PARTITIONS, secrets)),
+    )
+    for topic, engine in engines:
+        for number in range(PARTITIONS):
+            state = engine.new_state(number, 1)
+            for chunk in chunks(topic, scene.stream(topic, number)):
+                yield from engine.step(state, chunk, {}).records
 
 
-def chunks(records: Iterable[Kept]) -> Iterator[Chunk]:
-    """Yield the records of a partition as chunks."""
+def chunks(topic: str, records: Iterable[Kept]) -> Iterator[Chunk]:
+    """Yield the records of a partition of a topic as chunks."""
     left, joins = iter(records), 0
     while some := list(islice(left, AT_ONCE)):
         yield Chunk(
-            topic=USAGE.name,
+            topic=topic,
             partition=some[0].partition,
             generation=1,
             joins=joins,
@@ -57,22 +64,16 @@ def chunks(records: Iterable[Kept]) -> Iterator[Chunk]:
 
 
 def compare(verdict: Verdict, scene: Scene) -> int:
-    """Note what of teams and below was said otherwise than an undisturbed engine does; return how many incidents."""
-    above = set(scene.company.budgets) - set(scene.company.teams)
+    """Note what was said otherwise than by undisturbed engines; return how many incidents detectors have opened."""
     findings, actions = set(), set()
     for record in undisturbed(scene):
         if record.topic == FINDINGS.name:
             findings.add(_said(decode(Finding, record.value or b"")))
         elif record.topic == ACTIONS.name:
-            action = decode(Action, record.value or b"")
-            if action.effect in ("slack", "webhook"):
-                actions.add((action.id, action.time))
-    told = {_said(finding) for finding in scene.findings() if finding.node not in above}
-    ordered = {
-        (action.id, action.time)
-        for action in scene.actions()
-        if action.effect in ("slack", "webhook") and action.node not in above
-    }
+            actions.add(_ordered(decode(Action, record.value or b"")))
+    told = {_said(finding) for finding in scene.findings()}
+    ordered = {_ordered(action) for action in scene.actions() if action.effect in NOTIFIED}
+    actions = {each for each in actions if each[1] in NOTIFIED}
     verdict.sets("findings of an undisturbed engine", told, findings)
     verdict.sets("notifications of an undisturbed engine", ordered, actions)
     return sum(tier == "" and state == "open" for _, _, tier, state, _ in findings)
@@ -80,3 +81,7 @@ def compare(verdict: Verdict, scene: Scene) -> int:
 
 def _said(finding: Finding) -> tuple[str, str, str, str, float]:
     return finding.id, finding.node, finding.tier or "", finding.state, finding.time
+
+
+def _ordered(action: Action) -> tuple[str, str, str, float]:
+    return action.id, action.effect, action.node, action.time
