@@ -41,8 +41,11 @@ class Rows(Protocol):
     def drop(self, partition: int, key: str, writer: str) -> None:
         """Hear that a writer's row was removed: compaction may have spared it, or not."""
 
-    def forget(self, partition: int) -> None:
-        """Drop all state of a partition: it went to another process, or is about to be read from its start."""
+    def forget(self, partition: int, generation: int) -> None:
+        """Drop all state of a partition: it went to another process, or is about to be read from its start.
+
+        Chunks of earlier generations than this may still be under way in this process: they are about what is gone.
+        """
 
     def recovered(self, partitions: frozenset[int]) -> None:
         """Hear that all rows of these partitions, the ones now owned, have been loaded."""
@@ -104,7 +107,7 @@ class RowStore(memory.Store[bytes, bytes]):
         followed, self._generation = generation_id == self._generation + 1, generation_id
         for partition in owned ^ self._owned if followed else owned | self._owned:
             self._writers.pop(partition, None)
-            self.rows.forget(partition)
+            self.rows.forget(partition, generation_id)
             recovery.active_offsets.pop(TP(topic, partition), None)
             if partition in owned:
                 self._tenures[partition] = generation_id

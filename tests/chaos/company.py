@@ -9,6 +9,8 @@ from typing import Any
 GROUPS, DEPARTMENTS, TEAMS, KEYS, LESSEES = 2, 6, 48, 3, 6
 PROJECTS = ("chat", "batch", "agents")
 MODELS = (("openai", "gpt-4o"), ("openai", "gpt-4o-mini"), ("anthropic", "claude-sonnet-4-5"))
+LEASED = 700_000_000
+"""The most a team may spend by leases, nano-USD: some seventy calls, a quarter of a minute."""
 ROOT = "acme"
 OPS, HOOK = "ops", "automation"
 """Destinations: a channel of Slack, a webhook."""
@@ -158,7 +160,7 @@ def company(seed: int, spend: int, today: date) -> Company:
     made.budgets.update({"group-leases": cents(spend), "department-leases": cents(spend)})
     for team in made.lessees:
         made.parents[team] = "department-leases"
-        made.budgets[team] = cents(spend / 400)
+        made.budgets[team] = cents(min(spend / 400, LEASED))
     return made
 
 

@@ -68,11 +68,14 @@ class Gauges:
         return found
 
     def still(self, workers: Iterable[Process], now: float) -> Iterator[tuple[Process, str]]:
-        """Yield the workers that stand still with something to read, and how they say so."""
-        for worker in workers:
-            status, text = self._get(worker, "/healthz")
+        """Yield those of the workers that are awake which stand still, and how they say so; new ones have their time."""
+        known = [worker for worker in workers if worker.name in self._urls]
+        for name in self._unsettled.keys() - {worker.name for worker in known}:
+            del self._unsettled[name]
+        for worker in known:
+            text = self._get(worker, "/healthz")[1]
             services = json.loads(text)["services"] if text else []
-            if worker.name in self._urls and all(service["settled"] for service in services) and status:
+            if services and all(service["settled"] for service in services):
                 self._unsettled.pop(worker.name, None)
             elif now - self._unsettled.setdefault(worker.name, now) >= STILL_S:
                 yield worker, f"not settled, or no answer, for {now - self._unsettled[worker.name]:.0f} s"

@@ -165,10 +165,13 @@ class Process:
 
     # The worker.
 
-    async def recover(self) -> None:
+    async def recover(self, meanwhile: Awaitable[None] | None = None) -> None:
+        """Forget what it had, and read the changelog; `meanwhile` happens between the two."""
         store = cast(RowStore, self.table.data)
         await store.on_rebalance(set(), set(), set(), self.generation - 1)
         await store.on_rebalance({TP(CHANGELOG, 0)}, set(), set(), self.generation)
+        if meanwhile is not None:
+            await meanwhile
         rows = [
             SimpleNamespace(message=SimpleNamespace(partition=0, key=key, value=value))
             for key, value in self.cluster.changelog

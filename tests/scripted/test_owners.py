@@ -1,6 +1,7 @@
 """Two owners at once: one that was frozen, or has lost its partition, and writes on; rows come late, tombstones too."""
 
 import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -235,3 +236,31 @@ async def test_a_tombstone_that_comes_late_takes_no_head_from_under_the_series_t
         successor = await cluster.start()
         await successor.feed(N)
         assert _told(cluster) == told
+
+
+async def test_a_chunk_left_over_from_before_a_freeze_is_not_what_the_partition_begins_with_again(
+    cluster: Cluster,
+) -> None:
+    frozen = await cluster.start()
+    await frozen.feed(10)
+    await frozen.take()
+    successor = await cluster.start()
+    await successor.feed(20)
+    await successor.take()
+    told = _told(cluster)
+
+    frozen.next, before = 10, frozen.generation  # a chunk of before the freeze waits in its stream
+    cluster.generation += 1
+    frozen.generation = cluster.generation  # thawed, it gets the partition back
+    await frozen.recover(_of_generation(frozen, before, frozen.feed(5)))
+    frozen.next = cluster.committed or 0
+    await frozen.finish()
+    assert spent(frozen) == WHOLE
+    assert cluster.committed == N
+    assert _told(cluster) >= told
+
+
+async def _of_generation(process: Process, generation: int, work: Awaitable[None]) -> None:
+    now, process.generation = process.generation, generation
+    await work
+    process.generation = now

@@ -132,7 +132,7 @@ class Ledgers:
         """Drop a row that was removed."""
         self._found.get(partition, {}).pop((key, writer), None)
 
-    def forget(self, partition: int) -> None:
+    def forget(self, partition: int, generation: int) -> None:
         """Drop a partition that went, or that is about to be read from its start."""
         for kept in (self._found, self._rows, self._terms):
             kept.pop(partition, None)

@@ -46,6 +46,7 @@ class Journal:
     def __init__(self, restore: Restore, outputs: "MakeOutputs") -> None:
         self._restore, self._outputs = restore, outputs
         self._rows: dict[int, dict[str, dict[str, Version]]] = {}
+        self._since: dict[int, int] = {}
         self.owned: dict[int, Owned] = {}
         self.ready: frozenset[int] = frozenset()
 
@@ -57,8 +58,9 @@ class Journal:
         """Drop a row that was removed."""
         self._rows.get(partition, {}).get(key, {}).pop(writer, None)
 
-    def forget(self, partition: int) -> None:
+    def forget(self, partition: int, generation: int) -> None:
         """Drop a partition that went, or that is about to be read from its start."""
+        self._since[partition] = generation
         self._rows.pop(partition, None)
         self.owned.pop(partition, None)
 
@@ -73,7 +75,8 @@ class Journal:
             RuntimeError: the chunk does not join the one before it.
         """
         owned = self.owned.get(chunk.partition)
-        if owned is not None and chunk.generation < owned.generation:
+        since = self._since.get(chunk.partition, chunk.generation) if owned is None else owned.generation
+        if chunk.generation < since:
             return None
         if owned is None:
             return self._begin(chunk)

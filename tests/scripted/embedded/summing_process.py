@@ -46,7 +46,7 @@ class Sums:
     def drop(self, partition: int, key: str, writer: str) -> None:
         """A row that was removed was replaced by one that holds more."""
 
-    def forget(self, partition: int) -> None:
+    def forget(self, partition: int, generation: int) -> None:
         self.sums.pop(partition, None)
 
     def recovered(self, partitions: frozenset[int]) -> None:

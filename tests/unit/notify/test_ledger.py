@@ -121,5 +121,5 @@ def test_the_highest_turn_holds_in_whatever_order_rows_are_read(turns: list[Turn
 def test_a_partition_that_went_is_forgotten() -> None:
     ledgers = Ledgers()
     ledgers.load(0, "a", "w", LedgerRow("a", Turn(1, 1, 1), DONE).value)
-    ledgers.forget(0)
+    ledgers.forget(0, 1)
     assert ledgers.open(0, 1, MemoryChangelog().of("w")).get("a") is None

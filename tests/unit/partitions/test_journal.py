@@ -74,6 +74,15 @@ def test_compacted_or_not_a_row_that_was_removed_is_gone(journal: Journal, resto
 
 def test_rows_of_a_partition_that_went_are_forgotten(journal: Journal, restored: Restored) -> None:
     journal.load(0, "block|0", "a", row(9))
-    journal.forget(0)
+    journal.forget(0, 1)
     journal.open(chunk(7))
     assert restored == [(0, {}, 7)]
+
+
+def test_a_chunk_that_was_under_way_when_its_partition_went_opens_nothing(journal: Journal, restored: Restored) -> None:
+    journal.open(chunk(7, generation=1))
+    journal.forget(0, 3)
+    assert journal.open(chunk(8, generation=1)) is None
+    journal.load(0, "block|0", "another", row(30))
+    journal.open(chunk(31, generation=3))
+    assert restored == [(0, {}, 7), (0, {"block|0": row(30)}, 31)]

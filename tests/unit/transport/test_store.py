@@ -41,7 +41,7 @@ class Kept:
     def drop(self, partition: int, key: str, writer: str) -> None:
         self.dropped.append((partition, key, writer))
 
-    def forget(self, partition: int) -> None:
+    def forget(self, partition: int, generation: int) -> None:
         self.forgotten.append(partition)
 
     def recovered(self, partitions: frozenset[int]) -> None:
