@@ -68,7 +68,7 @@ class Gauges:
         return found
 
     def still(self, workers: Iterable[Process], now: float) -> Iterator[tuple[Process, str]]:
-        """Yield those of the workers that are awake which stand still, and how they say so; new ones have their time."""
+        """Yield those of the workers (awake ones) that stand still, and how they say so; new ones have their time."""
         known = [worker for worker in workers if worker.name in self._urls]
         for name in self._unsettled.keys() - {worker.name for worker in known}:
             del self._unsettled[name]
