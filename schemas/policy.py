@@ -121,6 +121,9 @@ class Limits(Part):
     )
     tiers: tuple[Name, ...] | None = Field(None, description="Names of the tiers that apply; all when absent.")
     approved_models: tuple[str, ...] | None = Field(None, description="fnmatch patterns; others are findings.")
+    refuse_unapproved: bool | None = Field(
+        None, description="Gateways refuse models off the list, too; patterns with `*` only. Inherited; no when absent."
+    )
     environments: tuple[str, ...] | None = Field(
         None, description="fnmatch patterns of environments whose calls it pays for; others are findings."
     )
@@ -129,6 +132,12 @@ class Limits(Part):
     owner: str | None = None
     contacts: tuple[str, ...] = ()
     cost_center: str | None = None
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        if self.refuse_unapproved and any(set(pattern) & set("?[") for pattern in self.approved_models or ()):
+            raise ValueError("gateways read no ? and no [ in approved_models: with refuse_unapproved use * only")
+        return self
 
     @model_validator(mode="after")
     def _in_one_currency(self) -> Self:

@@ -35,11 +35,12 @@ if chain == nil then chain, known = chain_from(call('HGET', tag .. ':u', 'chain'
 if not chain then return '{"known":"none","marks":"missing"}' end
 
 -- The key's links, those of the project the caller names in front; a node once.
-local links = chain.nodes
+local links, lists = chain.nodes, {chain.models}
 if text(ARGV[3]) and not text(chain.project) and text(chain.team) then
   local project = chain_from(call('HGET', tag .. ':p:' .. chain.team .. '|' .. ARGV[3], 'chain'))
   local seen = {}
   links = {}
+  if project then lists[#lists + 1] = project.models end
   for _, part in ipairs({project and project.nodes or {}, chain.nodes}) do
     for _, link in ipairs(part) do
       if not seen[link[1]] then
@@ -102,7 +103,7 @@ for i = 1, #own, 2 do
   end
 end
 
-if not raws[1] and marks == 'fresh' then
+if not raws[1] and not lists[1] and marks == 'fresh' then
   return '{"verdict":"allow","status":200,"known":"' .. known .. '","marks":"fresh","on_unavailable":' .. cjson.encode(mode) .. '}'
 end
 
@@ -177,6 +178,18 @@ local function about_model(decision, model)
   return false
 end
 
+-- A model off a list is refused like a standing block, whether it was asked for or is what a downgrade leads to.
+local function off_list(model)
+  for _, list in ipairs(lists) do
+    if not about_model({models = list}, model) then
+      return {
+        verdict = 'block', status = 403, code = 'model_not_approved', reason = model .. ' is not among the approved models',
+        node = links[1][1], expires_at = now + DAY_S, order = 0, field = '',
+      }
+    end
+  end
+end
+
 local function ends_at(decision) return number(decision.reset_at) or decision.expires_at end
 
 -- The strictest; among equals the one that ends last, then the nearest to the key.
@@ -190,7 +203,7 @@ end
 
 -- The strictest decision for `model` and the throttles beside it; a downgrade to `model` itself is obeyed already.
 local function judged(model)
-  local worst, throttles = nil, {}
+  local worst, throttles = off_list(model), {}
   for _, decision in ipairs(standing) do
     if about_model(decision, model) then
       if decision.verdict == 'throttle' then

@@ -39,6 +39,7 @@ class Chain:
             `offset` the log's clock in milliseconds when the name was first seen there.
         project: The project the key is registered to; None lets the caller name one.
         environment: As registered; it wins over what the caller says.
+        models: Patterns of the models that may be asked for; None lets all pass.
         partitions: Only in the untagged chain: partitions of the home log, all of which must be marked before a
             key without a chain counts as unknown.
     """
@@ -49,6 +50,7 @@ class Chain:
     project: str | None = None
     environment: str | None = None
     partitions: int = 0
+    models: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +189,7 @@ class Layout:
             "project": chain.project,
             "environment": chain.environment,
             "partitions": chain.partitions or None,
+            "models": chain.models,
             "nodes": links,
         }
         return Entry(encoded(name), b"chain", chain.stamp, now + CHAIN_LIFE_S, _json(value))

@@ -37,6 +37,7 @@ class NodeView:
         currency: Name of what its amounts were given in; None for USD. `unit_usd` is what a unit of it is worth.
         tiers: Those that apply, in the order of the file.
         approved_models: fnmatch patterns; None = any model. `environments` likewise.
+        refuses: Whether gateways refuse other models.
     """
 
     id: str
@@ -59,6 +60,7 @@ class NodeView:
     on_unavailable: OnUnavailable
     approved_models: tuple[str, ...] | None
     environments: tuple[str, ...] | None
+    refuses: bool
     owner: str | None
     contacts: tuple[str, ...]
     cost_center: str | None
@@ -221,6 +223,7 @@ class Tree:
             on_unavailable=own.on_unavailable or (above.on_unavailable if above else self._file.on_unavailable),
             approved_models=models,
             environments=own.environments if own.environments is not None or above is None else above.environments,
+            refuses=own.refuse_unapproved if own.refuse_unapproved is not None else above is not None and above.refuses,
             owner=own.owner or (above.owner if above is not None else None),
             contacts=own.contacts or (above.contacts if above is not None else ()),
             cost_center=own.cost_center or (above.cost_center if above is not None else None),

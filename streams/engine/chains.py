@@ -61,7 +61,8 @@ def _action(
         [node, ROLLUPS.name, _partition_of(node, rules.partitions), _unavailable(rules, node, view)]
         for node in view.ancestors
     ]
-    text = f"{team}\0{key}\0{of}\0{rules.version}\0{links!r}"
+    models = _models(rules, chain, view)
+    text = f"{team}\0{key}\0{of}\0{rules.version}\0{links!r}\0{models!r}"
     return Action(
         id=hashlib.sha256(text.encode()).hexdigest()[:32],
         time=now,
@@ -84,6 +85,7 @@ def _action(
             "project": chain.project,
             "environment": chain.environment,
             "links": links,
+            "models": models,
         },
     )
 
@@ -113,6 +115,13 @@ def mark_action(state: Stamped, log: str) -> Action:
 def _partition_of(ancestor: str, partitions: int) -> int:
     """Return the partition of a node above the teams: few are, and every key has them."""
     return partition_of(ancestor.encode(), partitions)
+
+
+def _models(rules: Rules, chain: KeyChain, team: NodeView) -> list[str] | None:
+    """Return the models that gateways let pass; None where they refuse none."""
+    views = (rules.tree.view(node) for node in chain.nodes)
+    view = next((each for each in views if each is not None), team)
+    return list(view.approved_models) if view.refuses and view.approved_models is not None else None
 
 
 def _unavailable(rules: Rules, node: str, team: NodeView) -> str:

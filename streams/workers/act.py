@@ -149,6 +149,7 @@ def _chain(action: Action, partitions: int) -> Chain:
         team=params["team"],
         project=params["project"],
         environment=params["environment"],
+        models=tuple(models) if (models := params.get("models")) is not None else None,
         partitions=partitions if action.node == UNTAGGED else 0,
     )
 

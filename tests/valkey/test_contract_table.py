@@ -103,6 +103,9 @@ MUTANTS = [
     ("place_in(decision.policy) >= decision.percent", "place_in(decision.policy) < decision.percent"),
     ("place_in(decision.policy) >= decision.percent", "place_in('cap') >= decision.percent"),
     (".. '|' .. key)", ".. '|')"),
+    ("off_list(model), {}", "nil, {}"),
+    ("if project then lists[#lists + 1] = project.models end", ""),
+    ("not lists[1] and marks == 'fresh'", "marks == 'fresh'"),
     ("/ 2 ^ 32 * 100", "/ 2 ^ 32"),
     ("if about_model(decision, requested) and stricter(decision, would)", "if stricter(would or decision, decision)"),
 ]

@@ -39,7 +39,11 @@ def policy() -> dict[str, Any]:
     names = [*LIMITS, "non-prod", "shadow", "canary"]
     block = LIMITS["block"]
     return {
-        "nodes": [{"id": "acme", "level": "organization"}, *({**team(name), "tiers": [name]} for name in names)],
+        "nodes": [
+            {"id": "acme", "level": "organization", "refuse_unapproved": True},
+            *({**team(name), "tiers": [name]} for name in names),
+            {**team("frugal"), "approved_models": ["gpt-4o-*", "o3"]},
+        ],
         "tiers": [{"name": name, "basis": "monthly_budget", "at": 1, "severity": "critical"} for name in names],
         "policies": [
             *(cap(name, limit) for name, limit in LIMITS.items()),
@@ -57,7 +61,7 @@ def spend(team: str, key: str, usd: str = "3", **more: Any) -> dict[str, Any]:
 
 
 async def ask(http: httpx.AsyncClient, key: str, **more: str) -> httpx.Response:
-    return await http.get("/v1/check", params={"key": key, "model": "gpt-4o", **more})
+    return await http.get("/v1/check", params={"key": key, "model": "gpt-4o"} | more)
 
 
 async def actions(running: Stack, policy: str) -> list[Action]:
@@ -71,6 +75,7 @@ async def test_each_verdict_reaches_the_gateway_and_binds_whom_it_should(tmp_pat
     async with up(tmp_path, policy()) as (running, http):
         sent = [spend(name, f"key-of-{name}") for name in [*LIMITS, "non-prod", "shadow"]]
         sent += [spend("canary", key, "0.1") for key in KEYS]
+        sent += [spend("frugal", "key-of-frugal", "0.01", model="gpt-4o-mini")]
         assert (await http.post("/v1/usage", json=sent)).json()["accepted"] == len(sent)
 
         async def blocked() -> bool:
@@ -97,6 +102,9 @@ async def test_each_verdict_reaches_the_gateway_and_binds_whom_it_should(tmp_pat
 
         assert (await ask(http, "key-of-non-prod", environment="dev")).status_code == 403
         assert (await ask(http, "key-of-non-prod", environment="prod")).status_code == 200
+
+        dear, cheap = await ask(http, "key-of-frugal"), await ask(http, "key-of-frugal", model="gpt-4o-mini")
+        assert (dear.status_code, dear.json()["code"], cheap.status_code) == (403, "model_not_approved", 200)
 
         assert (await ask(http, "key-of-shadow")).status_code == 200
         shadows = [each for each in await actions(running, "shadow") if each.effect == "limits"]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from spendbrake.schemas.money import to_nano
 from spendbrake.schemas.policy import Calendar, PolicyFile
@@ -155,3 +156,16 @@ def test_a_chain_lies_in_one_home_with_one_node_a_level(
     assert depths == sorted(set(depths))
     assert len({view.id for view in chain}) == len(chain)
     assert all(view.ancestors[-1] == "acme" for view in chain)
+
+
+def test_gateways_refuse_where_a_node_or_one_above_says_so() -> None:
+    nodes = [
+        {"id": "acme", "level": "organization", "approved_models": ["gpt-*"], "refuse_unapproved": True},
+        {"id": "pay", "level": "team", "parent": "acme"},
+        {"id": "lab", "level": "team", "parent": "acme", "refuse_unapproved": False},
+    ]
+    tree = Tree(PolicyFile.model_validate({"nodes": nodes}))
+    views = {name: tree.view(name) for name in ("acme", "pay", "lab")}
+    assert {name: view.refuses for name, view in views.items() if view} == {"acme": True, "pay": True, "lab": False}
+    with pytest.raises(ValidationError, match="use \\* only"):
+        PolicyFile.model_validate({"nodes": [{**nodes[0], "approved_models": ["gpt-?"]}]})
