@@ -40,8 +40,8 @@ class LostState(RuntimeError):
 def dirty_teams(state: PartitionState) -> list[int]:
     """Return the teams with anything that is not stored, in order; they count as stored from here on."""
     n = len(state.series)
-    rows = np.flatnonzero(state.series.dirty[:n])
-    return sorted({state.series.names[row].team for row in rows.tolist()} | state.dirty_heads)
+    teams = np.unique(state.series.team[:n][state.series.dirty[:n]])
+    return sorted({*teams.tolist(), *state.dirty_heads})
 
 
 def copy_team(state: PartitionState, team: int) -> Unit:
