@@ -1,7 +1,7 @@
 """A topic of two partitions over a turn of the month, with everything in it that must not depend on chance.
 
-Forwards, corrections (of what is elsewhere, to come, replaced before), duplicates, poison, ticks, untagged and unplaced
-money, keys that change hands, a policy that changes, months that end by three calendars, a key that runs away.
+Forwards, corrections (of what is elsewhere, to come, replaced before), duplicates, poison, ticks, price fixes, untagged
+and unplaced money, keys that change hands, a policy that changes, months that end by three calendars, a key that runs away.
 """
 
 import random
@@ -11,10 +11,12 @@ from typing import Any
 from enginebusy import NODES, POLICIES
 from enginelog import START, Cut, Record, engine, event, policy, versions
 from enginelog import seal as sealed
+from spendbrake.schemas.command import Delta
 from spendbrake.schemas.control import Owner, OwnersVersion
 from spendbrake.schemas.usage import UsageEvent
 from spendbrake.schemas.wire.avro import encode
 from spendbrake.schemas.wire.json import encode_usage_json
+from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.engine.step import Engine
 
@@ -74,6 +76,7 @@ def as_record(out: OutRecord) -> Record:
 def eventful(seed: int, n: int) -> list[list[Record]]:
     """The logs of all partitions."""
     rnd, topic, now = random.Random(seed), Topic(), BEGINS
+    fixes, fixed = random.Random(-1 - seed), list[Record]()
     sent: list[UsageEvent] = []
     for i in range(n):
         now += rnd.choice((0, 0, 0.3, 4, 30, 200)) if i % (n // 8) else 12.4 * 3600
@@ -86,10 +89,36 @@ def eventful(seed: int, n: int) -> list[list[Record]]:
         else:
             one = _call(rnd, i, n, now) if kind < 0.8 or not sent else _again(rnd, i, now, sent)
             sent.append(one)
+            if fixes.random() < 0.1:
+                fixed.append(_fix(fixes, i, now, one))
+                topic.put(partition_of(fixed[-1].key or b"", PARTITIONS), fixed[-1])
+            elif fixed and fixes.random() < 0.05:
+                again = fixes.choice(fixed[-5:])
+                topic.put(partition_of(again.key or b"", PARTITIONS), replace(again, at=now))
             topic.put(number, Record(encode_usage_json(one) if rnd.random() < 0.2 else encode(one), now))
     for each in range(PARTITIONS):
         topic.put(each, Record(b"", now + 7_200, b"", sealed("tick", "usage.v1", b"", b"", b"secret of the tests")))
     return topic.logs
+
+
+def _fix(rnd: random.Random, i: int, now: float, one: UsageEvent) -> Record:
+    """A price fix of a call's names, over some minutes, a few of them of the month before or too old."""
+    minutes = {
+        int(now - rnd.choice((0, 70, 5_000, 100_000, 300_000, 61 * 86_400 if rnd.random() < 0.05 else 0))) // 60: amount
+        for amount in rnd.sample(range(-900_000_000, 900_000_000), rnd.randint(1, 4))
+    }
+    delta = Delta(
+        id=f"fix-{i}",
+        version=1,
+        team=rnd.choice(("t1", "t2", "t3")),
+        key=rnd.choice(("k1", "k2")),
+        provider=one.provider,
+        model=one.model,
+        project=one.project or "",
+        minutes=minutes,
+    )
+    key, value = delta.team.encode(), encode(delta)
+    return Record(value, now, key, sealed("delta", "usage.v1", key, value, b"secret of the tests"))
 
 
 def _call(rnd: random.Random, i: int, n: int, now: float) -> UsageEvent:
