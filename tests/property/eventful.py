@@ -1,7 +1,8 @@
 """A topic of two partitions over a turn of the month, with everything in it that must not depend on chance.
 
 Forwards, corrections (of what is elsewhere, to come, replaced before), duplicates, poison, ticks, price fixes, untagged
-and unplaced money, keys that change hands, a policy that changes, months that end by three calendars, a key that runs away.
+and unplaced money, keys that change hands, a policy that changes, months that end by three calendars, a key
+that runs away.
 """
 
 import random
