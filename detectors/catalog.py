@@ -1,4 +1,4 @@
-"""The list of detectors: every class in buckets/ and facts/. It finds and checks them; it runs none."""
+"""The list of detectors: every class in buckets/, facts/ and repeats/. It finds and checks them; it runs none."""
 
 import importlib
 import inspect
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from spendbrake.detectors import buckets, facts
+from spendbrake.detectors import buckets, facts, repeats
 from spendbrake.detectors.base import Detector, Params
 from spendbrake.schemas.policy import Part
 
@@ -25,7 +25,7 @@ def detectors() -> Mapping[str, AnyDetector]:
     Raises:
         ValueError: two detectors of one name.
     """
-    return collect((*modules(buckets), *modules(facts)))
+    return collect((*modules(buckets), *modules(facts), *modules(repeats)))
 
 
 def modules(package: ModuleType) -> list[ModuleType]:

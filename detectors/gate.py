@@ -90,10 +90,13 @@ class Gate:
         """Say whether an amount is beyond what the team has come to before, and its floor."""
         if usual.age_s < self.params.settled_s:
             return False
+        floor = max(params.floor_usd, params.floor_days * usual.usd_h * 24.0) * (
+            1.0 + params.alarm_weight * usual.alarms
+        )
+        if amount.usd <= floor:  # most are
+            return False
         young = 1.0 + self.params.youth * math.exp(-usual.age_s / DAY_S)
-        floor = max(params.floor_usd, params.floor_days * usual.usd_h * 24.0)
-        floor *= young * (1.0 + params.alarm_weight * usual.alarms)
-        return amount.usd > floor + max(params.over * record.reference(now), young * amount.expected)
+        return amount.usd > young * floor + max(params.over * record.reference(now), young * amount.expected)
 
     def severity(
         self, excess: NanoUsd, usual: Usual, score: float | None, every_s: float, least: NanoUsd | None = None

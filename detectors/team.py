@@ -105,8 +105,10 @@ class TeamPanel:
         seen = self._senses.bucket(reading)
         if seen is None:
             return []
-        accepted = [one for one in (self._judge(seen, best, reading) for best in families(seen.loud)) if one]
-        findings = [finding for one in accepted for finding in self._telling.tell(one, context)]
+        accepted, findings = [], []
+        if seen.loud:
+            accepted = [one for one in (self._judge(seen, best, reading) for best in families(seen.loud)) if one]
+            findings = [finding for one in accepted for finding in self._telling.tell(one, context)]
         learns = not accepted or self._panel.learn_anomalies or self._incidents.adopted(seen.where, reading.now)
         if learns and not seen.late:
             self._senses.learn(seen)

@@ -15,6 +15,7 @@ class Call(NamedTuple):
         at: Event time.
         session: Fingerprint of its session, 0 for none.
         input_tokens: Cached ones included.
+        project: As counted, "" where it has none; `environment` likewise.
     """
 
     at: float
@@ -27,6 +28,8 @@ class Call(NamedTuple):
     cache_write_tokens: int
     output_tokens: int
     error: bool
+    project: str = ""
+    environment: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

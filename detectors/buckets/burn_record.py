@@ -72,6 +72,8 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
         block = x.at // BLOCK_S
         for name, usd in spent.items():
             sums = self._add(name, usd, x.at, block)
+            if sums[PEAKS - 1] <= least:  # the longest span holds the most
+                continue
             for i in range(len(SPANS_S) if name[:4] != "key/" else len(SPANS_S) - 1):
                 amount = sums[SUMS + i]
                 if amount <= least or amount < RISE * sums[PEAKS + i]:
@@ -79,11 +81,8 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
                 if muted and (i >= SHORT or amount < self.params.again * self._told.get(name, NOTHING)[i]):
                     continue
                 sums[PEAKS + i] = amount
-                kind, _, label = name.partition("/")
-                key, model = (label, "") if kind == "key" else ("", label)
-                yield Amount(
-                    f"{name}|{SPANS_S[i]:.0f}", amount, key, model, span_s=SPANS_S[i], expected=BURSTS[i] * day
-                )
+                subject, key, model = named(name, i)
+                yield Amount(subject, amount, key, model, span_s=SPANS_S[i], expected=BURSTS[i] * day)
 
     def told(self, now: float) -> None:
         """Remember what the sums had come to."""
@@ -138,6 +137,14 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
         if held[1] != block:
             held[1], held[PEAKS:] = block, NOTHING
         return held
+
+
+@lru_cache(maxsize=4096)
+def named(name: str, span: int) -> tuple[str, str, str]:
+    """Return the subject of a series' sum, and the key or model the series is."""
+    kind, _, label = name.partition("/")
+    key, model = (label, "") if kind == "key" else ("", label)
+    return f"{name}|{SPANS_S[span]:.0f}", key, model
 
 
 @lru_cache(maxsize=4096)

@@ -80,19 +80,14 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
             self._fade()
 
     def learn_empty(self, gap: Gap) -> None:
-        """Learn the rates as they decayed through the gap.
-
-        Two weighted points at mean +- deviation have the very moments of the whole path.
-        """
-        shares, half = through_gap(gap.n, gap.width_s), gap.n / 2
+        """Learn the rates as they decayed through the gap: its points merged as a group of known moments."""
+        shares, k = through_gap(gap.n, gap.width_s), gap.n
         for span, var in self._moments:
-            mean, deviation = shares[span]
-            rate = gap.rates[span]
-            if gap.n == 1:
-                var.update(rate * mean)
-                continue
-            var.update(rate * (mean - deviation), half)
-            var.update(rate * (mean + deviation), half)
+            (mean, deviation), rate = shares[span], gap.rates[span]
+            before, away = var.mean.n, rate * mean - var.mean.get()
+            n = before + k
+            var.mean.n, var.mean._mean = n, var.mean.get() + away * k / n  # noqa: SLF001
+            var._S += k * (rate * deviation) ** 2 + away * away * before * k / n  # noqa: SLF001
 
     def explain(self, x: Features) -> Evidence:
         """Return the excess over the span that stands out most."""

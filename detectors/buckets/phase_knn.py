@@ -14,8 +14,8 @@ from spendbrake.detectors.memory.stored import State, frozen32
 from spendbrake.detectors.series.features import SLOT_S, Features, Gap
 
 DAY_MINUTES = 1_440
-NEARNESS = np.cos(np.arange(DAY_MINUTES) * (2.0 * math.pi / DAY_MINUTES))
-"""Cosine of the angle between two times of day, by the minutes between them."""
+NEARNESS = np.cos(np.arange(-DAY_MINUTES, DAY_MINUTES) * (2.0 * math.pi / DAY_MINUTES))
+"""Cosine of the angle between two times of day, by the minutes between them and a day."""
 SETTLED = 5_000
 """Slots from which on the scale of the series forgets as fast as it learns."""
 
@@ -54,6 +54,8 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
         self._room = params.windows + 2 * params.width
         self._values = np.zeros(2 * self._room, np.float32)
         self._minutes = np.zeros(2 * self._room, np.uint16)
+        self._norms = np.zeros(2 * self._room)
+        """Of the window that ends at a slot, its sum of squares; not kept, it follows from the values."""
         self._end, self._n = 0, 0
         self._offset = 0.0
         self._mean = self._square = 0.0
@@ -64,18 +66,21 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
         m = end - 2 * width + 1  # windows that end before this one begins
         if slot is None or m < self.params.neighbours:
             return 0.0
-        first = max(m - self.params.windows, 0)
+        first, last = max(m - self.params.windows, 0) + width - 1, m + width - 1
         now = np.append(self._values[end - width + 1 : end], np.float32(slot.usd - self._offset))
-        past = self._values[first : m + width - 1]
-        sums = np.cumsum(np.square(past, dtype=np.float64))
-        norms = sums[width - 1 :] - np.concatenate([[0.0], sums[:-width]])
-        distances = norms - 2.0 * np.correlate(past, now, "valid")
+        distances = np.correlate(self._values[first - width + 1 : last], now, "valid").astype(np.float64)
+        distances *= -2.0
+        distances += self._norms[first:last]
         weight = self.params.phase**2 * max(self._spread(slot.usd), 0.0) * width
-        minutes = self._minutes[first + width - 1 : m + width - 1]
-        distances -= 2.0 * weight * NEARNESS[(minutes.astype(np.int32) - minute_of(slot.at)) % DAY_MINUTES]
-        distances += float(now.astype(np.float64) @ now) + 2.0 * weight
-        nearest = np.partition(distances, self.params.neighbours - 1)[: self.params.neighbours]
-        return float(np.sqrt(np.maximum(nearest, 0.0)).mean())
+        apart = NEARNESS[self._minutes[first:last] + (DAY_MINUTES - minute_of(slot.at))]
+        apart *= -2.0 * weight
+        distances += apart
+        offset, total = float(now.astype(np.float64) @ now) + 2.0 * weight, 0.0
+        for _ in range(self.params.neighbours):  # a few minima cost less than a partition
+            at = int(distances.argmin())
+            total += math.sqrt(max(float(distances[at]) + offset, 0.0))
+            distances[at] = math.inf
+        return total / self.params.neighbours
 
     def learn_one(self, x: Features) -> None:
         """Append the slot to the memory."""
@@ -119,6 +124,7 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
         detector._end, detector._n = len(values), state["n"]
         detector._values[: len(values)] = values
         detector._minutes[: len(values)] = state["minutes"]
+        detector._measure(0, len(values))
         detector._offset, detector._mean, detector._square = state["scale"]
         return detector
 
@@ -140,11 +146,24 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
             held = kept.stop - kept.start
             self._values[:held] = self._values[kept].copy()
             self._minutes[:held] = self._minutes[kept].copy()
+            self._norms[:held] = self._norms[kept].copy()
             self._end = held
         end = self._end + len(values)
         self._values[self._end : end] = values
         self._minutes[self._end : end] = at // 60.0 % DAY_MINUTES
-        self._end, self._n = end, self._n + n
+        begin, self._end, self._n = self._end, end, self._n + n
+        self._measure(begin, end)
+
+    def _measure(self, begin: int, end: int) -> None:
+        """Sum the squares of the windows that end at these slots, in one order whether it is one or all."""
+        width = self.params.width
+        first = max(begin, width - 1)
+        if first < end:
+            squares = np.square(self._values[first - width + 1 : end], dtype=np.float64)
+            norms = squares[: end - first].copy()
+            for k in range(1, width):
+                norms += squares[k : k + end - first]
+            self._norms[first:end] = norms
 
 
 def minute_of(at: float) -> int:

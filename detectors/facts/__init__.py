@@ -1,1 +1,1 @@
-"""Detectors that read single facts (a new model, a session's cost): one a file."""
+"""Detectors of things that should not be: new models, runaway sessions, sleepers that wake, failures, free tokens."""

@@ -4,6 +4,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from spendbrake.detectors.memory.stored import State
 
 BLOCK_S = 21_600.0
@@ -59,17 +61,21 @@ class Records:
         return record
 
     def to_state(self) -> State:
-        """Return the records, JSON-able, in the order of their use."""
+        """Return the records in the order of their use: names, how many blocks each has, and all figures in a row."""
+        kept = self._of.values()
+        figures = [v for r in kept for v in (r.old, r.told, r.told_at, *(v for pair in r.blocks for v in pair))]
         return {
-            name: [r.old, r.told, r.told_at, *(v for pair in r.blocks for v in pair)] for name, r in self._of.items()
+            "names": list(self._of),
+            "blocks": [len(r.blocks) for r in kept],
+            "figures": np.array(figures, np.float64),
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Records":
         """Return the records that `state` describes."""
-        records = cls()
-        for name, (old, told, told_at, *flat) in state.items():
+        records, figures = cls(), iter(state["figures"].tolist())
+        for name, n in zip(state["names"], state["blocks"], strict=True):
             record = records._of[name] = Record()
-            record.old, record.told, record.told_at = old, told, told_at
-            record.blocks = [list(pair) for pair in zip(flat[::2], flat[1::2], strict=True)]
+            record.old, record.told, record.told_at = next(figures), next(figures), next(figures)
+            record.blocks = [[next(figures), next(figures)] for _ in range(n)]
         return records

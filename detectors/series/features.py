@@ -157,8 +157,9 @@ class Rolling:
         """Add a bucket later than all before it; negative money (a correction) counts as none."""
         usd = max(reading.cost, 0) / NANO
         if self.n:
-            left = decays((reading.empty_before + 1) * reading.width_s)
-            self.sums = [total * part + usd for total, part in zip(self.sums, left, strict=True)]
+            a, b, c, d, e, f = decays((reading.empty_before + 1) * reading.width_s)
+            u, v, w, x, y, z = self.sums
+            self.sums = [u * a + usd, v * b + usd, w * c + usd, x * d + usd, y * e + usd, z * f + usd]
         else:
             self.first_at = reading.at
             self.sums = [usd] * len(_ALL_S)
@@ -229,7 +230,9 @@ class Rolling:
         )
 
     def _rates(self) -> list[float]:
-        return [total * factor for total, factor in zip(self.sums, _PER_HOUR, strict=False)]
+        u, v, w, x, y, _ = self.sums
+        a, b, c, d, e = _PER_HOUR
+        return [u * a, v * b, w * c, x * d, y * e]
 
     def _close_slot(self, reading: BucketReading, usd: float) -> Slot | None:
         """Add the bucket to its slot; return the slot before if this begins another."""

@@ -17,7 +17,7 @@ F64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 MINUTE_S, HOUR_S = 60, 3600
-KEY, MODEL = 2, 3
+PROJECT, KEY, MODEL, ENVIRONMENT = 1, 2, 3, 4
 """Columns of the series of a route."""
 MOST_TOKENS = 2**31 - 1
 
@@ -193,8 +193,10 @@ def add_calls(state: PartitionState, rows: Rows, team: I64, bucket: I64, series:
     wanted = (rows.sign > 0) & (bucket <= rows.now // FINE_S + AHEAD)
     if not wanted.all():
         rows, team, bucket, series = rows.take(wanted), team[wanted], bucket[wanted], series[wanted]
-    key, model = series[:, KEY], series[:, MODEL]
-    local = state.series.local
+    local, named = state.series.local, {}
+    for name, column in (("project", PROJECT), ("key", KEY), ("model", MODEL), ("environment", ENVIRONMENT)):
+        row = series[:, column]
+        named[name] = np.where(row >= 0, local[row], -1)
     state.calls.add(
         team,
         {
@@ -203,8 +205,7 @@ def add_calls(state: PartitionState, rows: Rows, team: I64, bucket: I64, series:
             "bucket": bucket,
             "cost": rows.cost,
             "session": rows.session,
-            "key": np.where(key >= 0, local[key], -1),
-            "model": np.where(model >= 0, local[model], -1),
+            **named,
             **{name: np.minimum(getattr(rows, name), MOST_TOKENS) for name in TOKENS},
             "error": rows.error,
         },

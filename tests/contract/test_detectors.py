@@ -269,18 +269,28 @@ def test_a_young_team_is_left_alone(name: str) -> None:
 
 
 def busy(n: int, seed: int = 0) -> Iterator[BucketReading]:
-    """Yield buckets of five calls: a loop by the clock, cached at first, and batches that come again each hour."""
+    """Yield buckets of five calls: a loop by the clock, cached at first, and batches that come again each hour.
+
+    After a thousand all is silent for eight days; then calls come from elsewhere, some free, many fail, many begin.
+    """
     for i, one in enumerate(ordinary(n, seed=seed)):
-        part, at = one.cost // 5, one.at
+        part, late = one.cost // 5, i >= 1_000
+        at = one.at + 8 * DAY_S * late
+        place = "dev" if late and i % 11 == 0 else "prod"
+        free, fails = late and i % 13 == 0, i % 7 == 0 or i >= 1_300
+        crowd = 10_000 + 10 * i if 1_400 <= i < 1_460 else 0
         cached = 0 if i % 40 == 39 else 49_000
         sample = (
-            Call(at + 1.0, part, 7, "key-a", "m-1", 50_000, cached, 0, 300, False),
-            Call(at + 2.0, part, 0, "key-b", "m-2", 3_000 + i % 90, 0, 0, 200 + i % 90, i % 7 == 0),
-            Call(at + 3.0, part, 0, "key-b", "m-2", 5_000, 0, 0, 400, False),
-            Call(at + 4.0, part, 0, "key-b", "m-2", 5_000, 0, 0, 400, False),
+            Call(at + 1.0, part, 7, "key-a", "m-1", 50_000, cached, 0, 300, False, "p-1", "prod"),
+            Call(at + 2.0, part, crowd, "key-b", "m-2", 3_000 + i % 90, 0, 0, 200 + i % 90, fails, "p-1", place),
+            Call(at + 3.0, 0 if free else part, crowd and crowd + 1, "key-b", "m-2", 5_000, 0, 0, 400, i >= 1_300),
+            Call(at + 4.0, part, crowd and crowd + 2, "key-b", "m-2", 5_000, 0, 0, 400, i >= 1_300),
             Call(at + 5.0, part, 100 + i % 500, f"key-{i % 300}", "m-3", 900 + i % 700, 0, 0, 30 + i % 300, False),
         )
-        yield replace(one, at=at, sample=sample)
+        for day in range(8 if i == 1_000 else 0):
+            call = Call(one.at + day * DAY_S, part, 0, "key-c", "m-1", 700, 0, 0, 70, False, "p-2", "prod")
+            yield replace(one, at=call.at, now=one.now + day * DAY_S, sample=(call,))
+        yield replace(one, at=at, now=one.now + at - one.at, sample=sample)
 
 
 def risen(detector: Any, readings: Sequence[BucketReading], rolling: Rolling, talks: Talks) -> list[Any]:

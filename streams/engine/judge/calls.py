@@ -34,8 +34,10 @@ FIELDS: dict[str, DTypeLike] = {
     "cache_write_tokens": np.int32,
     "output_tokens": np.int32,
     "error": np.int8,
+    "project": np.int32,
+    "environment": np.int32,
 }
-"""Of a call; `key` and `model` are the numbers of its series within the team, -1 where it has none."""
+"""Of a call; key, model, project and environment are numbers of series within the team, -1 where it has none."""
 EIGHT = frozenset(name for name, dtype in FIELDS.items() if np.dtype(dtype).itemsize == 8)
 
 
@@ -83,8 +85,10 @@ class Calls:
         return np.array([c.view(np.int64) if c.dtype.itemsize == 8 else c.astype(np.int64) for c in columns])
 
     def restore(self, team: int, kept: I64) -> None:
-        """Put calls back that `copy` returned."""
-        wide = {name: row.view(FIELDS[name]) if name in EIGHT else row for name, row in zip(FIELDS, kept, strict=True)}
+        """Put calls back that `copy` returned; one of before there were projects has none."""
+        nobody = np.full((len(FIELDS) - len(kept), kept.shape[1]), NONE, np.int64)
+        rows = zip(FIELDS, np.concatenate([kept, nobody]), strict=True)
+        wide = {name: row.view(FIELDS[name]) if name in EIGHT else row for name, row in rows}
         self.add(np.full(kept.shape[1], team), wide)
 
     def _append(self, team: I64, values: Mapping[str, NDArray[Any]]) -> None:

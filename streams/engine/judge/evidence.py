@@ -15,7 +15,7 @@ from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.state.teams import TOKENS
 
 TOP = 5
-SAMPLED = ("at", "cost", "session", "key", "model", *TOKENS, "error")
+SAMPLED = ("at", "cost", "session", "key", "model", *TOKENS, "error", "project", "environment")
 TOP_KINDS = ("key", "model", "project")
 RATE_MINUTES = 5
 FORECAST_DAYS = 14
@@ -82,8 +82,23 @@ def sample_of(state: PartitionState, team: int, bucket: int) -> tuple[Call, ...]
 
     columns = (state.calls.fields[name][places].tolist() for name in SAMPLED)
     return tuple(
-        Call(at, cost, session, name_of(key), name_of(model), fresh, read, write, output, error > 0)
-        for at, cost, session, key, model, fresh, read, write, output, error in zip(*columns, strict=True)
+        Call(
+            at,
+            cost,
+            session,
+            name_of(key),
+            name_of(model),
+            fresh,
+            read,
+            write,
+            output,
+            error > 0,
+            name_of(project),
+            name_of(place),
+        )
+        for at, cost, session, key, model, fresh, read, write, output, error, project, place in zip(
+            *columns, strict=True
+        )
     )
 
 

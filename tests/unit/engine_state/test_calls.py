@@ -73,3 +73,12 @@ def test_old_calls_make_room() -> None:
     assert len(calls.before) <= 256
     assert costs(calls, 0, 499) == list(range(4_990, 5_000))
     assert costs(calls, 0, 1) == []
+
+
+def test_calls_kept_before_they_had_a_project_come_back_without_one() -> None:
+    calls, later = Calls(teams=1), Calls(teams=1)
+    add(calls, [(0, 5, 7), (0, 5, 8)], 50.0)
+    later.restore(0, calls.copy(0, 1)[:-2])
+    places = later.of(0, 5)
+    assert costs(later, 0, 5) == [7, 8]
+    assert later.fields["project"][places].tolist() == later.fields["environment"][places].tolist() == [-1, -1]

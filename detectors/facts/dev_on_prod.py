@@ -1,0 +1,100 @@
+"""Development on a production key: a key that has always served production spends in another environment."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from pydantic import Field
+
+from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
+from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.memory.talks import Turn
+from spendbrake.detectors.series.features import USUAL_S, Features
+from spendbrake.schemas.money import NANO, usd_text
+
+SPAN_S = 21_600.0
+MAX_KEYS = 32
+
+
+class DevOnProdParams(AmountParams):
+    """Parameters.
+
+    Attributes:
+        production: Environments that are production; any other named one is not.
+        settled_s: Age of a key from which on its habits are known.
+        share: Part of a key's money of days, but for the last hours, that makes it a production key.
+    """
+
+    production: tuple[str, ...] = ("prod", "production", "live")
+    settled_s: float = Field(86_400.0, ge=0)
+    share: float = Field(0.95, gt=0, le=1)
+
+
+class DevOnProd(AmountDetector[DevOnProdParams]):
+    """Money of six hours, by key, that calls from elsewhere have spent on a production key.
+
+    It reads the environment calls name. A key registered with an environment is counted there whatever its calls say.
+    """
+
+    name: ClassVar[str] = "dev_on_prod"
+    family: ClassVar[str] = "environment"
+    parameters = DevOnProdParams
+
+    def __init__(self, params: DevOnProdParams) -> None:
+        super().__init__(params)
+        self._keys: OrderedDict[str, list[float]] = OrderedDict()
+        """By key: first and last call, USD of days in production and elsewhere, USD of six hours elsewhere."""
+
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
+        """Yield the money of production keys that went elsewhere."""
+        for turn in turns:
+            call = turn.call
+            if not call.environment or not call.key:
+                continue
+            line = self._line(call.key, call.at)
+            if call.environment in self.params.production:
+                line[2] += turn.usd
+                continue
+            line[3] += turn.usd
+            line[4] += turn.usd
+            past = line[2] + max(line[3] - line[4], 0.0)
+            if call.at - line[0] >= self.params.settled_s and line[2] >= self.params.share * past > 0.0:
+                yield Amount(f"{call.key}", line[4], call.key, call.model, call.session, span_s=SPAN_S)
+
+    def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
+        """Say which key serves whom."""
+        return Evidence(
+            excess=round(amount.usd * NANO),
+            subject=amount.subject,
+            key=amount.key or None,
+            text=(
+                f"Production key {amount.key} is used outside production: {usd_text(round(amount.usd * NANO))} within "
+                f"six hours, last on {amount.model} in {named(amount.session)}"
+            ),
+        )
+
+    def to_state(self) -> State:
+        """Return the keys, longest silent first."""
+        return {"keys": list(self._keys), "figures": np.array(list(self._keys.values()), np.float64).reshape(-1, 5)}
+
+    @classmethod
+    def from_state(cls, params: DevOnProdParams, state: Mapping[str, Any]) -> Self:
+        """Return the detector that `state` describes."""
+        detector = cls(params)
+        detector._keys = OrderedDict(zip(state["keys"], state["figures"].tolist(), strict=True))
+        return detector
+
+    def _line(self, key: str, at: float) -> list[float]:
+        line = self._keys.get(key)
+        if line is None:
+            line = self._keys[key] = [at, at, 0.0, 0.0, 0.0]
+            if len(self._keys) > MAX_KEYS:
+                self._keys.popitem(last=False)
+            return line
+        self._keys.move_to_end(key)
+        passed = max(at - line[1], 0.0)
+        line[1], left = max(line[1], at), math.exp(-passed / USUAL_S)
+        line[2], line[3], line[4] = line[2] * left, line[3] * left, line[4] * math.exp(-passed / SPAN_S)
+        return line

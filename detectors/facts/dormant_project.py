@@ -1,0 +1,107 @@
+"""A project or a key that was asleep for a week and spends again: forgotten credentials, a revived cron job."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from pydantic import Field
+
+from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
+from spendbrake.detectors.causes import span_text
+from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.memory.talks import Turn
+from spendbrake.detectors.series.features import HOUR_S, Features
+from spendbrake.schemas.money import NANO, usd_text
+
+DAY_S = 86_400.0
+MAX_KNOWN = 48
+"""Projects and keys of a team that are remembered; the longest silent makes room."""
+
+
+class DormantProjectParams(AmountParams):
+    """Parameters.
+
+    Attributes:
+        asleep_s: Silence after which a project or key is dormant.
+        watched_s: For so long after it woke its money is that of an awakening.
+    """
+
+    floor_usd: float = Field(1.0, ge=0)
+    floor_days: float = Field(0.1, ge=0)
+    asleep_s: float = Field(7 * DAY_S, ge=HOUR_S)
+    watched_s: float = Field(DAY_S, gt=0)
+
+
+class DormantProject(AmountDetector[DormantProjectParams]):
+    """Money since the awakening, of who slept while the team did not: a team's own days of silence do not count.
+
+    What the engine has forgotten, after 62 days, is new and `new_model`'s.
+    """
+
+    name: ClassVar[str] = "dormant_project"
+    family: ClassVar[str] = "dormant"
+    parameters = DormantProjectParams
+
+    def __init__(self, params: DormantProjectParams) -> None:
+        super().__init__(params)
+        self._known: OrderedDict[str, list[float]] = OrderedDict()
+        """By `project/NAME` or `key/NAME`: last call; when it woke, the silence before, and USD since."""
+        self._at = self._slept = 0.0
+        """Last bucket, and the days of silence of the whole team: times of calls are told without them."""
+
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
+        """Yield what those that woke within a day have spent."""
+        if self._at and x.at - self._at > DAY_S:
+            self._slept += x.at - self._at
+        self._at = x.at
+        for turn in turns:
+            call, at = turn.call, turn.call.at - self._slept
+            for name in (f"project/{call.project}", f"key/{call.key}") if call.project else (f"key/{call.key}",):
+                line = self._line(name, at)
+                if at - line[1] < self.params.watched_s:
+                    line[3] += turn.usd
+                    yield Amount(name, line[3], call.key, call.model, call.session, span_s=line[2])
+                    break  # the key of a project that woke is not told besides
+
+    def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
+        """Say what woke."""
+        kind, _, name = amount.subject.partition("/")
+        by = f", key {amount.key}" if kind == "project" else ""
+        return Evidence(
+            excess=round(amount.usd * NANO),
+            subject=amount.subject,
+            key=amount.key or None,
+            text=(
+                f"{kind.capitalize()} {name}{by} was silent for {span_text(amount.span_s)} and spends again: "
+                f"{usd_text(round(amount.usd * NANO))} since, last on {amount.model}"
+            ),
+            details={"silent_s": round(amount.span_s)},
+        )
+
+    def to_state(self) -> State:
+        """Return what is known, longest silent first."""
+        figures = np.array(list(self._known.values()), np.float64).reshape(-1, 4)
+        return {"known": list(self._known), "figures": figures, "clock": [self._at, self._slept]}
+
+    @classmethod
+    def from_state(cls, params: DormantProjectParams, state: Mapping[str, Any]) -> Self:
+        """Return the detector that `state` describes."""
+        detector = cls(params)
+        detector._known = OrderedDict(zip(state["known"], state["figures"].tolist(), strict=True))
+        detector._at, detector._slept = state["clock"]
+        return detector
+
+    def _line(self, name: str, at: float) -> list[float]:
+        """Return what is known of a project or key after a call at `at`."""
+        line = self._known.get(name)
+        if line is None:
+            line = self._known[name] = [at, -DAY_S, 0.0, 0.0]
+            if len(self._known) > MAX_KNOWN:
+                self._known.popitem(last=False)
+            return line
+        self._known.move_to_end(name)
+        if at - line[0] >= self.params.asleep_s:
+            line[1], line[2], line[3] = at, at - line[0], 0.0
+        line[0] = max(line[0], at)
+        return line

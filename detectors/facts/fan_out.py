@@ -1,0 +1,95 @@
+"""One cause, many hands: conversations that begin by the dozen at once, over many sessions or keys, and cost."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+from pydantic import Field
+
+from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
+from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.memory.talks import Turn
+from spendbrake.detectors.series.features import HOUR_S, USUAL_S, Features
+from spendbrake.schemas.money import NANO, usd_text
+
+SPAN_S = 600.0
+
+
+class FanOutParams(AmountParams):
+    """Parameters.
+
+    Attributes:
+        least: Conversations that begin in ten minutes before they are many ...
+        times: ... and so many times the mean of days.
+        young: Calls up to which a conversation counts as one that has just begun.
+        burst: Part of a day's money that many at once may cost before more is known: crowds are natural.
+    """
+
+    floor_usd: float = Field(1.0, ge=0)
+    floor_days: float = Field(0.04, ge=0)
+    over: float = Field(1.7, ge=1)
+    least: float = Field(24.0, ge=1)
+    times: float = Field(8.0, ge=1)
+    young: float = Field(20.0, ge=1)
+    burst: float = Field(0.45, ge=0)
+
+
+class FanOut(AmountDetector[FanOutParams]):
+    """Money of young conversations while far more begin than usual. A call without a session is of its key's."""
+
+    name: ClassVar[str] = "fan_out"
+    family: ClassVar[str] = "fan_out"
+    parameters = FanOutParams
+
+    def __init__(self, params: FanOutParams) -> None:
+        super().__init__(params)
+        self._at = self._first_at = self._begun = self._usual = self._sum = 0.0
+
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
+        """Yield the money of young conversations while they fan out."""
+        if not turns:
+            return
+        passed, weight = max(x.at - self._at, 0.0) if self._at else 0.0, x.calls / len(turns)
+        self._at, self._first_at = x.at, self._first_at or x.at
+        self._begun *= math.exp(-passed / SPAN_S)
+        self._sum *= math.exp(-passed / HOUR_S)
+        self._usual *= math.exp(-passed / USUAL_S)
+        begun = weight * sum(turn.talk.n == 1.0 for turn in turns)
+        self._begun, self._usual = self._begun + begun, self._usual + begun
+        if self._begun < max(self.params.least, self.params.times * self._typical()):
+            return
+        last = None
+        for turn in turns:
+            if turn.talk.n <= self.params.young:
+                self._sum += turn.usd
+                last = turn.call
+        if last is not None:
+            burst = self.params.burst * 24.0 * x.usual_usd_h
+            yield Amount("fan", self._sum, last.key, last.model, last.session, round(self._begun), HOUR_S, burst)
+
+    def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
+        """Say how many begin, and what they cost. No single key carries it: the state of things names the heaviest."""
+        return Evidence(
+            excess=round(amount.usd * NANO),
+            text=(
+                f"{amount.calls} conversations have begun within ten minutes where {self._typical():.0f} are usual: "
+                f"{usd_text(round(amount.usd * NANO))} so far, last {amount.model} on key {amount.key}"
+            ),
+            details={"begun_10m": amount.calls, "usual_10m": round(self._typical(), 2)},
+        )
+
+    def to_state(self) -> State:
+        """Return the counts."""
+        return {"figures": [self._at, self._first_at, self._begun, self._usual, self._sum]}
+
+    @classmethod
+    def from_state(cls, params: FanOutParams, state: Mapping[str, Any]) -> Self:
+        """Return the detector that `state` describes."""
+        detector = cls(params)
+        detector._at, detector._first_at, detector._begun, detector._usual, detector._sum = state["figures"]
+        return detector
+
+    def _typical(self) -> float:
+        """Return how many begin in ten minutes, a mean over days."""
+        age = max(self._at - self._first_at, SPAN_S)
+        return self._usual * SPAN_S / (USUAL_S * -math.expm1(-age / USUAL_S))

@@ -1,0 +1,1 @@
+"""Detectors of work done twice: calls that repeat others, in loops, in replays, past the cache."""
