@@ -68,3 +68,13 @@ def usd_text(nano: NanoUsd, places: int = 2) -> str:
     """
     sign = "-" if nano < 0 else ""
     return f"{sign}${abs(to_usd(nano)):,.{places}f}"
+
+
+def units_text(nano: NanoUsd, unit_usd: Decimal, places: int = 2) -> str:
+    """Return an amount in units of another currency, for people; `unit_usd` is what a unit is worth.
+
+    Examples:
+        >>> units_text(451_200_000_000, Decimal("0.01"))
+        '45,120.00'
+    """
+    return f"{to_usd(nano) / unit_usd:,.{places}f}"

@@ -1,6 +1,7 @@
 """Standing: the budget state of one node, as policies see it."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 
 from spendbrake.schemas.money import NanoUsd
 
@@ -19,6 +20,7 @@ class Standing:
         month_to_date: Spent in the period, nano-USD.
         rate_usd_h: Burn of the last five minutes, USD an hour (for people: a float).
         forecast: Expected spend at the end of the period, nano-USD; None while there is no history.
+        currency: What the node's amounts are given in; None for USD. `unit_usd` is what a unit of it is worth.
     """
 
     node: str
@@ -35,3 +37,5 @@ class Standing:
     allocation: NanoUsd | None = None
     rate_usd_h: float = 0.0
     forecast: NanoUsd | None = None
+    currency: str | None = None
+    unit_usd: Decimal = Decimal(1)

@@ -173,24 +173,22 @@ def _nodes(state: PartitionState, rules: Rules, team: int) -> Iterator[dict[str,
             **_against(standing.month_to_date, standing.budget, standing.allocation),
             "unplaced": money(tiers.apart),
             "forecast": None if standing.forecast is None else money(standing.forecast),
-            "in_currency": _in_currency(state, rules, row, standing),
+            "in_currency": _in_currency(standing),
             "tiers": list(_tiers(tiers, standing)),
         }
 
 
-def _in_currency(state: PartitionState, rules: Rules, row: int, standing: Standing) -> dict[str, Any] | None:
+def _in_currency(standing: Standing) -> dict[str, Any] | None:
     """Return what a node stands at in its currency, to four places; None where that is USD."""
-    name = state.series.names[row]
-    view = rules.node(state.teams.names[name.team], name.kind, name.name)
-    if view is None or view.currency is None:
+    if standing.currency is None:
         return None
 
     def units(nano: NanoUsd | None) -> str | None:
-        return None if nano is None else f"{to_usd(nano) / view.unit_usd:.4f}"
+        return None if nano is None else f"{to_usd(nano) / standing.unit_usd:.4f}"
 
     return {
-        "currency": view.currency,
-        "usd": str(view.unit_usd),
+        "currency": standing.currency,
+        "usd": str(standing.unit_usd),
         "month_to_date": units(standing.month_to_date),
         "budget": units(standing.budget),
         "allocation": units(standing.allocation),

@@ -131,6 +131,8 @@ def standing_of(state: PartitionState, rules: Rules, row: int, moment: Moment, m
         allocation=tiers.allocation if tiers is not None else view.allocation,
         rate_usd_h=_usd_h(int(recent[0])),
         forecast=_forecast(moment, row, spent, period.today, period.end),
+        currency=view.currency,
+        unit_usd=view.unit_usd,
     )
 
 

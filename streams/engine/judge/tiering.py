@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spendbrake.schemas.finding import BUDGET, Finding
-from spendbrake.schemas.money import usd_text
+from spendbrake.schemas.money import units_text, usd_text
 from spendbrake.schemas.reading import Contributor
 from spendbrake.schemas.standing import Standing
 from spendbrake.streams.budgets.bases import FORECAST_DAYS, daily_forecast, month_over_month_base
@@ -223,7 +223,8 @@ def finding_of(crossing: Crossing, standing: Standing, top: Iterable[Contributor
         severity=crossing.severity,
         detector=BUDGET,
         family=BUDGET,
-        reason=f"{standing.name} {verb} tier {crossing.tier}: {_measured(crossing, share)} ({crossing.period}).",
+        reason=f"{standing.name} {verb} tier {crossing.tier}: {_measured(crossing, share)} ({crossing.period})"
+        f"{_in_units(crossing, standing)}.",
         state=crossing.state,
         incident=hashlib.sha256(incident.encode()).hexdigest()[:32],
         tier=crossing.tier,
@@ -240,6 +241,14 @@ def finding_of(crossing: Crossing, standing: Standing, top: Iterable[Contributor
             "top": [{"kind": c.kind, "name": c.name, "cost_nano": c.cost, "calls": c.calls} for c in top],
         },
     )
+
+
+def _in_units(crossing: Crossing, standing: Standing) -> str:
+    """Return what was crossed in the currency that the node's amounts are given in."""
+    if standing.currency is None or crossing.basis == "unplaced":
+        return ""
+    amount, base = (units_text(each, standing.unit_usd) for each in (crossing.amount, crossing.base))
+    return f"; {amount} of {base} {standing.currency}"
 
 
 def _measured(crossing: Crossing, share: float) -> str:

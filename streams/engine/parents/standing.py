@@ -1,5 +1,7 @@
 """How a parent stands: what policies are told of it, and who has spent most."""
 
+from decimal import Decimal
+
 from spendbrake.schemas.money import NANO
 from spendbrake.schemas.reading import Contributor
 from spendbrake.schemas.standing import Standing
@@ -34,6 +36,8 @@ def standing_of(parent: Parent, view: NodeView | None, period: Period, partition
         allocation=parent.tiers.allocation,
         rate_usd_h=burn / NANO * (60 / RATE_MINUTES),
         forecast=month_forecast(month, _last_days(book, period), period.end - period.today),
+        currency=view.currency if view else None,
+        unit_usd=view.unit_usd if view else Decimal(1),
     )
 
 

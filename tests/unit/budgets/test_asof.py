@@ -61,6 +61,17 @@ def test_a_rate_that_changes_moves_the_cap_at_its_record_and_not_before() -> Non
     assert found == [("a", "block", START), ("a", "allow", NOON)]
 
 
+def test_people_are_told_in_the_currency_that_amounts_were_given_in() -> None:
+    log = Log()
+    log.add(event(1, START, cost=USD))
+    log.add(event(2, START, team="b", cost=3 * USD))
+    _, outcomes = play(log.every(1), engine(file_of().model_dump(mode="json")))
+    told = [decode(Finding, r.value or b"") for o in outcomes for r in o.records if r.topic == "findings.v1"]
+    caps = {f.node: f.reason for f in told if f.tier == "hard-cap"}
+    assert caps["a"].endswith("of $1.00 (2026-01); 100.00 of 100.00 credits.")
+    assert caps["b"].endswith("of $3.00 (2026-01).")
+
+
 def test_an_allocation_that_ends_grants_nothing_from_that_moment_on() -> None:
     nodes = [*NODES[:3], NODES[3] | {"expires_at": "2026-01-05T13:00:00+01:00"}]
     log = Log()
