@@ -28,7 +28,8 @@ def summary(scene: Scene, wall_s: float) -> RenderableType:
         table.add_row("it cost", Text(usd_text(scene.loose), "bold"))
     table.add_row("stopped", Text(f"{usd_text(scene.stopped)} in {scene.calls_stopped:,} calls", "bold green"))
     for number, line in enumerate(scene.told[:TOLD]):
-        table.add_row("told" if number == 0 else "", f"{clock_text(line.at)}  {line.text}")
+        said = line.text if scene.first is None else line.text.replace(scene.first.reason, "the same words")
+        table.add_row("told" if number == 0 else "", f"{clock_text(line.at)}  {said}")
     if len(scene.told) > TOLD:
         table.add_row("", f"and {len(scene.told) - TOLD:,} more")
     table.add_row("played", f"{scene.events:,} calls, {usd_text(scene.spent)}, in {wall_s:.0f} s")
