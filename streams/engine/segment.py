@@ -78,7 +78,7 @@ class Segment:
 
         Yields now and then, in the midst of it.
         """
-        self._settle(self.until)
+        yield from self._settle(self.until)
         publish_chains(self.state, self.rules, self.emit)
         self._due()
         yield from self._judge(None)
@@ -97,16 +97,16 @@ class Segment:
 
     # --- the clock -------------------------------------------------------------------------------
 
-    def _settle(self, now: float) -> None:
+    def _settle(self, now: float) -> Iterator[None]:
         """Begin hours, days and periods that the clock has reached. Runs start on the grid, so never in mid-run."""
         hour = int(now // HOUR_S)
         if hour != self.state.hour:
             self.state.settle(hour, int(self.offsets[0]))
         moment = Moment(now, int(self.offsets[0]), -1, self.ledger)
         if self.state.numbered_by is not self.rules:
-            self.judge.change(moment)
+            yield from self.judge.change(moment)
         else:
-            self.judge.roll(moment)
+            yield from self.judge.roll(moment)
         grid = int(now // SEGMENT_S)
         self.judge.expire(grid * SEGMENT_S, moment)
         if grid > self.state.grid:

@@ -4,7 +4,7 @@ Nothing is judged up to the offset that a team's head row was stored at: it was 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from spendbrake.detectors.memory.votes import Vote
 from spendbrake.detectors.panel import TeamPanel
@@ -41,19 +41,22 @@ class Judge:
 
     # --- the clock -------------------------------------------------------------------------------
 
-    def change(self, moment: Moment) -> None:
-        """Put the rules at hand into force in place of those before."""
+    def change(self, moment: Moment) -> Iterator[None]:
+        """Put the rules at hand into force in place of those before; yields at every node and team."""
         before = self.state.numbered_by
         if before is not None:
             self._move(before, moment)
         for row, crossings, month in self.tiering.change(moment.now, self._judgeable(moment.offset)):
             self._crossings(row, crossings, month, moment)
+            yield
         if before is None or before.file.detection != self.rules.file.detection:
-            for team in self.state.heads:
+            for team in list(self.state.heads):
                 if self.judges(team, moment.offset):
                     self._retune(team)
+                    yield
         for team in range(len(self.state.teams)):
             self.tick(team, moment)
+            yield
 
     def _move(self, before: Rules, moment: Moment) -> None:
         """Split the totals of teams that hang elsewhere by the rules at hand."""
@@ -62,10 +65,11 @@ class Judge:
             stamp, secret = self._stamp(moment), self.emit.secret
             self.emit.outcome.records += leave(self.state, before, self.rules, teams, stamp, secret)
 
-    def roll(self, moment: Moment) -> None:
-        """Begin local days and months that the clock has reached; set tiers of nodes that are new."""
+    def roll(self, moment: Moment) -> Iterator[None]:
+        """Begin local days and months that the clock has reached, yielding at every node; set tiers of new nodes."""
         for row, crossings, month in self.tiering.roll(moment.now, self._judgeable(moment.offset)):
             self._crossings(row, crossings, month, moment)
+            yield
 
     def expire(self, until: float, moment: Moment) -> None:
         """End the grants whose time is over at `until`."""

@@ -73,7 +73,8 @@ class Orders:
     def _limits(self, team: int, view: NodeView, command: Command, moment: Moment) -> None:
         """Give a grant, or take it back."""
         row = self.routes.row_of(self.rules.team(view.home), view)
-        self.judge.roll(moment)  # a node that nobody has named yet begins its month here
+        for _ in self.judge.roll(moment):  # a node that nobody has named yet begins its month here
+            pass
         tiers, period = self.judge.tiering.tiers(row), self.judge.tiering.period(row)
         if command.kind == "grant":
             grant = Grant(command.request, command.amount, period.month, min(command.expires_at, period.ends_at))

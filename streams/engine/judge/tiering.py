@@ -40,7 +40,7 @@ class Tiering:
             self._arm(row)
 
     def change(self, now: float, judgeable: Callable[[int], bool]) -> Iterator[Rolled]:
-        """Put the rules at hand into force in place of those before; yield what follows."""
+        """Put the rules at hand into force in place of those before; yield what follows, node by node."""
         self._renumber()
         ended = self._roll_periods(now)
         self.state.rules, self.state.unarmed = self.rules.version, []
@@ -48,9 +48,7 @@ class Tiering:
             yield from self._begin(row, ended, judgeable)
             if judgeable(self.state.series.names[row].team):
                 total = int(self.state.series.month[row])
-                crossings = self.advance(row, total, self.day(row))
-                if crossings:
-                    yield row, crossings, total
+                yield row, self.advance(row, total, self.day(row)), total
 
     def roll(self, now: float, judgeable: Callable[[int], bool]) -> Iterator[Rolled]:
         """Begin local days and months that the clock has reached, set the tiers of new nodes; yield what follows."""
@@ -140,8 +138,7 @@ class Tiering:
                 day_total=self._on_day(row, period.today - 1),
             )
             self.state.dirty_heads.add(table.names[row].team)
-            if crossings:
-                yield row, crossings, int(table.month[row])
+            yield row, crossings, int(table.month[row])
         self._arm(row)
 
     def _set_limits(self, row: int) -> NodeTiers:

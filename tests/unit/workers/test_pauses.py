@@ -43,7 +43,7 @@ async def test_nobody_may_copy_the_state_in_the_midst_of_a_step(process: Process
     stepping = asyncio.ensure_future(process.feed(1))
     await asyncio.sleep(0)
     assert process.state.applied == TEAMS - 1, "it is in the midst"
-    assert process.burn.journal.owned[0].gate.locked()
+    assert process.worker.journal.owned[0].gate.locked()
     await stepping
 
 
@@ -53,8 +53,20 @@ async def test_a_step_whose_agent_is_cancelled_is_gone_through_to_its_end(proces
     stepping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stepping
-    assert process.state.applied == process.burn.journal.owned[0].last == TEAMS
+    assert process.state.applied == process.worker.journal.owned[0].last == TEAMS
     assert (process.state.teams.open[:TEAMS] == NO_BUCKET).all(), "every bucket is closed"
     whole, _ = play(Log(process.cluster.log).every(50), engine(WATCHED))
     assert books(process.state) == books(whole)
     assert panels(process.state) == panels(whole)
+
+
+async def test_others_run_while_a_day_begins_for_all_nodes(process: Process) -> None:
+    await process.feed(1)
+    midnight = Log()
+    midnight.tick(START + 86_400.0)
+    process.cluster.log += midnight.records
+    stepping, turns = asyncio.ensure_future(process.feed(1)), 0
+    while not stepping.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > TEAMS
