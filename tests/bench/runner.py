@@ -98,7 +98,10 @@ class Watch:
         away_s: Longest that the loop had no time for others, once warm.
     """
 
-    def __init__(self, service: Service, spans: dict[int, tuple[int, int]], profiled: bool) -> None:
+    def __init__(
+        self, service: Service, spans: dict[int, tuple[int, int]], profiled: bool, leaves: bool = False
+    ) -> None:
+        self.leaves = leaves
         self.service, self._left = service, {number: end for number, (begin, end) in spans.items() if end > begin}
         self._ends, self._unheard = dict(self._left), set(self._left)
         self._warm = sum(end - begin for begin, end in spans.values()) // 3
@@ -155,8 +158,8 @@ class Watch:
         return self.counted["events"] + self.counted["duplicates"]
 
     async def until_stored(self) -> None:
-        """Return once all is committed."""
-        while "stored" not in self.marks:
+        """Return once all is committed, or applied, if it is the end of the service that is to store it."""
+        while "stored" not in self.marks and not (self.leaves and "applied" in self.marks):
             began = time.perf_counter()
             await asyncio.sleep(LOOK_S)
             if "warm" in self.marks and "applied" not in self.marks:
@@ -202,17 +205,18 @@ class Watch:
         return shares(self._profiles)
 
 
-async def burn(config: Settings, profile: Path | None) -> dict[str, Any]:
-    """Run one burn worker on a Kafka backlog."""
+async def burn(config: Settings, profile: Path | None, leaves: bool = False) -> dict[str, Any]:
+    """Run one burn worker on a Kafka backlog; if it `leaves`, it stores all when it stops, at once."""
     async with broker_of(config) as broker:
         place = place_of(config)
         spans = await broker.ends(place.topic(USAGE.name))
         committed = Admin(config.bootstrap_servers).committed(place.group("burn"), place.topic(USAGE.name))
         spans = {number: (max(begin, committed.get(number, 0)), end) for number, (begin, end) in spans.items()}
         service = await burn_service(broker, place, config, Metrics(), time.time)
-        watch = Watch(service, spans, profile is not None)
+        watch = Watch(service, spans, profile is not None, leaves)
         spare_the_loop()
         await asyncio.gather(service.run(), watch.until_stored())
+        watch.marks.setdefault("stored", Mark())
         return watch.told(profile)
 
 
@@ -264,6 +268,7 @@ def main() -> None:
     parser.add_argument("mode", choices=("burn", "up", "fill"))
     parser.add_argument("--out", type=Path, required=True, help="figures, as JSON")
     parser.add_argument("--profile", type=Path, help="write profiles beside this path, and add the shares")
+    parser.add_argument("--leave", action="store_true", help="burn: stop once all is applied; then it is stored")
     parser.add_argument("--events", type=int, default=0)
     parser.add_argument("--teams", type=int, default=0)
     parser.add_argument("--duplicates", type=float, default=0.0)
@@ -274,8 +279,10 @@ def main() -> None:
     if options.mode == "fill":
         population = Population(options.teams, options.wire, duplicates=options.duplicates)
         told = asyncio.run(fill(config, population, options.events))
+    elif options.mode == "burn":
+        told = asyncio.run(burn(config, options.profile, options.leave))
     else:
-        told = asyncio.run((burn if options.mode == "burn" else up)(config, options.profile))
+        told = asyncio.run(up(config, options.profile))
     options.out.write_text(json.dumps(told))
 
 

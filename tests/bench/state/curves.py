@@ -2,7 +2,8 @@
 
 `python tests/bench/state/curves.py [--events 300000] [--only teams|age]`: for each point a deployment of its own on a
 real Kafka, its state put into the changelog (preload.py), a backlog, and one burn worker, measured as pipeline.py does.
-A run is shorter than a snapshot's interval: what rows cost shows in `stored`, where these events pay for all of them.
+Rows are stored when the worker stops, not meanwhile: what they cost shows in `stored`, where these few events pay for
+all that has been taken over.
 """
 
 import argparse
@@ -25,7 +26,11 @@ from kafka.deployment import Deployment
 from servers.kafka import KafkaServer
 
 HOUR = 1 / 24
-CHUNK = {"SPENDBRAKE_BURN__CHUNK_MAX": "1000"}
+ASKED = {
+    "SPENDBRAKE_BURN__CHUNK_MAX": "1000",
+    "SPENDBRAKE_BURN__SNAPSHOT_INTERVAL_S": "50",
+    "SPENDBRAKE_GROUP__SESSION_TIMEOUT_S": "45",  # all rows of 10,000 teams are stored within it, at the end
+}
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,12 @@ def measure(server: KafkaServer, point: Point, events: int, folder: Path) -> dic
     """Return the pipeline's figures with the state of a point before it."""
     folder.mkdir()
     policy = bench_policy()
-    deployment = Deployment(server, NO_REDIS, f"{folder.name}-", folder, policy, **DEFAULTS, **CHUNK)
+    deployment = Deployment(server, NO_REDIS, f"{folder.name}-", folder, policy, **(DEFAULTS | ASKED))
     engine, states = aged(Past(point.teams, point.days), policy)
     put(deployment, engine, states)
     population = Population(point.teams)
     fill(deployment, population, events)
-    row = figures(runner("burn", deployment.environment, folder), events, population.doubled)
+    row = figures(runner("burn", deployment.environment, folder, "--leave"), events, population.doubled)
     names = ("cpu_us_per_event", "cpu_us_stored", "events_per_s", "slowest_step_ms", "peak_rss_mb", "events")
     return {"teams": point.teams, "days": point.days} | {name: row[name] for name in names}
 
