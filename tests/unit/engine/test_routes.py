@@ -8,6 +8,7 @@ from enginelog import START, Cut, Log, engine, event, policy
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.control import Owner, OwnersVersion
 from spendbrake.schemas.wire.avro import decode
+from spendbrake.streams.engine.judge.evidence import sample_of
 from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.engine.rules.routes import MAX_SERIES
 from spendbrake.streams.engine.state.partition import PartitionState
@@ -140,3 +141,15 @@ def test_a_late_event_of_an_earlier_owner_does_not_take_a_chain_back() -> None:
     log.add(event(3, START + 20, api_key_id="k", model="another"), START + 120)
     _, sent = step(engine(policy(nodes=NODES), owners=versions), log)
     assert [p["links"][1][0] for p in chains(sent)] == ["web/shop", "web/ads"]
+
+
+def test_calls_that_detectors_see_tell_project_and_environment_as_they_were_counted() -> None:
+    log = Log()
+    log.add(event(1, START + 1, api_key_id="k", team="web", project="store", environment="dev"))
+    log.add(event(2, START + 2, api_key_id="j", team="web"))
+    versions = [owners(1, 0.0, Owner(key="j", team="web", project="ads", environment="prod"))]
+    state, _ = step(engine(policy(nodes=NODES, detection={"enabled": True}), owners=versions), log)
+    team = state.teams.names.index("web")
+    seen = sample_of(state, team, int((START + 1) // 10))
+    told = [(call.key, call.project, call.environment) for call in seen]
+    assert told == [("k", "shop", "dev"), ("j", "ads", "prod")]
