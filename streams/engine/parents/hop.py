@@ -8,7 +8,7 @@ from spendbrake.schemas.rollup import ChildTotals, Rollup
 from spendbrake.streams.budgets.calendar import day_id
 from spendbrake.streams.budgets.tree import NodeView
 from spendbrake.streams.engine.outcome import OutRecord
-from spendbrake.streams.engine.parents.cells import month_id
+from spendbrake.streams.engine.parents.cells import HOUR_S, HOURS, MINUTE_S, MINUTES, month_id, recent
 from spendbrake.streams.engine.parents.merge import Change
 from spendbrake.streams.engine.parents.state import Book, Parent, Sums, Totals, Untold
 from spendbrake.streams.engine.rollups import EVERY_S, rollup_record
@@ -88,14 +88,18 @@ def _rollup(
     kept = list(parent.share(above))
     books = [some.books.get(key) or Book() for some in kept]
     months, days = sorted(untold.months.get(key, ())), sorted(untold.days.get(key, ()))
+    # What no window holds any more was forgotten or was not, by what else has happened: nobody is told of it.
+    minutes, hours = recent(now, MINUTE_S, MINUTES), recent(now, HOUR_S, HOURS)
     child = ChildTotals(
         child=parent.id,
         stamp=stamp,
         periods={month_id(m): _left(book.months, (b.months for b in books), m) for m in months},
         calls={month_id(m): _left(book.calls, (b.calls for b in books), m) for m in months},
         days={day_id(d): _left(book.days, (b.days for b in books), d) for d in days},
-        hours={h: _left(totals.hours, (some.hours for some in kept), h) for h in sorted(untold.hours)},
-        minutes={m: _left(totals.minutes, (some.minutes for some in kept), m) for m in sorted(untold.minutes)},
+        hours={h: _left(totals.hours, (some.hours for some in kept), h) for h in sorted(untold.hours) if h in hours},
+        minutes={
+            m: _left(totals.minutes, (some.minutes for some in kept), m) for m in sorted(untold.minutes) if m in minutes
+        },
         unplaced={month_id(m): _left(book.apart, (b.apart for b in books), m) for m in months if m in book.apart},
         retired=retired,
     )

@@ -230,3 +230,22 @@ def test_children_name_the_head_they_go_with() -> None:
 def stands_on(row: Row) -> int | None:
     stand = unpack(row.value)[1].get(STANDS_ON)
     return None if stand is None else int(stand)
+
+
+def test_after_hours_of_silence_a_restarted_worker_tells_what_another_would() -> None:
+    teams = Teams(KEYS)
+    log: list[Record] = []
+    for n in range(2):  # the second within a quarter of a second: it is told later
+        teams.spend("t1", START, USD)
+        log += teams.tell("ops", START + n / 10, "t1")
+    state = OF.new_state(0, 1)
+    OF.step(state, Cut(log, 0, 0, "rollups.v1"))
+    disk = Disk()
+    for _ in snapshot(state, disk):
+        pass
+    restarted = OF.new_state(0, 1)
+    restore(restarted, disk.rows, disk.committed)
+    later = Cut([tick(START + 10_800)], len(log), 0, "rollups.v1")
+    told = outputs([OF.step(state, later)])
+    assert told["rollups.v1"]
+    assert outputs([OF.step(restarted, later)]) == told
