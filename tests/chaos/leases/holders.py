@@ -245,8 +245,8 @@ def judge(verdict: Verdict, spent: list[Spent], counted: dict[str, int], exporte
             verdict.problems.append(f"{each.team}: refused with {each.cap - sum(each.costs)} nano-USD left")
         verdict.differ(f"cost of {each.team}, which leases know", counted.get(each.team, 0), sum(each.costs))
     whole = [each for each in begun if each.whole]
-    if 2 * len(whole) < len(spent):
-        verdict.problems.append(f"only {len(whole)} of {len(spent)} caps were spent by leases")
+    if not whole or 2 * len(whole) < len(begun):
+        verdict.problems.append(f"only {len(whole)} of the {len(begun)} caps that were begun were spent by leases")
     return {
         "caps": len(whole),
         "calls": sum(len(each.costs) for each in begun),

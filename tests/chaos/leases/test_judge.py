@@ -43,4 +43,4 @@ def test_a_refusal_with_money_left_is_told() -> None:
 
 def test_books_that_differ_are_told_and_so_are_caps_that_nobody_has_spent() -> None:
     assert len(problems(spent(CAP), counted=CAP - 1)) == 1
-    assert problems(spent(5, whole=False)) == ["only 0 of 1 caps were spent by leases"]
+    assert problems(spent(5, whole=False)) == ["only 0 of the 1 caps that were begun were spent by leases"]
