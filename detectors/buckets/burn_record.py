@@ -110,7 +110,8 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
             "names": list(self._sums),
             "sums": np.array(list(self._sums.values())).reshape(-1, PEAKS + len(SPANS_S)),
             "told_at": self._told_at,
-            "told": self._told,
+            "told": list(self._told),
+            "told_sums": np.array(list(self._told.values()), np.float64).reshape(-1, len(SPANS_S)),
         }
 
     @classmethod
@@ -119,7 +120,7 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
         detector = cls(params)
         detector._sums = OrderedDict(zip(state["names"], state["sums"].tolist(), strict=True))
         detector._told_at = state["told_at"]
-        detector._told = {name: list(sums) for name, sums in state["told"].items()}
+        detector._told = dict(zip(state["told"], state["told_sums"].tolist(), strict=True))
         return detector
 
     def _add(self, name: str, usd: float, at: float, block: float) -> list[float]:

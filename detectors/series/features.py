@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from spendbrake.schemas.money import NANO
 from spendbrake.schemas.reading import BucketReading
 
@@ -188,14 +190,14 @@ class Rolling:
         return self.sums[-1] / (USUAL_S * -math.expm1(-age / USUAL_S)) * HOUR_S
 
     def to_state(self) -> dict[str, Any]:
-        """Return the sums, JSON-able."""
+        """Return the sums."""
         return {
             "n": self.n,
             "first_at": self.first_at,
             "last_at": self.last_at if self.n else 0.0,
             "width_s": self.width_s,
             "sums": list(self.sums),
-            "recent": [list(pair) for pair in self.recent],
+            "recent": np.array(self.recent, np.float64).reshape(-1, 2),
             "minute_at": self.minute_at,
             "minute": list(self.minute),
             "slot": [self.slot_at, self.slot, self.empty],
@@ -208,7 +210,7 @@ class Rolling:
         rolling.n, rolling.first_at, rolling.width_s = state["n"], state["first_at"], state["width_s"]
         rolling.last_at = state["last_at"] if rolling.n else -math.inf
         rolling.sums = [float(x) for x in state["sums"]]
-        rolling.recent.extend((float(at), float(usd)) for at, usd in state["recent"])
+        rolling.recent.extend((at, usd) for at, usd in state["recent"].tolist())
         rolling.minute_at, rolling.minute = state["minute_at"], [float(x) for x in state["minute"]]
         rolling.slot_at, rolling.slot, rolling.empty = state["slot"]
         return rolling
