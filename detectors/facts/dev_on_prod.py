@@ -40,6 +40,7 @@ class DevOnProd(AmountDetector[DevOnProdParams]):
 
     name: ClassVar[str] = "dev_on_prod"
     family: ClassVar[str] = "environment"
+    hard: ClassVar[bool] = True
     parameters = DevOnProdParams
 
     def __init__(self, params: DevOnProdParams) -> None:

@@ -24,6 +24,7 @@ class TokensWithoutCost(AmountDetector[TokensWithoutCostParams]):
 
     name: ClassVar[str] = "tokens_without_cost"
     family: ClassVar[str] = "price"
+    hard: ClassVar[bool] = True
     parameters = TokensWithoutCostParams
 
     def __init__(self, params: TokensWithoutCostParams) -> None:
