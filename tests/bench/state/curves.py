@@ -29,6 +29,7 @@ HOUR = 1 / 24
 ASKED = {
     "SPENDBRAKE_BURN__CHUNK_MAX": "1000",
     "SPENDBRAKE_BURN__SNAPSHOT_INTERVAL_S": "50",
+    "SPENDBRAKE_BURN__MAX_PENDING_S": "600",  # at half of it storing is hurried
     "SPENDBRAKE_GROUP__SESSION_TIMEOUT_S": "45",  # all rows of 10,000 teams are stored within it, at the end
 }
 
