@@ -1,6 +1,7 @@
 """What goes wrong: one fault a class. Each strikes a scene and sees to it that what it takes away comes back."""
 
 import random
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ WITH_STATE = ("burn", "burn", "burn", "parents")
 ALL = (*WITH_STATE, "limits", "slack", "webhook")
 """The engine's workers more often than others: they have most to lose."""
 PLAYED_WITHIN_S = 8.0
+AFTER_S = 15.0
+"""Until a broker that is back has leaders, and clients have found them."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +113,11 @@ class RestartBroker(Fault):
 
     def strike(self, scene: Scene, chance: random.Random) -> str:
         kafka = scene.servers.kafka
-        how = chance.choice(("killed", "stopped"))
+        how, began = chance.choice(("killed", "stopped")), time.monotonic()
         (kafka.kill if how == "killed" else kafka.stop)()
         scene.turn(chance.uniform(0, 4))
         kafka.start()
+        scene.away_s += time.monotonic() - began + AFTER_S
         return how
 
 

@@ -48,6 +48,7 @@ class Spent:
         whole: Whether it was spent until Redis said that nothing is left.
         forgotten: Whether Valkey has lost its contents meanwhile.
         seconds: How long that took.
+        away_s: How long of it there was no broker: nothing is counted meanwhile, whoever lives.
     """
 
     team: str
@@ -56,6 +57,7 @@ class Spent:
     whole: bool = False
     forgotten: bool = False
     seconds: float = 0.0
+    away_s: float = 0.0
 
     @property
     def over(self) -> int:
@@ -67,7 +69,7 @@ class Spent:
         """Return by how much it may be passed: nothing while no lease was forgotten."""
         if not self.forgotten:
             return 0
-        exposure = Exposure(in_flight=HOLDERS, max_call=MOST, blind_s=SESSION_S + RECOVERED_S)
+        exposure = Exposure(in_flight=HOLDERS, max_call=MOST, blind_s=SESSION_S + RECOVERED_S + self.away_s)
         return exposure.bound(round(sum(self.costs) * 60 / max(1.0, self.seconds)))
 
 
@@ -114,7 +116,7 @@ class Holders(threading.Thread):
     def _spend(self, spent: Spent) -> None:
         desk = Desk(self._scene, self._guard, spent, self._numbers)
         desk.open()
-        began = time.monotonic()
+        began, away_s = time.monotonic(), self._scene.away_s
         with self._scene.servers.valkey.client() as valkey:
             _told(lambda: valkey.set(f"chaos-mark-{spent.team}", 1))
             workers = [threading.Thread(target=desk.work, args=(n,), daemon=True) for n in range(HOLDERS)]
@@ -122,7 +124,7 @@ class Holders(threading.Thread):
                 worker.start()
             for worker in workers:
                 worker.join(PATIENCE_S)
-            spent.seconds = time.monotonic() - began
+            spent.seconds, spent.away_s = time.monotonic() - began, self._scene.away_s - away_s
             spent.forgotten = not _told(lambda: valkey.exists(f"chaos-mark-{spent.team}"))
         self.records += desk.records
         spent.whole = desk.refused == HOLDERS
