@@ -39,6 +39,8 @@ FIELDS: dict[str, DTypeLike] = {
 }
 """Of a call; key, model, project and environment are numbers of series within the team, -1 where it has none."""
 EIGHT = frozenset(name for name, dtype in FIELDS.items() if np.dtype(dtype).itemsize == 8)
+RECORD = np.dtype([*FIELDS.items(), ("before", np.int64), ("nth", np.int8)])
+"""A call side by side, as a bucket's are read together: with the number of the one before it, and its own in there."""
 
 
 class Calls:
@@ -52,9 +54,7 @@ class Calls:
     def __init__(self, teams: int = 64, room: int = 1024) -> None:
         self.base, self.n = 0, 0
         self.last = np.full((teams, CELLS), NONE, np.int64)
-        self.fields = {name: np.zeros(room, dtype) for name, dtype in FIELDS.items()}
-        self.before = np.zeros(room, np.int64)
-        self.nth = np.zeros(room, np.int8)
+        self.pool = np.zeros(room, RECORD)
 
     def grow(self, teams: int) -> None:
         """Make room for `teams` teams in all."""
@@ -69,20 +69,26 @@ class Calls:
     def of(self, team: int, bucket: int) -> list[int]:
         """Return the places of the calls of a bucket, in log order."""
         at, places = int(self.last[team, bucket % CELLS]) - self.base, []
-        if at >= 0 and self.fields["bucket"][at] == bucket:
+        if at >= 0 and self.pool["bucket"][at] == bucket:
+            before = self.pool["before"]
             while at >= 0:
                 places.append(at)
-                at = int(self.before[at]) - self.base
+                at = int(before[at]) - self.base
         return places[::-1]
+
+    def sample(self, team: int, bucket: int) -> list[tuple[Any, ...]]:
+        """Return the calls of a bucket, in log order, each as its `FIELDS` and what else `RECORD` has."""
+        places = self.of(team, bucket)
+        return self.pool[places].tolist() if places else []
 
     def copy(self, team: int, after: int) -> I64:
         """Return the calls of a team's buckets later than `after`, a row a field, floats by their bits."""
         last = self.last[team] - self.base
         live = last[last >= 0]
-        buckets = np.unique(self.fields["bucket"][live])
+        buckets = np.unique(self.pool["bucket"][live])
         places = np.array([p for b in buckets[buckets > after].tolist() for p in self.of(team, b)], np.int64)
-        columns = [values[places] for values in self.fields.values()]
-        return np.array([c.view(np.int64) if c.dtype.itemsize == 8 else c.astype(np.int64) for c in columns])
+        columns = [(name, self.pool[name][places]) for name in FIELDS]
+        return np.array([c.view(np.int64) if name in EIGHT else c.astype(np.int64) for name, c in columns])
 
     def restore(self, team: int, kept: I64) -> None:
         """Put calls back that `copy` returned; one of before there were projects has none."""
@@ -98,35 +104,33 @@ class Calls:
         begins = np.concatenate([[True], cell[1:] != cell[:-1]])
         first = np.flatnonzero(begins)[np.cumsum(begins) - 1]
         tail = flat[cell] - self.base
-        held = (tail >= 0) & (self.fields["bucket"][np.maximum(tail, 0)] == bucket)
-        nth = np.where(held, self.nth[np.maximum(tail, 0)] + 1, 0) + np.arange(len(cell)) - first
+        end = np.maximum(tail, 0)
+        held = (tail >= 0) & (self.pool["bucket"][end] == bucket)
+        nth = np.where(held, self.pool["nth"][end] + 1, 0) + np.arange(len(cell)) - first
         kept = np.flatnonzero(nth < KEPT)
         self._make_room(len(kept), float(values["now"][0]))
         at = slice(self.n, self.n + len(kept))
         number = self.base + np.arange(self.n, self.n + len(kept))
         tail = flat[cell[kept]]
-        self.before[at] = np.where(begins[kept], np.where(held[kept], tail, NONE), number - 1)
-        self.nth[at] = nth[kept]
-        for name, field in self.fields.items():
-            field[at] = values[name][order[kept]]
+        into, chosen = self.pool[at], order[kept]
+        into["before"] = np.where(begins[kept], np.where(held[kept], tail, NONE), number - 1)
+        into["nth"] = nth[kept]
+        for name in FIELDS:
+            into[name] = values[name][chosen]
         flat[cell[kept]] = number
         self.n += len(kept)
 
     def _make_room(self, n: int, now: float) -> None:
-        room = len(self.before)
+        room = len(self.pool)
         if self.n + n <= room:
             return
         # By the running order of the log the oldest come first, but within one piece they are sorted by team.
-        live = self.fields["now"][: self.n] >= now - SPAN_S
+        live = self.pool["now"][: self.n] >= now - SPAN_S
         gone = int(live.argmax()) if live.any() else self.n
         left = self.n - gone
         while left + n > room // 2:
             room *= 2
-        for name, field in (*self.fields.items(), ("before", self.before), ("nth", self.nth)):
-            moved = np.zeros(room, field.dtype)
-            moved[:left] = field[gone : self.n]
-            if name in self.fields:
-                self.fields[name] = moved
-            else:
-                setattr(self, name, moved)
+        moved = np.zeros(room, RECORD)
+        moved[:left] = self.pool[gone : self.n]
+        self.pool = moved
         self.base, self.n = self.base + gone, left

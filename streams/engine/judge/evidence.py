@@ -12,10 +12,8 @@ from spendbrake.streams.engine.apply import HOUR_S, MINUTE_S
 from spendbrake.streams.engine.judge.moment import Moment
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
-from spendbrake.streams.engine.state.teams import TOKENS
 
 TOP = 5
-SAMPLED = ("at", "cost", "session", "key", "model", *TOKENS, "error", "project", "environment")
 TOP_KINDS = ("key", "model", "project")
 RATE_MINUTES = 5
 FORECAST_DAYS = 14
@@ -72,32 +70,15 @@ def _next_cap(state: PartitionState, rules: Rules, team: int, spent: int) -> tup
 
 def sample_of(state: PartitionState, team: int, bucket: int) -> tuple[Call, ...]:
     """Return the calls that were kept of a 10 s bucket of a team, in log order."""
-    places = state.calls.of(team, bucket)
-    if not places:
-        return ()
     rows, names = state.series.of_team[team], state.series.names
 
-    def name_of(local: int) -> str:
+    def named(local: int) -> str:
         return names[rows[local]].name if local >= 0 else ""
 
-    columns = (state.calls.fields[name][places].tolist() for name in SAMPLED)
     return tuple(
-        Call(
-            at,
-            cost,
-            session,
-            name_of(key),
-            name_of(model),
-            fresh,
-            read,
-            write,
-            output,
-            error > 0,
-            name_of(project),
-            name_of(place),
-        )
-        for at, cost, session, key, model, fresh, read, write, output, error, project, place in zip(
-            *columns, strict=True
+        Call(at, cost, session, named(key), named(model), *tokens, error > 0, named(project), named(place))
+        for _, at, _, cost, session, key, model, *tokens, error, project, place, _, _ in state.calls.sample(
+            team, bucket
         )
     )
 

@@ -19,7 +19,7 @@ def add(calls: Calls, rows: list[Row], now: float) -> None:
 
 
 def costs(calls: Calls, team: int, bucket: int) -> list[int]:
-    return calls.fields["cost"][calls.of(team, bucket)].tolist()
+    return calls.pool["cost"][calls.of(team, bucket)].tolist()
 
 
 def traffic(seed: int) -> list[tuple[float, list[Row]]]:
@@ -70,7 +70,7 @@ def test_old_calls_make_room() -> None:
     calls = Calls(teams=1, room=64)
     for second in range(5_000):
         add(calls, [(0, second // 10, second)], float(second))
-    assert len(calls.before) <= 256
+    assert len(calls.pool) <= 256
     assert costs(calls, 0, 499) == list(range(4_990, 5_000))
     assert costs(calls, 0, 1) == []
 
@@ -81,4 +81,4 @@ def test_calls_kept_before_they_had_a_project_come_back_without_one() -> None:
     later.restore(0, calls.copy(0, 1)[:-2])
     places = later.of(0, 5)
     assert costs(later, 0, 5) == [7, 8]
-    assert later.fields["project"][places].tolist() == later.fields["environment"][places].tolist() == [-1, -1]
+    assert later.pool["project"][places].tolist() == later.pool["environment"][places].tolist() == [-1, -1]
