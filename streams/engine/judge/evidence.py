@@ -75,11 +75,12 @@ def sample_of(state: PartitionState, team: int, bucket: int) -> tuple[Call, ...]
     def named(local: int) -> str:
         return names[rows[local]].name if local >= 0 else ""
 
+    calls = state.calls.sample(team, bucket)
     return tuple(
-        Call(at, cost, session, named(key), named(model), *tokens, error > 0, named(project), named(place))
-        for _, at, _, cost, session, key, model, *tokens, error, project, place, _, _ in state.calls.sample(
-            team, bucket
+        Call(
+            at, cost, session, named(key), named(model), fresh, read, write, out, error > 0, named(project), named(env)
         )
+        for _, at, _, cost, session, key, model, fresh, read, write, out, error, project, env, *_ in calls
     )
 
 
