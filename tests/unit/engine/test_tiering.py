@@ -197,3 +197,13 @@ def test_the_id_of_a_crossing_knows_neither_clock_nor_amount() -> None:
         ids.append([decode(Finding, r.value).id for r in sent if r.topic == "findings.v1" and r.value])
     assert len(ids[0]) == 1
     assert ids[0] == ids[1]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1_000])
+def test_a_version_holds_from_the_first_record_at_or_past_its_moment(size: int) -> None:
+    log = Log()
+    for i in range(100):
+        log.add(event(i, START + i, cost=USD))
+    rich, poor = policy(), policy(defaults={"team": {"monthly_budget_usd": 20}})
+    _, sent = run(engine(versions=versions((0.0, rich), (START + 50.5, poor))), log, size)
+    assert limits(sent) == [(START + 51, "a", "block")]
