@@ -62,7 +62,7 @@ class DevOnProd(AmountDetector[DevOnProdParams]):
             line[4] += turn.usd
             past = line[2] + max(line[3] - line[4], 0.0)
             if call.at - line[0] >= self.params.settled_s and line[2] >= self.params.share * past > 0.0:
-                yield Amount(f"{call.key}", line[4], call.key, call.model, call.session, span_s=SPAN_S)
+                yield Amount(call.key, line[4], call.key, call.model, call.session, span_s=SPAN_S)
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Say which key serves whom."""

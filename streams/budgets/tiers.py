@@ -83,10 +83,11 @@ class NodeTiers:
 
     def set_apart(self, amount: NanoUsd) -> bool:
         """Say what came in the month and was placed nowhere; tell whether it is news. `advance` tells what follows."""
-        news = amount != self.apart
+        if amount == self.apart:
+            return False
         self.apart = amount
         self._measure()
-        return news
+        return True
 
     def give(self, grant: Grant) -> bool:
         """Raise the limits of the month by a grant; False if it was given before. `advance` tells what follows."""

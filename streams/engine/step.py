@@ -148,7 +148,7 @@ class Engine:
         routes.schemas = {**bundled_schemas(), **schemas} if schemas else None
         counting = Counting(state, rules, routes, emit, offsets, now, self.witness)
         rows = joined([counting.block(intake, first, last) for first, last in _blocks(offsets, begin, end)])
-        apart = joined([rows.take(np.zeros(0, np.int64)), *counting.apart])
+        apart = joined(counting.apart) if counting.apart else rows.take(np.zeros(0, np.int64))
         order = next((order for order in intake.orders if order.place == begin), None)
         segment = Segment(state, rules, routes, emit, offsets[begin:end], now[begin:end], begin)
         yield from segment.run(rows, apart, order)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from spendbrake.schemas.decision import Stamp
 
-MAGIC = b"SBR2"
+MAGIC = b"SBR3"
 PREFIX = struct.Struct(">4sII")
 CODEC = pa.Codec("lz4_raw")
 MAX_ROW = 256 * 1024

@@ -86,7 +86,7 @@ def test_a_commit_that_no_row_knows_the_clock_of_is_refused() -> None:
         restore(of.new_state(0, 1), rows, 13)
 
 
-@pytest.mark.parametrize("row", [b"", b"SBR0" + bytes(20), b"SBR1"])
+@pytest.mark.parametrize("row", [b"", b"SBR2" + bytes(20), b"SBR1"])
 def test_a_row_of_another_format_is_refused(row: bytes) -> None:
     with pytest.raises(BadRow, match="not a state row"):
         restore(engine().new_state(0, 1), {"head|a": row}, None)
