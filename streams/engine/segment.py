@@ -103,15 +103,17 @@ class Segment:
         if hour != self.state.hour:
             self.state.settle(hour, int(self.offsets[0]))
         moment = Moment(now, int(self.offsets[0]), -1, self.ledger)
+        grid = int(now // SEGMENT_S)
+        burning = Burning(self.judge, grid * SEGMENT_S)
         if self.state.numbered_by is not self.rules:
             yield from self.judge.change(moment)
+            burning.withdraw(moment)
         else:
             yield from self.judge.roll(moment)
-        grid = int(now // SEGMENT_S)
         self.judge.expire(grid * SEGMENT_S, moment)
         if grid > self.state.grid:
             self.state.grid = grid
-            Burning(self.judge, grid * SEGMENT_S).look(moment)
+            burning.look(moment)
 
     def _obey(self, order: Order) -> None:
         moment = Moment(self.clock[0], int(self.offsets[0]), -1, self.ledger)

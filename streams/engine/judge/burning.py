@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,16 @@ class Burning:
                     windows = [Window(int(spent[team]), int(length_s[team])) for spent, length_s in (long, short)]
                     self._team(team, rule, windows, moment)
 
+    def withdraw(self, moment: Moment) -> None:
+        """Resolve what stands by rules that the file has no longer; rules that it has are held against at a look."""
+        for team in sorted(self.state.burning):
+            if not self.judge.judges(team, moment.offset):
+                continue
+            view, burning = self.rules.team(self.state.teams.names[team]), self.state.heads[team].burning
+            for rule, turned in withdrawn(burning, self.rules.file.burn_rates):
+                self._note(team)
+                self.judge.tell(team, withdrawal_of(view.id, view.id, view.name, rule, turned, moment.now), moment)
+
     def _near(self, rule: BurnRate, long: Spent, short: Spent) -> list[int]:
         """Return the teams that may burn so fast, and those that have."""
         budget = self.state.series.budget[self.own].astype(np.float64)
@@ -66,12 +77,16 @@ class Burning:
         turned = turn(head.burning, burn)
         if turned is None:
             return
-        if any(each % 2 for each in head.burning.values()):
+        self._note(team)
+        view = self.rules.team(self.state.teams.names[team])
+        self.judge.tell(team, finding_of(view.id, view.id, view.name, burn, *turned, self.grid, moment.now), moment)
+
+    def _note(self, team: int) -> None:
+        """Keep in mind whether a team burns too fast by any rule."""
+        if any(each % 2 for each in self.state.heads[team].burning.values()):
             self.state.burning.add(team)
         else:
             self.state.burning.discard(team)
-        view = self.rules.team(self.state.teams.names[team])
-        self.judge.tell(team, finding_of(view.id, view.id, view.name, burn, *turned, self.grid, moment.now), moment)
 
     def _spent(self, length_s: int) -> Spent:
         """Return the money of a window that ends at the grid: whole minutes, or hours and days as far as they are."""
@@ -115,6 +130,23 @@ def turn(burning: dict[str, int], burn: Burn) -> tuple[FindingState, int] | None
     return ("open" if burn.stands else "resolve"), before + 1
 
 
+def withdrawn(burning: dict[str, int], rules: Iterable[BurnRate]) -> list[tuple[str, int]]:
+    """End what stands by rules that there are no longer; return their names, each with its turn.
+
+    Args:
+        burning: Turns by rule: odd while it stands.
+
+    Examples:
+        >>> burning = {"fast": 3, "slow": 2}
+        >>> withdrawn(burning, []), burning
+        ([('fast', 4)], {'fast': 4, 'slow': 2})
+    """
+    known = {rule.name for rule in rules}
+    ended = [(name, turn + 1) for name, turn in sorted(burning.items()) if turn % 2 and name not in known]
+    burning.update(ended)
+    return ended
+
+
 def finding_of(
     node: str, team: str, name: str, burn: Burn, state: FindingState, turn: int, grid: int, now: float
 ) -> Finding:
@@ -125,7 +157,7 @@ def finding_of(
         name: Of the node, for people.
         grid: Where the clock's cell begins: what goes on is told once in each.
     """
-    incident = f"{node}\0{BURN_RATE}\0{burn.rule.name}\0{turn - (state == 'resolve')}"
+    incident = _incident(node, burn.rule.name, turn - (state == "resolve"))
     return Finding(
         id=_digest(f"{incident}\0{state}\0{grid if state == 'update' else ''}"),
         time=now,
@@ -140,6 +172,32 @@ def finding_of(
         turn=turn,
         evidence=burn.evidence(),
     )
+
+
+def withdrawal_of(node: str, team: str, name: str, rule: str, turn: int, now: float) -> Finding:
+    """Return the finding that what stood by a rule is over, since there is no such rule any more.
+
+    It has the id that the rule's own resolution would have had: of the two there is only one.
+    """
+    incident = _incident(node, rule, turn - 1)
+    return Finding(
+        id=_digest(f"{incident}\0resolve\0"),
+        time=now,
+        team=team,
+        node=node,
+        severity="info",
+        detector=BURN_RATE,
+        family=f"{BURN_RATE}/{rule}",
+        reason=f"{name} is no longer held against burn rate {rule}: the policy file has no such rule any more.",
+        state="resolve",
+        incident=_digest(incident),
+        turn=turn,
+        evidence={"rule": rule, "withdrawn": True},
+    )
+
+
+def _incident(node: str, rule: str, turn: int) -> str:
+    return f"{node}\0{BURN_RATE}\0{rule}\0{turn}"
 
 
 def _digest(text: str) -> str:

@@ -14,7 +14,7 @@ from spendbrake.streams.budgets.allocation.burnrate import (
 )
 from spendbrake.streams.budgets.calendar import BudgetCalendar
 from spendbrake.streams.budgets.tree import NodeView
-from spendbrake.streams.engine.judge.burning import finding_of, turn
+from spendbrake.streams.engine.judge.burning import finding_of, turn, withdrawal_of, withdrawn
 from spendbrake.streams.engine.parents.cells import HOURS, month_number, recent
 from spendbrake.streams.engine.parents.state import Parent
 from spendbrake.streams.engine.rules.book import Rules
@@ -49,6 +49,13 @@ def look(parent: Parent, view: NodeView, rules: Rules, period: Period, now: floa
         if turned is not None:
             found.append(finding_of(view.id, "", view.name, burn, *turned, grid, now))
     return found
+
+
+def withdraw(parent: Parent, view: NodeView | None, rules: Rules, now: float) -> list[Finding]:
+    """Return what is over of a parent because the file has its rule no longer, or the node itself."""
+    name = parent.id if view is None else view.name
+    ended = withdrawn(parent.burning, () if view is None else rules.file.burn_rates)
+    return [withdrawal_of(parent.id, "", name, rule, turned, now) for rule, turned in ended]
 
 
 def _window(parent: Parent, calendar: BudgetCalendar, period: Period, length_s: int, grid: int) -> Window:

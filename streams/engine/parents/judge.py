@@ -19,7 +19,7 @@ from spendbrake.streams.budgets.tiers import Crossing
 from spendbrake.streams.budgets.tree import NodeView
 from spendbrake.streams.engine.emit import Emitter
 from spendbrake.streams.engine.judge.tiering import finding_of, set_limits
-from spendbrake.streams.engine.parents.burning import cell_of, look
+from spendbrake.streams.engine.parents.burning import cell_of, look, withdraw
 from spendbrake.streams.engine.parents.cells import month_id, month_number
 from spendbrake.streams.engine.parents.desk import obey, take
 from spendbrake.streams.engine.parents.hop import enter, leave, note, tell, tells_at, wants_at
@@ -158,6 +158,7 @@ class Judge:
             kept = view or self.rules.tree.listed[self.rules.tree.root]
             parent.calendar = self.rules.calendars[self.rules.calendar(kept)].key
         self._start_day(parent)
+        self._answer(parent, withdraw(parent, view, self.rules, self.now))
         if view is None:
             for action in self.rules.ladder.retire(parent.ladder, parent.id, self.now, self.stamp):
                 self.emit.action(action, self.state.number)

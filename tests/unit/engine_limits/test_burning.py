@@ -1,16 +1,19 @@
 """Burn rates: both windows must burn, by the clock of the log, once; what is over is resolved."""
 
 from itertools import groupby
+from random import Random
 from typing import Any
 
 import pytest
 
-from enginelog import START, Log, event, play, policy
+from enginelog import START, Log, event, play, policy, versions
 from enginelog import engine as engine_of
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.finding import BURN_RATE, Finding
 from spendbrake.schemas.wire.avro import decode
-from spendbrake.streams.engine.outcome import Outcome
+from spendbrake.streams.engine.outcome import Outcome, OutRecord
+from spendbrake.streams.engine.step import Engine
+from unit.engine.test_restart import Disk, Worker
 
 USD, HOUR = 10**9, 3_600.0
 FAST = {"name": "fast", "long_s": 3_600, "short_s": 300, "times": "14.4", "severity": "critical"}
@@ -93,6 +96,62 @@ def test_a_slow_burn_is_seen_over_days() -> None:
     (opened,) = [each for each in findings(outcomes) if each.state == "open"]
     assert START + 72 * HOUR < opened.time < START + 120 * HOUR
     assert "burns 1.5 times its budget of $744.00" in opened.reason
+
+
+WITHDRAWN = FILE | {"burn_rates": []}
+STRICTER = FILE | {"burn_rates": [FAST | {"times": "1000"}]}
+
+
+def changed(after: dict[str, Any]) -> tuple[Log, Engine]:
+    """Sixty dollars an hour for 40 minutes, of which the last twenty under another policy."""
+    log = Log()
+    burn(log, 0, START, START + 40 * 60, 60.0)
+    return log, engine_of(versions=versions((0.0, FILE), (START + 20 * 60, after)))
+
+
+@pytest.mark.parametrize(("after", "ends"), [(WITHDRAWN, 20.0), (STRICTER, 21.0)])
+def test_what_stands_by_a_rule_that_is_withdrawn_or_changed_away_is_resolved(
+    after: dict[str, Any], ends: float
+) -> None:
+    log, engine = changed(after)
+    _, outcomes = play(log.cuts(), engine)
+    opened, resolved = (each for each in findings(outcomes) if each.state != "update")
+    assert (opened.state, resolved.state, resolved.time) == ("open", "resolve", START + ends * 60)
+    assert (resolved.incident, resolved.turn) == (opened.incident, opened.turn + 1)
+    assert resolved.reason in (
+        "a is no longer held against burn rate fast: the policy file has no such rule any more.",
+        "a no longer burns faster than its budget allows.",
+    )
+
+
+@pytest.mark.parametrize("after", [WITHDRAWN, STRICTER])
+def test_its_resolution_is_the_same_after_a_restart_anywhere(after: dict[str, Any]) -> None:
+    log, engine = changed(after)
+    _, outcomes = play(log.cuts(), engine)
+    whole = {each.id for each in findings(outcomes)}
+    for stop in range(15, 30):
+        disk, found = Disk(), list[OutRecord]()
+        first = Worker(log.records[:stop], disk, Random(stop), found, lambda: engine)
+        while first.at < stop:
+            first.step()
+        for _ in first.snapshot():
+            pass
+        second = Worker(log.records, disk, Random(stop), found, lambda: engine)
+        while second.at < len(log.records):
+            second.step()
+        told = [decode(Finding, r.value or b"") for r in found if r.topic == "findings.v1"]
+        assert {each.id for each in told} == whole
+        assert len([each for each in told if each.state == "resolve"]) == 1
+
+
+def test_a_rule_that_comes_back_opens_another_incident() -> None:
+    log = Log()
+    burn(log, 0, START, START + 60 * 60, 60.0)
+    changes = versions((0.0, FILE), (START + 20 * 60, WITHDRAWN), (START + 30 * 60, FILE))
+    _, outcomes = play(log.cuts(), engine_of(versions=changes))
+    told = [each for each in findings(outcomes) if each.state != "update"]
+    assert [(each.state, each.turn) for each in told] == [("open", 1), ("resolve", 2), ("open", 3)]
+    assert told[2].incident != told[0].incident
 
 
 def test_without_a_budget_nothing_burns() -> None:

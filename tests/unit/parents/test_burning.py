@@ -95,12 +95,27 @@ def test_what_burns_climbs_its_ladder_and_is_lifted() -> None:
 
 
 def test_a_restart_says_the_same_as_none() -> None:
-    document = tree(*NODES, burn_rates=[FAST], policies=[])
     whole = burnt(20.0, START, START + 90 * MINUTE)
     whole.tick(START + 3 * HOUR)
+    says_the_same_after_a_restart(whole)
+
+
+def test_a_restart_withdraws_a_rule_as_none_does() -> None:
+    before, gone = tree(*NODES, burn_rates=[FAST], policies=[]), tree(*NODES, burn_rates=[], policies=[])
+    whole = Deployment(engine(before, gone, begins=[START + 75 * MINUTE]))
+    teams = Teams()
+    for minute in range(90):
+        teams.spend("a", START + minute * MINUTE, USD)
+        whole.put(*teams.tell("apps", START + minute * MINUTE + 1, "a"))
+    assert states(whole) == [("apps", "open"), ("apps", "resolve")]
+    says_the_same_after_a_restart(whole)
+
+
+def says_the_same_after_a_restart(whole: Deployment) -> None:
+    """Stop at many places, take the rows up again, go on: the same findings, to the byte."""
     (log,) = whole.logs.values()
     said = {record.value for record in whole.records("findings.v1")}
-    of = engine(document)
+    of = whole.of
     for stop in range(30, len(log), 37):
         state, found = of.new_state(0, 1), set()
         for cut in cuts(log[:stop], 16):
@@ -125,3 +140,18 @@ def test_a_rule_that_is_no_longer_about_a_node_is_resolved() -> None:
         teams.spend("a", START + minute * MINUTE, USD)
         deployment.put(*teams.tell("apps", START + minute * MINUTE + 1, "a"))
     assert [each for each in states(deployment) if each[0] == "apps"] == [("apps", "open"), ("apps", "resolve")]
+
+
+def test_a_rule_or_a_node_that_is_withdrawn_takes_what_stands_with_it() -> None:
+    before, gone = tree(*NODES, burn_rates=[FAST], policies=[]), tree(*NODES, burn_rates=[], policies=[])
+    without = tree(*(each for each in NODES if each[0] != "apps"), burn_rates=[FAST], policies=[])
+    for after in (gone, without):
+        deployment = Deployment(engine(before, after, begins=[START + 70 * MINUTE]))
+        teams = Teams()
+        for minute in range(80):
+            teams.spend("a", START + minute * MINUTE, USD)
+            deployment.put(*teams.tell("apps", START + minute * MINUTE + 1, "a"))
+        told = [each for each in findings(deployment) if each.node == "apps" and each.state != "update"]
+        assert [(each.state, each.turn) for each in told] == [("open", 1), ("resolve", 2)]
+        assert told[1].time < START + 71 * MINUTE, "with the policy's change"
+        assert told[1].incident == told[0].incident
