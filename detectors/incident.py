@@ -120,11 +120,14 @@ class Incident:
 
 
 class Incidents:
-    """The incidents of one team, open or in dwell."""
+    """The incidents of one team, open or in dwell.
 
-    def __init__(self, team: str, params: IncidentParams) -> None:
-        self.team = team
-        self.params = params
+    Args:
+        epoch: Number of the log's incarnation: its successor counts offsets anew, and they must open no old incident.
+    """
+
+    def __init__(self, team: str, params: IncidentParams, epoch: int = 1) -> None:
+        self.team, self.params, self._epoch = team, params, epoch
         self._items: list[Incident] = []
 
     def __iter__(self) -> Iterator[Incident]:
@@ -155,10 +158,12 @@ class Incidents:
     def open(
         self, node: str, where: str, key: str | None, detector: tuple[str, str], at: tuple[float, int]
     ) -> Incident:
-        """Open an incident of `detector` (name, family) at `at` (now, offset); the offset makes its id."""
+        """Open an incident of `detector` (name, family) at `at` (now, offset); epoch and offset make its id."""
         (name, family), (now, offset) = detector, at
+        # The first log's ids stay what they were before epochs entered them: it is still told of, and derived again.
+        place = str(offset) if self._epoch == 1 else f"{self._epoch}/{offset}"
         incident = Incident(
-            id=digest(self.team, node, family, str(offset)),
+            id=digest(self.team, node, family, place),
             node=node,
             family=family,
             detector=name,

@@ -60,12 +60,20 @@ class Panel:
         """Say whether a detector of this name is in the catalog."""
         return detector in detectors()
 
-    def team(self, name: str, votes: Votes | None = None) -> "TeamPanel":
-        """Return the panel of a team that was never seen; `votes` is what people have said, kept by who asks."""
-        return TeamPanel(self, name, votes)
+    def team(self, name: str, votes: Votes | None = None, epoch: int = 1) -> "TeamPanel":
+        """Return the panel of a team that was never seen.
 
-    def load(self, name: str, state: bytes, votes: Votes | None = None) -> "TeamPanel":
+        Args:
+            votes: What people have said, kept by who asks.
+            epoch: Number of the log's incarnation.
+        """
+        return TeamPanel(self, name, votes, epoch=epoch)
+
+    def load(self, name: str, state: bytes, votes: Votes | None = None, epoch: int = 1) -> "TeamPanel":
         """Return the panel that `TeamPanel.dump` wrote; it goes on bit by bit as the dumped one would.
+
+        Args:
+            epoch: Of the log that goes on: what stands keeps the ids it was opened under.
 
         Raises:
             ValueError: not such bytes, of another team, or of a version this code does not know.
@@ -73,6 +81,6 @@ class Panel:
         kept = unpack(state)
         if kept.get("v") != VERSION or kept.get("team") != name:
             raise ValueError(f"detector state of {kept.get('team')!r}, version {kept.get('v')!r}: not of {name!r}")
-        team = TeamPanel(self, name, votes)
+        team = TeamPanel(self, name, votes, epoch=epoch)
         team.restore(kept)
         return team

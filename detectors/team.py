@@ -31,10 +31,13 @@ HOLDS_S = HOUR_S
 class TeamPanel:
     """The detectors of one team. Readings come in the order of the log; the same readings give the same findings.
 
-    `senses` measure, the panel judges: its gate, its records and its incidents decide what is told.
+    `senses` measure, the panel judges: its gate, its records and its incidents decide what is told. `epoch` is the
+    number of the log's incarnation.
     """
 
-    def __init__(self, panel: "Panel", team: str, votes: Votes | None = None, senses: Senses | None = None) -> None:
+    def __init__(
+        self, panel: "Panel", team: str, votes: Votes | None = None, senses: Senses | None = None, epoch: int = 1
+    ) -> None:
         self.team = team
         self._votes = Votes() if votes is None else votes
         self._panel = panel
@@ -44,7 +47,7 @@ class TeamPanel:
         self._hours = Records()
         self._alarm = ("", 0.0)
         """The detector that led the last alarm of slots, and until when it waits for money to back it."""
-        self._telling = Telling(team, panel.gate, panel.incident, self._senses.story, self._votes)
+        self._telling = Telling(team, panel.gate, panel.incident, self._senses.story, self._votes, epoch)
         self._incidents, self._alarms = self._telling.incidents, self._telling.alarms
 
     def read(self, reading: Reading, context: AskContext) -> list[Finding]:

@@ -50,10 +50,10 @@ class Telling:
     """What is said about one team: its incidents, and its own recent alarms."""
 
     def __init__(
-        self, team: str, gate: Gate, params: IncidentParams, story: Callable[[float], Story], votes: Votes
+        self, team: str, gate: Gate, params: IncidentParams, story: Callable[[float], Story], votes: Votes, epoch: int
     ) -> None:
         self.team, self.gate, self.story, self.votes = team, gate, story, votes
-        self.incidents = Incidents(team, params)
+        self.incidents = Incidents(team, params, epoch)
         self.alarms = Alarms(gate.params.alarm_memory_s)
 
     def resolved(self, now: float) -> list[Finding]:

@@ -257,7 +257,8 @@ class Judge:
         head = self.state.heads[team]
         if head.panel is None:
             name, saved, build = self.state.teams.names[team], head.saved_panel, self.rules.panel
-            head.panel = build.team(name, head.votes) if saved is None else build.load(name, saved, head.votes)
+            kept = head.votes, self.state.epoch
+            head.panel = build.team(name, *kept) if saved is None else build.load(name, saved, *kept)
             head.saved_panel = None
         return head.panel
 

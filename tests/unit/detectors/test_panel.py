@@ -284,6 +284,23 @@ def test_a_restart_changes_nothing(cut: int) -> None:
     assert {f.family for f in expected} >= {"rate", "new"}
 
 
+def test_a_log_that_counts_offsets_anew_opens_no_incident_under_an_id_of_the_one_before() -> None:
+    panel = Panel(Detection(params=QUICK))
+    reading = new_series(cost=90 * NANO, approved=False)
+    opened = [play(panel.team("search", epoch=epoch), [reading])[0] for epoch in (1, 2, 3)]
+    assert len({finding.incident for finding in opened}) == len({finding.id for finding in opened}) == 3
+
+
+def test_what_stands_is_resolved_in_the_next_log_under_the_id_it_was_opened_with() -> None:
+    panel = Panel(Detection(params=QUICK))
+    before = panel.team("search")
+    (opened,) = play(before, [new_series(cost=90 * NANO, approved=False)])
+    after, over = panel.load("search", before.dump(), epoch=2), before.wants_until()
+    assert over is not None
+    (resolved,) = after.tick(over, 0)
+    assert (resolved.state, resolved.incident) == ("resolve", opened.incident)
+
+
 def test_a_dump_is_small_the_same_twice_and_changes_nothing() -> None:
     team, readings = settled()
     dump = team.dump()

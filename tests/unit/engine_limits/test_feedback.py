@@ -133,3 +133,14 @@ def test_feedback_is_stored_with_the_team_and_a_restart_goes_on_with_it() -> Non
     restore(again, rows, None)
     assert again.heads[0].votes.to_state() == state.heads[0].votes.to_state()
     assert votes(again) == {"phase_knn": [1, 1]}
+
+
+def test_incidents_of_a_log_that_counts_offsets_anew_are_others() -> None:
+    log, of = Log(), engine_of(FILE)
+    refused_model(log, 200, START)
+    incidents = []
+    for epoch in (1, 2):
+        state = of.new_state(0, epoch)
+        incidents.append({each.incident for each in detected([of.step(state, cut) for cut in log.cuts()])})
+    assert all(incidents)
+    assert not incidents[0] & incidents[1]
