@@ -12,6 +12,8 @@ local call = redis.call
 local tag = string.match(KEYS[1], '^{[^}]+}')
 local op, lease, now = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local SUM, DAY_S, AT_ONCE = '=', 86400, 1000
+-- How long after a call was settled its owner may not have counted it: 10 s until it is in the log, 5 s for clocks.
+local UNCOUNTED_S = 15
 local CAUTION = {open = true, last_decision = true}
 
 local function number(value) return type(value) == 'number' and value or nil end
@@ -62,6 +64,17 @@ local function sweep(node, told_at)
   end
 end
 
+-- Since when this Redis has every lease: one that was emptied has forgotten those from before it was asked for one.
+call('HSETNX', tag .. ':m', 'since', ARGV[3])
+
+-- When all caps of a link's partition were told, by its owner's clock; nil while what was forgotten may be uncounted.
+local function all_told_at(link)
+  local since, raw = unpack(call('HMGET', tag .. ':m', 'since', link[2]))
+  local mark = decoded(raw or nil)
+  local at = mark and number(mark.at)
+  return at and at >= tonumber(since) + UNCOUNTED_S and at or nil
+end
+
 local function chain_from(raw)
   local chain = decoded(raw)
   return chain and chain.v == 1 and type(chain.nodes) == 'table' and #chain.nodes > 0 and chain or nil
@@ -88,7 +101,7 @@ local function links_of(project)
   return links
 end
 
--- What the owner has told of a node's cap; nil for a node without one.
+-- What the owner has told of a node's cap; nil for a node without one, or while it is not told.
 local function told_of(node)
   local told = decoded(call('HGET', tag .. ':s:' .. node, 'cap'))
   return told and number(told.left) and number(told.at) and number(told.ends_at) and told or nil
@@ -109,12 +122,10 @@ if op == 'reserve' then
   end
   local links = links_of(ARGV[6])
   if not links then return '{"granted":false,"known":"none"}' end
-  local caps, tightest, free = {}, nil, nil
+  local holders, tightest, free = {}, nil, nil
   for _, link in ipairs(links) do
-    local node, told = link[1], told_of(link[1])
-    local mark = decoded(call('HGET', tag .. ':m', link[2]) or nil)
-    local fresh = mark and number(mark.at) and now - mark.at <= stale_after
-    if not fresh and not CAUTION[link[3]] then
+    local node, told, all_told = link[1], told_of(link[1]), all_told_at(link)
+    if not (all_told and now - all_told <= stale_after) and not CAUTION[link[3]] then
       count('unavailable')
       return cjson.encode({granted = false, status = 503, code = 'unavailable', node = node, retry_after = 5,
         reason = 'what is left is not known now and on_unavailable is closed'})
@@ -124,9 +135,9 @@ if op == 'reserve' then
       -- A new period begins with the cap of its own, before the owner has said so.
       local all = now < told.ends_at and told.left or number(told.next) or 0
       local left = all - tonumber(call('HGET', (held(node)), SUM) or '0')
-      caps[#caps + 1] = node
       if not free or left < free then tightest, free = {node, told, all}, left end
     end
+    if told or not all_told then holders[#holders + 1] = node end
   end
   if free and amount > free then
     count('refused')
@@ -144,11 +155,11 @@ if op == 'reserve' then
     end
     return cjson.encode(no)
   end
-  for _, node in ipairs(caps) do
+  for _, node in ipairs(holders) do
     add(node, amount, ends_at)
     call('SADD', tag .. ':n', node)
   end
-  keep({state = 'open', amount = amount, ['until'] = ends_at, nodes = caps[1] and caps or nil})
+  keep({state = 'open', amount = amount, ['until'] = ends_at, nodes = holders[1] and holders or nil})
   count('reserved')
   return cjson.encode({granted = true, status = 200, ['until'] = ends_at, node = tightest and tightest[1],
     left = free and free - amount})
@@ -160,9 +171,11 @@ if op == 'settle' then
   local nodes = kept and kept.nodes or {}
   if not kept then
     -- Redis has lost it, or it was granted while Redis was away: what was spent counts all the same.
-    for _, link in ipairs(links_of(ARGV[5]) or {}) do
-      if told_of(link[1]) then nodes[#nodes + 1] = link[1] end
+    local links = links_of(ARGV[5])
+    for _, link in ipairs(links or {}) do
+      if told_of(link[1]) or not all_told_at(link) then nodes[#nodes + 1] = link[1] end
     end
+    if not links then call('HSET', tag .. ':m', 'since', ARGV[3]) end
     count('unknown')
   elseif kept.state == 'released' or kept['until'] <= now then
     count('late')

@@ -1,7 +1,6 @@
 """What goes wrong: one fault a class. Each strikes a scene and sees to it that what it takes away comes back."""
 
 import random
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,6 @@ WITH_STATE = ("burn", "burn", "burn", "parents")
 ALL = (*WITH_STATE, "limits", "slack", "webhook")
 """The engine's workers more often than others: they have most to lose."""
 PLAYED_WITHIN_S = 8.0
-AFTER_S = 15.0
-"""Until a broker that is back has leaders, and clients have found them."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +110,10 @@ class RestartBroker(Fault):
 
     def strike(self, scene: Scene, chance: random.Random) -> str:
         kafka = scene.servers.kafka
-        how, began = chance.choice(("killed", "stopped")), time.monotonic()
+        how = chance.choice(("killed", "stopped"))
         (kafka.kill if how == "killed" else kafka.stop)()
         scene.turn(chance.uniform(0, 4))
         kafka.start()
-        scene.away_s += time.monotonic() - began + AFTER_S
         return how
 
 
@@ -129,6 +125,7 @@ class TakeValkey(Fault):
 
     def strike(self, scene: Scene, chance: random.Random) -> str:
         valkey = scene.servers.valkey
+        scene.losses += 1
         valkey.kill()
         scene.turn(away_s := chance.uniform(1, 6))
         valkey.start()
@@ -142,6 +139,7 @@ class EmptyValkey(Fault):
     kind = "valkey emptied"
 
     def strike(self, scene: Scene, chance: random.Random) -> str:
+        scene.losses += 1
         scene.servers.valkey.empty()
         return "all keys"
 

@@ -84,7 +84,7 @@ class Scene(Deployment):
         crew: Workers that ought to run, by kind; frozen ones among them.
         frozen: Those that stand still.
         ended: Those that have ended by themselves; each was started again.
-        away_s: How long the broker was away, in sum.
+        losses: How often Valkey has lost its contents.
         stalls: Workers that stood still awake, where, and since when; their logs have all stacks of that moment.
         struck: Faults so far, by kind.
         gauges: What the workers tell of themselves.
@@ -116,7 +116,7 @@ class Scene(Deployment):
         self.frozen: set[Process] = set()
         self.ended: list[Ended] = []
         self.stalls: list[str] = []
-        self.away_s = 0.0
+        self.losses = 0
         self._asked: dict[str, float] = {}
         self.struck: Counter[str] = Counter()
         self._later: list[tuple[float, Callable[[], object]]] = []

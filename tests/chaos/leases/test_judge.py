@@ -6,8 +6,8 @@ from chaos.verdict import Verdict
 CAP = 100 * MOST
 
 
-def spent(*costs: int, forgotten: bool = False, whole: bool = True) -> Spent:
-    return Spent("lessee-00", CAP, list(costs), whole=whole, forgotten=forgotten, seconds=3600.0)
+def spent(*costs: int, losses: int = 0, whole: bool = True) -> Spent:
+    return Spent("lessee-00", CAP, list(costs), whole=whole, losses=losses)
 
 
 def problems(one: Spent, counted: int | None = None, exported_usd: float = 1e6) -> list[str]:
@@ -24,15 +24,14 @@ def test_a_cap_that_was_spent_to_the_end_is_well() -> None:
 def test_a_nano_dollar_past_a_cap_is_told_unless_leases_were_forgotten() -> None:
     (told,) = problems(spent(CAP + 1))
     assert told == "lessee-00: 1 nano-USD past its cap, bound 0"
-    assert problems(spent(CAP + 1, forgotten=True)) == []
+    assert problems(spent(CAP + 1, losses=1)) == []
 
 
-def test_what_is_forgotten_has_a_bound_too_and_so_has_what_workers_told() -> None:
-    bound = spent(CAP, forgotten=True).bound
-    assert bound > 6 * MOST
-    (told,) = problems(spent(CAP, 3 * bound, forgotten=True))
-    assert "past its cap, bound" in told
-    (told,) = problems(spent(CAP + 2, forgotten=True), exported_usd=1e-9)
+def test_only_calls_under_way_when_leases_were_forgotten_come_on_top_and_no_more_than_workers_told() -> None:
+    assert problems(spent(CAP, 6 * MOST, losses=1)) == []
+    (told,) = problems(spent(CAP, 6 * MOST + 1, losses=1))
+    assert told == f"lessee-00: {6 * MOST + 1} nano-USD past its cap, bound {6 * MOST}"
+    (told,) = problems(spent(CAP + 2, losses=1), exported_usd=1e-9)
     assert "told bound" in told
 
 
