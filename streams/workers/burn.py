@@ -54,9 +54,9 @@ class Burn(Stepper):
         """Return the caps of the nodes of teams."""
         return team_caps(state, rules, of)
 
-    def burn(self, state: PartitionState) -> int:
-        """Return the highest burn of a team in one of the last minutes, nano-USD a minute."""
-        teams, minute = np.arange(len(state.teams)), int(state.now // MINUTE_S)
+    def burn(self, state: PartitionState, of: set[int]) -> int:
+        """Return the highest burn of teams in one of the last minutes, nano-USD a minute."""
+        teams, minute = np.fromiter(of, np.int64, len(of)), int(state.now // MINUTE_S)
         last = [
             state.teams.minutes.sums("cost", teams, each, each) for each in range(minute - RATE_MINUTES, minute + 1)
         ]

@@ -45,14 +45,13 @@ class Parents(Stepper):
         """Return the caps of nodes above the home level."""
         return parent_caps(state, rules, of)
 
-    def burn(self, state: ParentsState) -> int:
-        """Return the highest burn of a node with a cap in one of the last minutes, nano-USD a minute."""
+    def burn(self, state: ParentsState, of: set[str]) -> int:
+        """Return the highest burn of nodes in one of the last minutes, nano-USD a minute."""
         minute = int(state.now // MINUTE_S)
         return max(
             (
-                parent.totals.minutes[each]
-                for parent in state.parents.values()
-                if parent.tiers.allocation is not None
+                state.parents[node].totals.minutes[each]
+                for node in of
                 for each in range(minute - RATE_MINUTES, minute + 1)
             ),
             default=0,

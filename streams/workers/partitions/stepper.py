@@ -94,8 +94,8 @@ class Stepper(ABC):
         """Return the caps of the nodes that `of` names, or of all, each with a name to ask for it again."""
 
     @abstractmethod
-    def burn(self, state: Any) -> int:
-        """Return the highest burn of a node with a cap in one of the last minutes, nano-USD a minute."""
+    def burn(self, state: Any, of: set[Any]) -> int:
+        """Return the highest burn in one of the last minutes, nano-USD a minute, of what `caps` has named."""
 
     @abstractmethod
     def feeds(self, state: Any) -> frozenset[int]:
@@ -206,7 +206,7 @@ class Stepper(ABC):
                         some = [standing_record(a, state.number, state.now) for a in actions[at : at + SENT_AT_ONCE]]
                         await owned.outputs.send(some)
                     bound = replace(self.exposure, blind_s=self.exposure.blind_s + self.recovered_s)
-                    usd = bound.bound(self.burn(state)) / NANO if caps else 0.0
+                    usd = bound.bound(self.burn(state, {name for name, _ in caps})) / NANO if caps else 0.0
                     self.metrics.set("overshoot_bound", usd, self.log, str(owned.number))
 
     async def tell_caps(self) -> None:

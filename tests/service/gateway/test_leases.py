@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from spendbrake.actions.gateway.guard import AsyncGuard
 from spendbrake.schemas.money import NANO
@@ -18,8 +19,10 @@ from spendbrake.streams.settings import Http, Settings
 CALLERS, MOST = 16, 40_000_000
 CAP = 2 * NANO
 POLICY = {
-    "nodes": [{"id": "acme", "level": "organization"}],
-    "defaults": {"team": {"monthly_budget_usd": 2}},
+    "nodes": [
+        {"id": "acme", "level": "organization"},
+        {"id": "shop", "level": "team", "parent": "acme", "monthly_budget_usd": 2},
+    ],
     "policies": [],
     "detection": {"enabled": False},
 }
@@ -52,9 +55,12 @@ class Callers:
         self.refused += 1
 
     async def _report(self, call: str, cost: int) -> None:
+        await self.report(call, "key-1", "shop", f"0.{cost:09d}")
+
+    async def report(self, call: str, key: str, team: str, cost_usd: str) -> None:
         event = {
-            "request_id": call, "time": time.time(), "api_key_id": "key-1", "team": "shop", "provider": "openai",
-            "model": "gpt-4o", "cost_usd": f"0.{cost:09d}",
+            "request_id": call, "time": time.time(), "api_key_id": key, "team": team, "provider": "openai",
+            "model": "gpt-4o", "cost_usd": cost_usd,
         }  # fmt: skip
         answer = await self.http.post("/v1/usage", json=event)
         assert answer.status_code == 202
@@ -69,7 +75,7 @@ async def until(happened: Any) -> Any:
 
 @pytest.mark.timeout(240)
 async def test_callers_at_once_spend_a_cap_and_not_a_cent_more(tmp_path: Path) -> None:
-    config = Settings(data_dir=tmp_path, http=Http(port=0), republish_s=0.5)
+    config = Settings(data_dir=tmp_path, http=Http(port=0), republish_s=0.5, partitions=1)
     async with (
         stack(config, POLICY) as up,
         whole_api(config, up.place, up.broker, up.metrics, up.services, up.redis_url) as server,
@@ -77,6 +83,7 @@ async def test_callers_at_once_spend_a_cap_and_not_a_cent_more(tmp_path: Path) -
         AsyncGuard(up.redis_url, prefix=up.redis_prefix, timeout_s=30, on_unavailable="closed") as guard,
     ):
         callers = Callers(guard, http)
+        await callers.report("uncapped", "key-2", "lab", "1000000")
         await callers._report("first", 1)
         callers.spent.append(1)
 
@@ -97,5 +104,8 @@ async def test_callers_at_once_spend_a_cap_and_not_a_cent_more(tmp_path: Path) -
             return burn if burn["month_to_date"]["nano_usd"] == total else None
 
         assert await until(counted)
-        metrics = (await http.get("/metrics")).text.splitlines()
-        assert [line for line in metrics if line.startswith("spendbrake_overshoot_bound_usd{")]
+        families = text_string_to_metric_families((await http.get("/metrics")).text)
+        bounds = [
+            each.value for one in families for each in one.samples if each.name == "spendbrake_overshoot_bound_usd"
+        ]
+        assert 0 < max(bounds) < 1_000, "what a team without a cap burns is no overshoot"
