@@ -1,7 +1,7 @@
 """What a detector is. Detectors measure and explain; they decide nothing."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
@@ -196,8 +196,8 @@ class AmountDetector(Detector[A]):
     """
 
     @abstractmethod
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
-        """Take in a closed bucket and its calls; yield the amounts that have risen."""
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+        """Take in a closed bucket and its calls; return the amounts that have risen."""
 
     @abstractmethod
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:

@@ -1,7 +1,7 @@
 """Burn against its own record: more money in minutes, an hour or a day than ever before. It knows no season."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from math import exp
 from typing import Any, ClassVar, Self
@@ -61,28 +61,23 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
         self._told_at = -DAY_S
         self._told: dict[str, list[float]] = {}
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
-        """Yield the sums of what the bucket has added to."""
-        spent = {TEAM: x.usd}
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+        """Return the sums of what the bucket has added to."""
+        spent, at = {TEAM: x.usd}, x.at
         for turn in turns:
-            for name in (f"key/{turn.call.key}", f"model/{turn.call.model}"):
-                spent[name] = spent.get(name, 0.0) + turn.usd
-        day = x.usual_usd_h * 24.0
-        least, muted = max(0.2 * self.params.floor_usd, 0.01 * day), x.at - self._told_at < self.params.mute_s
-        block = x.at // BLOCK_S
+            call, usd = turn.call, turn.usd
+            key, model = f"key/{call.key}", f"model/{call.model}"
+            spent[key] = spent.get(key, 0.0) + usd
+            spent[model] = spent.get(model, 0.0) + usd
+        least = max(0.2 * self.params.floor_usd, 0.01 * (x.usual_usd_h * 24.0))
+        block, found = at // BLOCK_S, []
         for name, usd in spent.items():
-            sums = self._add(name, usd, x.at, block)
-            if sums[PEAKS - 1] <= least:  # the longest span holds the most
-                continue
-            for i in range(len(SPANS_S) if name[:4] != "key/" else len(SPANS_S) - 1):
-                amount = sums[SUMS + i]
-                if amount <= least or amount < RISE * sums[PEAKS + i]:
-                    continue
-                if muted and (i >= SHORT or amount < self.params.again * self._told.get(name, NOTHING)[i]):
-                    continue
-                sums[PEAKS + i] = amount
-                subject, key, model = named(name, i)
-                yield Amount(subject, amount, key, model, span_s=SPANS_S[i], expected=BURSTS[i] * day)
+            line = self._add(name, usd, at, block)
+            _, _, a, b, c, d, e, f, g, h = line
+            # The longest span holds the most, and hardly a bucket raises any.
+            if d > least and (a >= RISE * e or b >= RISE * f or c >= RISE * g or d >= RISE * h):
+                found += self._risen(name, line, least, x)
+        return found
 
     def told(self, now: float) -> None:
         """Remember what the sums had come to."""
@@ -127,17 +122,32 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
         """Add to the sums of a series and return its line."""
         held = self._sums.get(name)
         if held is None:
-            held = self._sums[name] = [at, block, *NOTHING, *NOTHING]
+            held = self._sums[name] = [at, block, usd, usd, usd, usd, *NOTHING]
             if len(self._sums) > MAX_SERIES:
                 self._sums.popitem(last=False)
-        else:
-            self._sums.move_to_end(name)
+            return held
+        self._sums.move_to_end(name)
         a, b, c, d = fading(int(at - held[0])) if at > held[0] else ONES
         held[0], held[2], held[3] = at, held[2] * a + usd, held[3] * b + usd
         held[4], held[5] = held[4] * c + usd, held[5] * d + usd
         if held[1] != block:
             held[1], held[PEAKS:] = block, NOTHING
         return held
+
+    def _risen(self, name: str, line: list[float], least: float, x: Features) -> list[Amount]:
+        """Return the sums of a series that are higher than before in their block."""
+        found, day = [], x.usual_usd_h * 24.0
+        muted = x.at - self._told_at < self.params.mute_s
+        for i in range(len(SPANS_S) if name[:4] != "key/" else len(SPANS_S) - 1):
+            amount = line[SUMS + i]
+            if amount <= least or amount < RISE * line[PEAKS + i]:
+                continue
+            if muted and (i >= SHORT or amount < self.params.again * self._told.get(name, NOTHING)[i]):
+                continue
+            line[PEAKS + i] = amount
+            subject, key, model = named(name, i)
+            found.append(Amount(subject, amount, key, model, span_s=SPANS_S[i], expected=BURSTS[i] * day))
+        return found
 
 
 @lru_cache(maxsize=4096)

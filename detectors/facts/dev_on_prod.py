@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -48,8 +48,9 @@ class DevOnProd(AmountDetector[DevOnProdParams]):
         self._keys: OrderedDict[str, list[float]] = OrderedDict()
         """By key: first and last call, USD of days in production and elsewhere, USD of six hours elsewhere."""
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
-        """Yield the money of production keys that went elsewhere."""
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+        """Return the money of production keys that went elsewhere."""
+        found: list[Amount] = []
         for turn in turns:
             call = turn.call
             if not call.environment or not call.key:
@@ -62,7 +63,8 @@ class DevOnProd(AmountDetector[DevOnProdParams]):
             line[4] += turn.usd
             past = line[2] + max(line[3] - line[4], 0.0)
             if call.at - line[0] >= self.params.settled_s and line[2] >= self.params.share * past > 0.0:
-                yield Amount(call.key, line[4], call.key, call.model, call.session, span_s=SPAN_S)
+                found.append(Amount(call.key, line[4], call.key, call.model, call.session, span_s=SPAN_S))
+        return found
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Say which key serves whom."""
@@ -95,7 +97,10 @@ class DevOnProd(AmountDetector[DevOnProdParams]):
                 self._keys.popitem(last=False)
             return line
         self._keys.move_to_end(key)
-        passed = max(at - line[1], 0.0)
-        line[1], left = max(line[1], at), math.exp(-passed / USUAL_S)
-        line[2], line[3], line[4] = line[2] * left, line[3] * left, line[4] * math.exp(-passed / SPAN_S)
+        passed = at - line[1]
+        if passed > 0.0:
+            left = math.exp(-passed / USUAL_S)
+            line[1], line[2] = at, line[2] * left
+            if line[3]:
+                line[3], line[4] = line[3] * left, line[4] * math.exp(-passed / SPAN_S)
         return line

@@ -1,7 +1,7 @@
 """A project or a key that was asleep for a week and spends again: forgotten credentials, a revived cron job."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -50,19 +50,22 @@ class DormantProject(AmountDetector[DormantProjectParams]):
         self._at = self._slept = 0.0
         """Last bucket, and the days of silence of the whole team: times of calls are told without them."""
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
-        """Yield what those that woke within a day have spent."""
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+        """Return what those that woke within a day have spent."""
         if self._at and x.at - self._at > DAY_S:
             self._slept += x.at - self._at
         self._at = x.at
+        found: list[Amount] = []
         for turn in turns:
-            call, at = turn.call, turn.call.at - self._slept
-            for name in (f"project/{call.project}", f"key/{call.key}") if call.project else (f"key/{call.key}",):
+            call = turn.call
+            at, key = call.at - self._slept, f"key/{call.key}"
+            for name in (f"project/{call.project}", key) if call.project else (key,):
                 line = self._line(name, at)
                 if at - line[1] < self.params.watched_s:
                     line[3] += turn.usd
-                    yield Amount(name, line[3], call.key, call.model, call.session, span_s=line[2])
+                    found.append(Amount(name, line[3], call.key, call.model, call.session, span_s=line[2]))
                     break  # the key of a project that woke is not told besides
+        return found
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Say what woke."""
@@ -101,7 +104,8 @@ class DormantProject(AmountDetector[DormantProjectParams]):
                 self._known.popitem(last=False)
             return line
         self._known.move_to_end(name)
-        if at - line[0] >= self.params.asleep_s:
-            line[1], line[2], line[3] = at, at - line[0], 0.0
-        line[0] = max(line[0], at)
+        if at > line[0]:
+            if at - line[0] >= self.params.asleep_s:
+                line[1], line[2], line[3] = at, at - line[0], 0.0
+            line[0] = at
         return line

@@ -1,7 +1,6 @@
 """Calls that fail and are paid for: more of the hour's money than usual. What costs nothing is not looked at."""
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from pydantic import Field
@@ -9,7 +8,7 @@ from pydantic import Field
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
 from spendbrake.detectors.memory.stored import State
 from spendbrake.detectors.memory.talks import Turn
-from spendbrake.detectors.series.features import HOUR_S, USUAL_S, Features
+from spendbrake.detectors.series.features import HOUR_S, Features, decays
 from spendbrake.schemas.money import NANO, usd_text
 
 
@@ -38,29 +37,30 @@ class ErrorStorm(AmountDetector[ErrorStormParams]):
         self._hour, self._days = [0.0, 0.0], [0.0, 0.0]
         """All money, and that of failed calls."""
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
-        """Yield the money lost beyond chance."""
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+        """Return the money lost beyond chance."""
         if not turns:
-            return
-        passed, weight, last = max(x.at - self._at, 0.0), x.calls / len(turns), None
-        short, long = math.exp(-passed / HOUR_S), math.exp(-passed / USUAL_S)
+            return ()
+        _, _, short, _, _, long = decays(max(x.at - self._at, 0.0))
+        (hour, hour_lost), (days, days_lost) = self._hour, self._days
+        hour, hour_lost, days, days_lost = hour * short, hour_lost * short, days * long, days_lost * long
         self._at, self._failed = x.at, self._failed * short
-        for sums, left in ((self._hour, short), (self._days, long)):
-            sums[0], sums[1] = sums[0] * left, sums[1] * left
+        last = None
         for turn in turns:
-            lost = turn.usd if turn.call.error else 0.0
-            for sums in (self._hour, self._days):
-                sums[0], sums[1] = sums[0] + turn.usd, sums[1] + lost
+            usd = turn.usd
+            hour, days = hour + usd, days + usd
             if turn.call.error:
-                self._failed += weight
-                last = turn.call
+                hour_lost, days_lost, last = hour_lost + usd, days_lost + usd, turn.call
+                self._failed += x.calls / len(turns)
+        self._hour, self._days = [hour, hour_lost], [days, days_lost]
         if last is None or self._failed < self.params.least_calls:
-            return
-        before = self._days[0] - self._hour[0]
-        share = max(self._days[1] - self._hour[1], 0.0) / before if before > 0.0 else 0.0
-        beyond = self._hour[1] - self.params.chance * share * self._hour[0]
-        if beyond > 0.0:
-            yield Amount("errors", beyond, last.key, last.model, last.session, round(self._failed), HOUR_S)
+            return ()
+        before = days - hour
+        share = max(days_lost - hour_lost, 0.0) / before if before > 0.0 else 0.0
+        beyond = hour_lost - self.params.chance * share * hour
+        if beyond <= 0.0:
+            return ()
+        return (Amount("errors", beyond, last.key, last.model, last.session, round(self._failed), HOUR_S),)
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Say what fails."""

@@ -1,7 +1,7 @@
 """One cause, many hands: conversations that begin by the dozen at once, over many sessions or keys, and cost."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from pydantic import Field
@@ -9,7 +9,7 @@ from pydantic import Field
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
 from spendbrake.detectors.memory.stored import State
 from spendbrake.detectors.memory.talks import Turn
-from spendbrake.detectors.series.features import HOUR_S, USUAL_S, Features
+from spendbrake.detectors.series.features import HOUR_S, USUAL_S, Features, decays
 from spendbrake.schemas.money import NANO, usd_text
 
 SPAN_S = 600.0
@@ -45,27 +45,31 @@ class FanOut(AmountDetector[FanOutParams]):
         super().__init__(params)
         self._at = self._first_at = self._begun = self._usual = self._sum = 0.0
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
-        """Yield the money of young conversations while they fan out."""
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+        """Return the money of young conversations while they fan out."""
         if not turns:
-            return
-        passed, weight = max(x.at - self._at, 0.0) if self._at else 0.0, x.calls / len(turns)
+            return ()
+        _, short, hour, _, _, long = decays(max(x.at - self._at, 0.0) if self._at else 0.0)
         self._at, self._first_at = x.at, self._first_at or x.at
-        self._begun *= math.exp(-passed / SPAN_S)
-        self._sum *= math.exp(-passed / HOUR_S)
-        self._usual *= math.exp(-passed / USUAL_S)
-        begun = weight * sum(turn.talk.n == 1.0 for turn in turns)
-        self._begun, self._usual = self._begun + begun, self._usual + begun
-        if self._begun < max(self.params.least, self.params.times * self._typical()):
-            return
+        self._begun, self._sum, self._usual = self._begun * short, self._sum * hour, self._usual * long
+        new = 0
+        for turn in turns:
+            if turn.talk.n == 1.0:
+                new += 1
+        if new:
+            begun = x.calls / len(turns) * new
+            self._begun, self._usual = self._begun + begun, self._usual + begun
+        if self._begun < self.params.least or self._begun < self.params.times * self._typical():
+            return ()
         last = None
         for turn in turns:
             if turn.talk.n <= self.params.young:
                 self._sum += turn.usd
                 last = turn.call
-        if last is not None:
-            burst = self.params.burst * 24.0 * x.usual_usd_h
-            yield Amount("fan", self._sum, last.key, last.model, last.session, round(self._begun), HOUR_S, burst)
+        if last is None:
+            return ()
+        burst = self.params.burst * 24.0 * x.usual_usd_h
+        return (Amount("fan", self._sum, last.key, last.model, last.session, round(self._begun), HOUR_S, burst),)
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Say how many begin, and what they cost. No single key carries it: the state of things names the heaviest."""

@@ -1,13 +1,12 @@
 """Tokens that nobody is billed for: calls at no cost, weighed at what the team's tokens usually cost."""
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
 from spendbrake.detectors.memory.stored import State
 from spendbrake.detectors.memory.talks import Turn
-from spendbrake.detectors.series.features import HOUR_S, USUAL_S, Features
+from spendbrake.detectors.series.features import HOUR_S, Features, decays
 from spendbrake.schemas.money import NANO, usd_text
 
 
@@ -31,23 +30,25 @@ class TokensWithoutCost(AmountDetector[TokensWithoutCostParams]):
         super().__init__(params)
         self._at = self._free = self._tokens = self._usd = 0.0
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
-        """Yield what the free tokens of an hour would have cost."""
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+        """Return what the free tokens of an hour would have cost."""
         if not turns:
-            return
-        passed, weight, last = max(x.at - self._at, 0.0), x.calls / len(turns), None
-        self._at, self._free = x.at, self._free * math.exp(-passed / HOUR_S)
-        long = math.exp(-passed / USUAL_S)
-        self._tokens, self._usd = self._tokens * long, self._usd * long
+            return ()
+        _, _, short, _, _, long = decays(max(x.at - self._at, 0.0))
+        self._at, self._free = x.at, self._free * short
+        paid, usd, last = self._tokens * long, self._usd * long, None
         for turn in turns:
-            tokens = turn.call.input_tokens + turn.call.output_tokens
-            if turn.call.cost:
-                self._tokens, self._usd = self._tokens + tokens, self._usd + turn.usd
-            elif tokens > 0 and not turn.call.error:
-                self._free += tokens * weight
-                last = turn.call
-        if last is not None and self._usd > 0.0:
-            yield Amount("free", self._free * self._price(), last.key, last.model, last.session, span_s=HOUR_S)
+            call = turn.call
+            tokens = call.input_tokens + call.output_tokens
+            if call.cost:
+                paid, usd = paid + tokens, usd + turn.usd
+            elif tokens > 0 and not call.error:
+                self._free += tokens * (x.calls / len(turns))
+                last = call
+        self._tokens, self._usd = paid, usd
+        if last is None or usd <= 0.0:
+            return ()
+        return (Amount("free", self._free * self._price(), last.key, last.model, last.session, span_s=HOUR_S),)
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Say what is not billed."""

@@ -93,16 +93,22 @@ class Pending:
 
     def add(self, reading: BucketReading, turns: Sequence[Turn]) -> None:
         """Add a bucket; its models as the sampled calls have it."""
-        tokens = float(max(reading.input_tokens, 0) + max(reading.output_tokens, 0))
-        self.calls += max(reading.calls, 0)
-        self.failed += min(max(reading.errors, 0), max(reading.calls, 0))
+        tokens, calls = float(max(reading.input_tokens, 0) + max(reading.output_tokens, 0)), max(reading.calls, 0)
+        self.calls += calls
+        if reading.errors > 0:
+            self.failed += min(reading.errors, calls)
         self.tokens += tokens
         self.usd += max(reading.cost, 0) / NANO
-        sampled = sum(turn.call.input_tokens + turn.call.output_tokens for turn in turns)
+        sampled = 0
+        for turn in turns:
+            sampled += turn.call.input_tokens + turn.call.output_tokens
         part = tokens / max(sampled, 1)
         for turn in turns:
-            sums = self.models.setdefault(turn.call.model, [0.0, 0.0])
-            sums[0] += (turn.call.input_tokens + turn.call.output_tokens) * part
+            call = turn.call
+            sums = self.models.get(call.model)
+            if sums is None:
+                sums = self.models[call.model] = [0.0, 0.0]
+            sums[0] += (call.input_tokens + call.output_tokens) * part
             sums[1] += turn.usd
 
 

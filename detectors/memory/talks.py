@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ MAX_TALKS = 96
 PAUSE_S = 6 * 3_600.0
 """After a pause this long a conversation begins anew."""
 NEAR = 0.09
-"""Two sizes this close, as a difference of logarithms, are nearly the same."""
+"""Two sizes this close, as a difference of logarithms, are nearly the same; at most 1.1 times."""
 NEAR_RUN = 2
 """Calls nearly like those before, in a row, before their money counts."""
 STEADY = 0.25
@@ -32,6 +32,8 @@ CACHE_S = 300.0
 """What was sent this short ago should be in the provider's prompt cache."""
 LEAST_MISS = 2_000
 """Tokens missed in a call before it counts."""
+LEAST_CACHED = 0.3
+"""Part of a conversation's input that came from the cache before a miss is one."""
 CACHED, WRITTEN, OUTPUT = 0.1, 1.25, 5.0
 """Usual prices of a token beside a fresh input token: what part of a call's money a cache miss is."""
 
@@ -72,7 +74,8 @@ FIELDS = tuple(f.name for f in fields(Talk))[2:]
 """All but the names."""
 
 
-class Turn(NamedTuple):
+@dataclass(slots=True)
+class Turn:
     """One call in its conversation, after it was taken in.
 
     Attributes:
@@ -100,7 +103,9 @@ class Talks:
         """Take in the sampled calls of a bucket; each stands for its part of the bucket's money."""
         if not reading.sample:
             return ()
-        kept = sum(call.cost for call in reading.sample)
+        kept = 0
+        for call in reading.sample:
+            kept += call.cost
         weight = reading.cost / kept / NANO if kept > 0 and reading.cost > kept else 1.0 / NANO
         return [self._take(call, call.cost * weight) for call in reading.sample]
 
@@ -159,21 +164,19 @@ def _follow(talk: Talk, call: Call, usd: float) -> Turn:
     """Return what a call is to those before it, and note it in the conversation."""
     gap, fresh, output = call.at - talk.at, call.input_tokens, call.output_tokens
     # What goes on for ever comes to a standstill: it is the team's usual.
-    left = math.exp(-max(gap, 0.0) / PAUSE_S)
-    talk.same_usd, talk.near_usd = talk.same_usd * left, talk.near_usd * left
-    talk.steady_usd, talk.missed_usd = talk.steady_usd * left, talk.missed_usd * left
+    n, left = talk.n, math.exp(-gap / PAUSE_S) if gap > 0.0 else 1.0
     same = fresh == talk.input_tokens and output == talk.output_tokens and call.model == talk.model
-    talk.same, talk.same_usd = (talk.same + 1.0, talk.same_usd + usd) if same else (0.0, 0.0)
-    close = talk.n >= NEAR_RUN + 1 and _near(fresh, talk.usual_input) and _near(output, talk.usual_output)
+    talk.same, talk.same_usd = (talk.same + 1.0, talk.same_usd * left + usd) if same else (0.0, 0.0)
+    close = n >= NEAR_RUN + 1 and _near(fresh, talk.usual_input) and _near(output, talk.usual_output)
     talk.near = talk.near + 1.0 if close else 0.0
     near = talk.near >= NEAR_RUN
-    talk.near_usd = talk.near_usd + usd if near else 0.0
-    steady = talk.n >= STEADY_CALLS and talk.gap_off < STEADY * talk.gap and 1.0 < gap < LONGEST_GAP_S
-    talk.steady_usd += usd if steady else 0.0
-    missed = _missed(talk, call, usd) if gap < CACHE_S else 0.0
-    talk.missed_usd += missed
-    part = max(0.1, 1.0 / talk.n)
-    talk.gap_off = talk.gap_off + part * (abs(gap - talk.gap) - talk.gap_off) if talk.n > 1 else gap
+    talk.near_usd = talk.near_usd * left + usd if near else 0.0
+    steady = n >= STEADY_CALLS and talk.gap_off < STEADY * talk.gap and 1.0 < gap < LONGEST_GAP_S
+    talk.steady_usd = talk.steady_usd * left + (usd if steady else 0.0)
+    missed = _missed(talk, call, usd) if gap < CACHE_S and talk.cached > LEAST_CACHED else 0.0
+    talk.missed_usd = talk.missed_usd * left + missed
+    part = 1.0 / n if n < 10.0 else 0.1
+    talk.gap_off = talk.gap_off + part * (abs(gap - talk.gap) - talk.gap_off) if n > 1 else gap
     talk.gap += part * (gap - talk.gap)
     talk.cached += 0.2 * ((call.cache_read_tokens / fresh if fresh else 0.0) - talk.cached)
     talk.usual_input += 0.3 * (fresh - talk.usual_input)
@@ -182,13 +185,14 @@ def _follow(talk: Talk, call: Call, usd: float) -> Turn:
 
 
 def _near(tokens: int, usual: float) -> bool:
-    return abs(math.log((tokens + 1.0) / (usual + 1.0))) < NEAR
+    ratio = (tokens + 1.0) / (usual + 1.0)
+    return 0.9 < ratio < 1.1 and abs(math.log(ratio)) < NEAR
 
 
 def _missed(talk: Talk, call: Call, usd: float) -> float:
     """Return the part of a call's money that a cache hit, as usual in this conversation, would have saved."""
     missed = min(call.input_tokens, talk.input_tokens) * talk.cached - call.cache_read_tokens
-    if talk.cached <= 0.3 or missed <= max(LEAST_MISS, 0.1 * call.input_tokens):
+    if missed <= max(LEAST_MISS, 0.1 * call.input_tokens):
         return 0.0
     fresh = call.input_tokens - call.cache_read_tokens - call.cache_write_tokens
     whole = fresh + CACHED * call.cache_read_tokens + WRITTEN * call.cache_write_tokens + OUTPUT * call.output_tokens

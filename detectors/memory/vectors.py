@@ -21,26 +21,26 @@ class Vectors:
     """A table of 2,048 fingerprints of 24 bits, each with the session it came from and its time."""
 
     def __init__(self) -> None:
-        self._tag = np.zeros(SLOTS, np.uint32)
-        self._at = np.zeros(SLOTS, np.uint32)
+        # Python's view of the arrays: a single place of it is read and written at a third of the cost.
+        self._tag, self._at = np.zeros(SLOTS, np.uint32).data, np.zeros(SLOTS, np.uint32).data
 
     def again(self, call: Call) -> bool:
         """Say whether the very tokens were used within a day in another session, or in none; remember the call."""
         mixed = (call.input_tokens * 1_000_003 + call.output_tokens + pseudonym("", call.model)) * _MIX & _MASK
         mixed = (mixed ^ mixed >> 29) * _MIX & _MASK
         slot, tag, at = mixed >> 53, (mixed & 0xFFFFFF) << 8 | call.session & 0xFF, int(call.at)
-        before = int(self._tag[slot])
-        known = before >> 8 == tag >> 8 and AGAIN_S < at - int(self._at[slot]) < FORGOTTEN_S
+        before = self._tag[slot]
+        known = before >> 8 == tag >> 8 and AGAIN_S < at - self._at[slot] < FORGOTTEN_S
         self._tag[slot], self._at[slot] = tag, at
         return known and (not call.session or before & 0xFF != tag & 0xFF)
 
     def to_state(self) -> State:
         """Return the table."""
-        return {"tag": self._tag, "at": self._at}
+        return {"tag": np.asarray(self._tag), "at": np.asarray(self._at)}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Vectors":
         """Return the table that `state` describes."""
         vectors = cls()
-        vectors._tag, vectors._at = state["tag"].copy(), state["at"].copy()
+        vectors._tag, vectors._at = state["tag"].copy().data, state["at"].copy().data
         return vectors

@@ -1,7 +1,7 @@
 """Input sent again within minutes that the prompt cache did not serve. Prices are judged by their usual ratio."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
@@ -28,15 +28,17 @@ class CacheMisses(AmountDetector[CacheMissesParams]):
         super().__init__(params)
         self._sum, self._at = 0.0, 0.0
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
-        """Yield what the conversation and the team have missed."""
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+        """Return what the conversation and the team have missed."""
+        found: list[Amount] = []
         for turn in turns:
             if turn.missed_usd > 0.0:
                 call, talk = turn.call, turn.talk
                 self._sum = self._sum * math.exp(-max(x.at - self._at, 0.0) / SPAN_S) + turn.missed_usd
                 self._at = x.at
-                yield Amount("session", talk.missed_usd, call.key, call.model, call.session)
-                yield Amount("team", self._sum, call.key, call.model, call.session, span_s=SPAN_S)
+                found.append(Amount("session", talk.missed_usd, call.key, call.model, call.session))
+                found.append(Amount("team", self._sum, call.key, call.model, call.session, span_s=SPAN_S))
+        return found
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Say what the misses cost."""

@@ -1,6 +1,6 @@
 """A loop whose calls are nearly alike: sizes within a tenth of those before, one after the other."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
@@ -22,12 +22,14 @@ class NearRepeats(AmountDetector[NearRepeatsParams]):
     family: ClassVar[str] = "loop"
     parameters = NearRepeatsParams
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
-        """Yield the conversation of each such call."""
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+        """Return the conversation of each such call."""
+        found: list[Amount] = []
         for turn in turns:
             if turn.near:
                 call, talk = turn.call, turn.talk
-                yield Amount("run", talk.near_usd, call.key, call.model, call.session, int(talk.near))
+                found.append(Amount("run", talk.near_usd, call.key, call.model, call.session, int(talk.near)))
+        return found
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Name the loop."""

@@ -1,7 +1,6 @@
 """A batch that runs again: token vectors of the last day, seen in another session. It knows no request ids."""
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from pydantic import Field
@@ -10,7 +9,7 @@ from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evid
 from spendbrake.detectors.memory.stored import State
 from spendbrake.detectors.memory.talks import Turn
 from spendbrake.detectors.memory.vectors import Vectors
-from spendbrake.detectors.series.features import HOUR_S, USUAL_S, Features
+from spendbrake.detectors.series.features import HOUR_S, Features, decays
 from spendbrake.schemas.money import NANO, usd_text
 
 CHANCE = 3.0
@@ -42,25 +41,28 @@ class QueueReplay(AmountDetector[QueueReplayParams]):
         self._sums = [0.0, 0.0, 0.0, 0.0]
         """Of an hour: all money, repeated money; of days likewise."""
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
-        """Yield the repeated money beyond chance."""
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+        """Return the repeated money beyond chance."""
         if not turns:
-            return
-        passed = max(x.at - self._at, 0.0)
-        short, long = math.exp(-passed / HOUR_S), math.exp(-passed / USUAL_S)
-        sums = self._sums = [part * left for part, left in zip(self._sums, (short, short, long, long), strict=True)]
-        self._at, last = x.at, None
+            return ()
+        _, _, short, _, _, long = decays(max(x.at - self._at, 0.0))
+        hour, hour_again, days, days_again = self._sums
+        hour, hour_again, days, days_again = hour * short, hour_again * short, days * long, days_again * long
+        self._at, last, seen = x.at, None, self._seen
         for turn in turns:
-            again = self._seen.again(turn.call)
-            for i in (0, 1, 2, 3) if again else (0, 2):
-                sums[i] += turn.usd
-            last = turn if again else last
-        if last is not None:
-            before = sums[2] - sums[0]
-            share = max(sums[3] - sums[1], 0.0) / before if before > 0.0 else 0.0
-            beyond = sums[1] - CHANCE * share * sums[0]
-            if beyond > 0.0:
-                yield Amount("replay", beyond, last.call.key, last.call.model, last.call.session, span_s=HOUR_S)
+            usd = turn.usd
+            hour, days = hour + usd, days + usd
+            if seen.again(turn.call):
+                hour_again, days_again, last = hour_again + usd, days_again + usd, turn.call
+        self._sums = [hour, hour_again, days, days_again]
+        if last is None:
+            return ()
+        before = days - hour
+        share = max(days_again - hour_again, 0.0) / before if before > 0.0 else 0.0
+        beyond = hour_again - CHANCE * share * hour
+        if beyond <= 0.0:
+            return ()
+        return (Amount("replay", beyond, last.key, last.model, last.session, span_s=HOUR_S),)
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Say what runs again."""

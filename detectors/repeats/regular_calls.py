@@ -1,6 +1,6 @@
 """Calls as regular as clockwork in one conversation: a machine, where people and agents pause."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
@@ -22,12 +22,14 @@ class RegularCalls(AmountDetector[RegularCallsParams]):
     family: ClassVar[str] = "loop"
     parameters = RegularCallsParams
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
-        """Yield the conversation of each such call."""
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+        """Return the conversation of each such call."""
+        found: list[Amount] = []
         for turn in turns:
             if turn.steady:
                 call, talk = turn.call, turn.talk
-                yield Amount("beat", talk.steady_usd, call.key, call.model, call.session, int(talk.n), talk.gap)
+                found.append(Amount("beat", talk.steady_usd, call.key, call.model, call.session, int(talk.n), talk.gap))
+        return found
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Name the loop."""

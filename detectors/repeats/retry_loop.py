@@ -1,7 +1,7 @@
 """The same call again and again: token counts equal to the last one's in the same session. It knows no errors."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
@@ -28,16 +28,18 @@ class RetryLoop(AmountDetector[RetryLoopParams]):
         super().__init__(params)
         self._hour, self._at = 0.0, 0.0
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Iterable[Amount]:
-        """Yield the run that a repeated call belongs to, and the team's repeats of an hour."""
+    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+        """Return the run that a repeated call belongs to, and the team's repeats of an hour."""
+        found: list[Amount] = []
         for turn in turns:
             if turn.same:
                 call, talk = turn.call, turn.talk
                 self._hour = self._hour * math.exp(-max(x.at - self._at, 0.0) / HOUR_S) + turn.usd
                 self._at = x.at
                 calls = int(talk.same) + 1
-                yield Amount("run", talk.same_usd, call.key, call.model, call.session, calls)
-                yield Amount("hour", self._hour, call.key, call.model, call.session, span_s=HOUR_S)
+                found.append(Amount("run", talk.same_usd, call.key, call.model, call.session, calls))
+                found.append(Amount("hour", self._hour, call.key, call.model, call.session, span_s=HOUR_S))
+        return found
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Name the loop."""
