@@ -16,6 +16,8 @@ class Call(NamedTuple):
         session: Fingerprint of its session, 0 for none.
         input_tokens: Cached ones included.
         project: As counted, "" where it has none; `environment` likewise.
+        requested: The model that was asked for, where a dearer one is billed; else "".
+        as_requested: What the call would have cost on that one, nano-USD.
     """
 
     at: float
@@ -30,6 +32,8 @@ class Call(NamedTuple):
     error: bool
     project: str = ""
     environment: str = ""
+    requested: str = ""
+    as_requested: NanoUsd = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

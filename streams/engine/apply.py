@@ -188,12 +188,12 @@ def add_fine(state: PartitionState, rows: Rows, team: I64, bucket: I64) -> None:
     state.teams.fine.add(team, bucket, {"cost": rows.cost, "calls": rows.sign, "errors": rows.error, **tokens})
 
 
-def add_calls(state: PartitionState, rows: Rows, team: I64, bucket: I64, series: I64) -> None:
-    """Keep the first calls of open buckets for the detectors; `series` are those of each row's route."""
+def add_calls(state: PartitionState, rows: Rows, team: I64, bucket: I64, routes: Routes) -> None:
+    """Keep the first calls of open buckets for the detectors."""
     wanted = (rows.sign > 0) & (bucket <= rows.now // FINE_S + AHEAD)
     if not wanted.all():
-        rows, team, bucket, series = rows.take(wanted), team[wanted], bucket[wanted], series[wanted]
-    local, named = state.series.local, {}
+        rows, team, bucket = rows.take(wanted), team[wanted], bucket[wanted]
+    series, local, named = routes.series[rows.route], state.series.local, {}
     for name, column in (("project", PROJECT), ("key", KEY), ("model", MODEL), ("environment", ENVIRONMENT)):
         row = series[:, column]
         named[name] = np.where(row >= 0, local[row], -1)
@@ -208,8 +208,26 @@ def add_calls(state: PartitionState, rows: Rows, team: I64, bucket: I64, series:
             **named,
             **{name: np.minimum(getattr(rows, name), MOST_TOKENS) for name in TOKENS},
             "error": rows.error,
+            **_as_asked(rows, local, routes),
         },
     )
+
+
+def _as_asked(rows: Rows, local: I64, routes: Routes) -> dict[str, I64]:
+    """Return which rows are billed dearer than the model they asked for is, and what they would have cost on it."""
+    asked, cost = np.full(len(rows), -1), np.zeros(len(rows), np.int64)
+    other = np.flatnonzero(routes.asked[rows.route] >= 0)
+    if len(other):
+        prices, route, tokens = routes.rules.prices, rows.route[other], [getattr(rows, name)[other] for name in TOKENS]
+        rates = routes.rate[route], routes.asked_rate[route]
+        billed, then = (prices.cost(rate, rows.at[other], *tokens) for rate in rates)
+        known = ~(prices.unpriced(rates[0], rows.at[other]) | prices.unpriced(rates[1], rows.at[other]))
+        dearer = known & (then < billed) & (rows.cost[other] > 0)
+        other, route, part = other[dearer], route[dearer], then[dearer] / billed[dearer]
+        asked[other] = local[routes.asked[route]]
+        # Where the producer tells the cost, a discount holds for the one model as for the other.
+        cost[other] = np.rint(rows.cost[other] * part)
+    return {"asked": asked, "as_asked": cost}
 
 
 def bucket_of(rows: Rows) -> I64:

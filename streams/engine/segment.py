@@ -185,7 +185,7 @@ class Segment:
 
     def _sample(self, rows: Rows, team: I64, bucket: I64) -> None:
         if self.rules.panel.enabled:
-            add_calls(self.state, rows, team, bucket, self.routes.series[rows.route])
+            add_calls(self.state, rows, team, bucket, self.routes)
 
     def _team_days(self, rows: Rows, entries: Entries) -> I64:
         """Return the local day of each row, by the calendar of its team; any for rows without entries."""

@@ -272,6 +272,7 @@ def busy(n: int, seed: int = 0) -> Iterator[BucketReading]:
     """Yield buckets of five calls: a loop by the clock, cached at first, and batches that come again each hour.
 
     After a thousand all is silent for eight days; then calls come from elsewhere, some free, many fail, many begin.
+    A third of the last model's were asked of another.
     """
     for i, one in enumerate(ordinary(n, seed=seed)):
         part, late = one.cost // 5, i >= 1_000
@@ -280,12 +281,15 @@ def busy(n: int, seed: int = 0) -> Iterator[BucketReading]:
         free, fails = late and i % 13 == 0, i % 7 == 0 or i >= 1_300
         crowd = 10_000 + 10 * i if 1_400 <= i < 1_460 else 0
         cached = 0 if i % 40 == 39 else 49_000
+        asked = ("", "", "m-0", part // 10) if i % 3 == 0 else ()
         sample = (
             Call(at + 1.0, part, 7, "key-a", "m-1", 50_000, cached, 0, 300, False, "p-1", "prod"),
             Call(at + 2.0, part, crowd, "key-b", "m-2", 3_000 + i % 90, 0, 0, 200 + i % 90, fails, "p-1", place),
             Call(at + 3.0, 0 if free else part, crowd and crowd + 1, "key-b", "m-2", 5_000, 0, 0, 400, i >= 1_300),
             Call(at + 4.0, part, crowd and crowd + 2, "key-b", "m-2", 5_000, 0, 0, 400, i >= 1_300),
-            Call(at + 5.0, part, 100 + i % 500, f"key-{i % 300}", "m-3", 900 + i % 700, 0, 0, 30 + i % 300, False),
+            Call(
+                at + 5.0, part, 100 + i % 500, f"key-{i % 300}", "m-3", 900 + i % 700, 0, 0, 30 + i % 300, False, *asked
+            ),
         )
         for day in range(8 if i == 1_000 else 0):
             call = Call(one.at + day * DAY_S, part, 0, "key-c", "m-1", 700, 0, 0, 70, False, "p-2", "prod")

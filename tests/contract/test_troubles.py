@@ -90,6 +90,10 @@ def free(call: Call, rng: random.Random) -> Call:
     return call._replace(cost=0)
 
 
+def dearer(call: Call, rng: random.Random) -> Call:
+    return call._replace(model="m-9", requested="m-1", as_requested=call.cost, cost=20 * call.cost)
+
+
 GAPS = {"fan_out": 1}
 """Ten-second buckets from one call to the next where a trouble is one of many calls."""
 TROUBLES: dict[str, Change] = {
@@ -98,6 +102,7 @@ TROUBLES: dict[str, Change] = {
     "dormant_project": waking,
     "dev_on_prod": elsewhere,
     "tokens_without_cost": free,
+    "dearer_model": dearer,
 }
 
 

@@ -29,10 +29,12 @@ FRAME = len(FRAMED)
 
 SEP = "\x1f"
 """Between the parts of an owner text; a name that holds it is taken apart by hand."""
-OWNER_PARTS = 6
+OWNER_PARTS = 7
 TOKENS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
 NAMES = ("request_id", "api_key_id", "provider", "model")
 OPTIONAL = ("source", "team", "project", "environment", "session_id", "trace_id", "requested_model", "unit")
+OWNER = ("api_key_id", "team", "project", "environment", "provider", "model", "requested_model")
+_owner_of = attrgetter(*OWNER)
 NO_COST = -1
 
 
@@ -48,8 +50,8 @@ class Part:
         cost: As billed by the producer, nano-USD; NO_COST lets the price book decide.
         session: xxh3 of the session id; 0 = none.
         units: True where something other than tokens is billed.
-        owners: (key, team, project, environment, provider, model) as texts joined by SEP, behind them the resolved
-            team of a forwarded event or nothing.
+        owners: (key, team, project, environment, provider, model, requested model) as texts joined by SEP, behind them
+            the resolved team of a forwarded event or nothing.
     """
 
     place: I64
@@ -99,7 +101,7 @@ def concat(parts: Sequence[Part]) -> Part:
 
 def owner_text(event: UsageEvent, forwarded_to: str | None = None) -> str:
     """Return the owner text of one event."""
-    parts = (event.api_key_id, event.team, event.project, event.environment, event.provider, event.model, forwarded_to)
+    parts = (*_owner_of(event), forwarded_to)
     return SEP.join((part or "").replace(SEP, "\ufffd") for part in parts)
 
 
@@ -179,9 +181,8 @@ def _decode(places: I64, bodies: list[bytes]) -> tuple[list[I64], list[pa.Record
 
 
 def _owner_column(table: pa.RecordBatch) -> pa.StringArray:
-    parts = [table.column(name) for name in ("api_key_id", "team", "project", "environment", "provider", "model")]
-    nothing = pa.scalar("")
-    return pc.binary_join_element_wise(*parts, nothing, SEP, null_handling="replace", null_replacement="")
+    parts = [table.column(name) for name in OWNER]
+    return pc.binary_join_element_wise(*parts, pa.scalar(""), SEP, null_handling="replace", null_replacement="")
 
 
 def is_plain(table: pa.RecordBatch, owner: pa.StringArray) -> bool:

@@ -36,8 +36,11 @@ FIELDS: dict[str, DTypeLike] = {
     "error": np.int8,
     "project": np.int32,
     "environment": np.int32,
+    "asked": np.int32,
+    "as_asked": np.int64,
 }
-"""Of a call; key, model, project and environment are numbers of series within the team, -1 where it has none."""
+"""Of a call; key, model, project and environment are numbers of series within the team, -1 where it has none; so is
+`asked`, the model that was asked for where a dearer one is billed, and `as_asked` what that would have cost."""
 EIGHT = frozenset(name for name, dtype in FIELDS.items() if np.dtype(dtype).itemsize == 8)
 RECORD = np.dtype([*FIELDS.items(), ("before", np.int64), ("nth", np.int8)])
 """A call side by side, as a bucket's are read together: with the number of the one before it, and its own in there."""

@@ -78,9 +78,22 @@ def sample_of(state: PartitionState, team: int, bucket: int) -> tuple[Call, ...]
     calls = state.calls.sample(team, bucket)
     return tuple(
         Call(
-            at, cost, session, named(key), named(model), fresh, read, write, out, error > 0, named(project), named(env)
+            at,
+            cost,
+            session,
+            named(key),
+            named(model),
+            fresh,
+            read,
+            write,
+            out,
+            error > 0,
+            named(project),
+            named(env),
+            named(asked) if asked >= 0 else "",
+            then,
         )
-        for _, at, _, cost, session, key, model, fresh, read, write, out, error, project, env, *_ in calls
+        for _, at, _, cost, session, key, model, fresh, read, write, out, error, project, env, asked, then, *_ in calls
     )
 
 

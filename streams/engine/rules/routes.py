@@ -14,6 +14,7 @@ from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.budgets.tree import KEY, PROJECT, NodeView
 from spendbrake.streams.engine.intake.columns import SEP, Part
 from spendbrake.streams.engine.rules.book import RuleBook, Rules, series_name
+from spendbrake.streams.engine.rules.requested import NO_RATE, is_ours, rate_as_requested
 from spendbrake.streams.engine.state.partition import KeyChain, PartitionState
 from spendbrake.streams.engine.state.series import OTHER, UNGROUPED
 
@@ -36,6 +37,8 @@ class Route:
         home: Partition of its team.
         team_id: Node id of the team.
         rows: Series in this partition, team first; empty when the home is elsewhere.
+        asked: Series of the model that was asked for where it is another than the billed one, else -1.
+        asked_rate: Its rate.
     """
 
     team_id: str
@@ -47,6 +50,8 @@ class Route:
     project: str
     environment: str
     rows: tuple[int, ...]
+    asked: int = -1
+    asked_rate: int = NO_RATE
 
 
 class Routes:
@@ -55,6 +60,7 @@ class Routes:
     Attributes:
         team: Row of the team of each route, -1 where its home is elsewhere.
         rate: Id of the rate of each in the version's price book.
+        asked: Series of the model that was asked for, -1 where it is the one billed; `asked_rate`, its rate.
         series: Rows each route adds to, padded with -1; shape (routes, width).
         schemas: Foreign Avro schemas of the batch at hand, by id.
     """
@@ -69,6 +75,7 @@ class Routes:
         self._bound: set[tuple[int, int, str, str]] = set()
         self.team = np.zeros(64, np.int64)
         self.rate = np.zeros(64, np.int64)
+        self.asked, self.asked_rate = np.full(64, -1, np.int64), np.full(64, NO_RATE, np.int64)
         self.series = np.full((64, FIXED), -1, np.int64)
 
     def resolve(self, part: Part, now: F64) -> I64:
@@ -117,18 +124,20 @@ class Routes:
             self._grow(len(self.team), len(route.rows))
         self.team[row] = self.state.teams.index[route.team_id] if route.rows else -1
         self.rate[row] = route.rate
+        self.asked[row], self.asked_rate[row] = route.asked, route.asked_rate
         self.series[row, : len(route.rows)] = route.rows
         return row
 
     def _grow(self, rows: int, width: int) -> None:
         n, before = self.series.shape
-        self.team, self.rate = np.resize(self.team, rows), np.resize(self.rate, rows)
+        for name in ("team", "rate", "asked", "asked_rate"):
+            setattr(self, name, np.resize(getattr(self, name), rows))
         series = np.full((rows, width), -1, np.int64)
         series[:n, :before] = self.series
         self.series = series
 
     def _resolve(self, text: str, number: int, now: float) -> Route:
-        key, team, project, environment, provider, model, forwarded_to = text.split(SEP)
+        key, team, project, environment, provider, model, requested, forwarded_to = text.split(SEP)
         owner = self.book.owners.owner(key, number)
         if owner is not None:
             team, project = owner.team, owner.project or project
@@ -141,7 +150,16 @@ class Routes:
         owned = owner.node if owner is not None else None
         names = {"project": project, "key": key, "model": model, "environment": environment}
         rows = self._rows(node, names, owned, number, now) if home == self.state.number else ()
-        return Route(node.id, home, rate, key, provider, model, project, environment, rows)
+        asked, asked_rate = self._asked(node, provider, requested, model) if rows else (-1, NO_RATE)
+        rows = rows if asked < 0 else (*rows, asked)
+        return Route(node.id, home, rate, key, provider, model, project, environment, rows, asked, asked_rate)
+
+    def _asked(self, team: NodeView, provider: str, requested: str, model: str) -> tuple[int, int]:
+        """Return the series and the rate of the model that was asked for, where it is another than the billed one."""
+        rate = rate_as_requested(self.rules.prices, provider, requested, model)
+        if rate == NO_RATE or is_ours(self.rules.file, requested, model):
+            return -1, NO_RATE
+        return self._series(self.state.teams.index[team.id], "requested", requested, None), rate
 
     def _rows(
         self, team: NodeView, names: Mapping[str, str], owned: str | None, number: int, now: float

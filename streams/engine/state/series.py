@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from spendbrake.streams.engine.state.rings import Rings
 
 I64 = NDArray[np.int64]
-KINDS = ("team", "project", "key", "model", "environment", "node", "calendar")
+KINDS = ("team", "project", "key", "model", "environment", "node", "calendar", "requested")
 """A `node` series is a node of another level; a `calendar` one the whole team by a calendar that one of its ancestors
-keeps, named by its key."""
+keeps, named by its key; a `requested` one what calls to another model cost for which this one was asked."""
 SHOWN = ("project", "key", "model", "environment")
 """Kinds that are shown to the detectors while they are new."""
 OTHER = "other"

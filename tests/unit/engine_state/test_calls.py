@@ -78,7 +78,7 @@ def test_old_calls_make_room() -> None:
 def test_calls_kept_before_they_had_a_project_come_back_without_one() -> None:
     calls, later = Calls(teams=1), Calls(teams=1)
     add(calls, [(0, 5, 7), (0, 5, 8)], 50.0)
-    later.restore(0, calls.copy(0, 1)[:-2])
+    later.restore(0, calls.copy(0, 1)[: list(FIELDS).index("project")])
     places = later.of(0, 5)
     assert costs(later, 0, 5) == [7, 8]
     assert later.pool["project"][places].tolist() == later.pool["environment"][places].tolist() == [-1, -1]
