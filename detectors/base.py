@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import Field
 
@@ -167,7 +167,8 @@ class AmountParams(Params):
 A = TypeVar("A", bound=AmountParams)
 
 
-class Amount(NamedTuple):
+@dataclass(slots=True)
+class Amount:
     """Money of one kind of trouble, as it stands.
 
     Attributes:

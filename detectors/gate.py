@@ -86,14 +86,17 @@ class Gate:
         hours = max(evidence.span_s / HOUR_S, 1.0)
         return evidence.excess >= self.floor(usual) * hours * (1.0 + self.params.alarm_money * usual.alarms)
 
+    def least_amount(self, params: AmountParams, usual: Usual) -> float:
+        """Return the floor of a detector's amounts, USD: up to it none is held against its record. Most are below."""
+        if usual.age_s < self.params.settled_s:
+            return math.inf
+        floor = max(params.floor_usd, params.floor_days * usual.usd_h * 24.0)
+        return floor * (1.0 + params.alarm_weight * usual.alarms)
+
     def record(self, amount: Amount, params: AmountParams, record: Record, usual: Usual, now: float) -> bool:
         """Say whether an amount is beyond what the team has come to before, and its floor."""
-        if usual.age_s < self.params.settled_s:
-            return False
-        floor = max(params.floor_usd, params.floor_days * usual.usd_h * 24.0) * (
-            1.0 + params.alarm_weight * usual.alarms
-        )
-        if amount.usd <= floor:  # most are
+        floor = self.least_amount(params, usual)
+        if amount.usd <= floor:
             return False
         young = 1.0 + self.params.youth * math.exp(-usual.age_s / DAY_S)
         return amount.usd > young * floor + max(params.over * record.reference(now), young * amount.expected)

@@ -206,6 +206,8 @@ class Incidents:
 
     def troubled(self, now: float) -> bool:
         """Say whether something is going on that is not the new usual yet: what is seen now is nothing to learn."""
+        if not self._items:
+            return False
         return any(i.state == "open" and now - i.opened_at <= self.params.adopt_s for i in self._items)
 
     def adopted(self, where: str, now: float) -> bool:

@@ -2,7 +2,8 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from spendbrake.detectors.base import Amount, AmountDetector, BucketDetector
 from spendbrake.detectors.memory.mix import Mix
@@ -28,7 +29,8 @@ MAX_NAMES = 64
 """Dear sessions whose names are remembered for findings."""
 
 
-class Noticed(NamedTuple):
+@dataclass(slots=True)
+class Noticed:
     """What was measured of one bucket.
 
     Attributes:
@@ -63,19 +65,22 @@ class Senses:
     def bucket(self, reading: BucketReading) -> Noticed | None:
         """Measure a bucket; None where there is nothing in it to judge."""
         where = f"{reading.kind}/{reading.name}" if reading.kind else ITSELF
-        track = self._track(where)
+        track = self._tracks.get(where) or self._begin(where)
         late = reading.at <= track.rolling.last_at
         x = track.rolling.rescore(reading) if late else track.advance(reading)
         if x is None:
             return None
-        scored = track.score(x)
-        loud = [one for one in scored if one.score > self._panel.gate.lowest]
+        scored, lowest = track.score(x), self._panel.gate.lowest
+        loud = [one for one in scored if one.score > lowest]
         if late or where != ITSELF:
             return Noticed(where, x, late, scored, loud)
         turns = self._talks.advance(reading)
         self._mix.add(reading, turns)
         opinion = self._level.advance(x) if x.slot is not None else None
-        amounts = [(detector, amount) for detector in self._amounts for amount in detector.amounts(x, turns)]
+        amounts: list[tuple[AmountDetector[Any], Amount]] = []
+        for detector in self._amounts:
+            for amount in detector.amounts(x, turns):
+                amounts.append((detector, amount))
         return Noticed(where, x, late, scored, loud, opinion, amounts)
 
     def learn(self, seen: Noticed) -> None:
@@ -135,11 +140,9 @@ class Senses:
             if held is not None and held["shape"] == shape(params, build.shaped_by):
                 self._amounts[i] = build.from_state(params, held["state"])
 
-    def _track(self, where: str) -> Track:
-        track = self._tracks.get(where)
-        if track is None:
-            series = [name for name in self._tracks if name != ITSELF]
-            if where != ITSELF and len(series) >= MAX_SERIES:
-                del self._tracks[min(series, key=lambda name: (self._tracks[name].rolling.last_at, name))]
-            track = self._tracks[where] = Track(self._panel.builds(where), self._panel.tail)
+    def _begin(self, where: str) -> Track:
+        series = [name for name in self._tracks if name != ITSELF]
+        if where != ITSELF and len(series) >= MAX_SERIES:
+            del self._tracks[min(series, key=lambda name: (self._tracks[name].rolling.last_at, name))]
+        track = self._tracks[where] = Track(self._panel.builds(where), self._panel.tail)
         return track

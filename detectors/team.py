@@ -59,10 +59,11 @@ class TeamPanel:
         """
         if not self._panel.enabled:
             return []
-        findings = self.tick(reading.now, reading.offset)
-        if isinstance(reading, BucketReading):
-            return findings + self._bucket(reading, context)
-        return findings + self._fact(reading, context)
+        findings = self._telling.resolved(reading.now)
+        findings += (
+            self._bucket(reading, context) if isinstance(reading, BucketReading) else self._fact(reading, context)
+        )
+        return findings
 
     def tick(self, now: float, offset: int) -> list[Finding]:
         """Resolve what has been quiet long enough at `now`. Call it at the first record past `wants_until`."""
@@ -108,7 +109,8 @@ class TeamPanel:
         seen = self._senses.bucket(reading)
         if seen is None:
             return []
-        accepted, findings = [], []
+        accepted: list[Sighting] = []
+        findings: list[Finding] = []
         if seen.loud:
             accepted = [one for one in (self._judge(seen, best, reading) for best in families(seen.loud)) if one]
             findings = [finding for one in accepted for finding in self._telling.tell(one, context)]
@@ -148,12 +150,13 @@ class TeamPanel:
         findings: list[Finding] = []
         gate, usual = self._panel.gate, self._usual(reading.now)
         learns = self._panel.learn_anomalies or not self._incidents.troubled(reading.now)
-        last, asked = None, usual
+        last, asked, floor = None, usual, 0.0
         for detector, amount in seen.amounts:
             if detector is not last:
-                last, asked = detector, self._heard(detector, usual, reading.now)
-            record = self._records[detector.name].of(amount.subject)
-            if gate.record(amount, detector.params, record, asked, reading.now):
+                last, asked, records = detector, self._heard(detector, usual, reading.now), self._records[detector.name]
+                floor = gate.least_amount(detector.params, asked)
+            record = records.of(amount.subject)
+            if amount.usd > floor and gate.record(amount, detector.params, record, asked, reading.now):
                 before = record.reference(reading.now)
                 record.told, record.told_at = amount.usd, reading.now
                 detector.told(seen.x.at)

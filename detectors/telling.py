@@ -58,7 +58,8 @@ class Telling:
 
     def resolved(self, now: float) -> list[Finding]:
         """Return the ends of incidents that have been quiet long enough."""
-        return [self._resolved(incident, now) for incident in self.incidents.due(now)]
+        due = self.incidents.due(now)
+        return [self._resolved(incident, now) for incident in due] if due else []
 
     def tell(self, seen: Sighting, context: AskContext) -> list[Finding]:
         """Take the sighting into its incident; return the finding if there is something new to tell."""

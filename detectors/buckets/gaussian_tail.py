@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator
-from river import stats
 
 from spendbrake.detectors.base import BucketDetector, Evidence, Params
 from spendbrake.detectors.causes import rate_text, span_text
@@ -44,12 +44,40 @@ class GaussianTailParams(Params):
         return spans
 
 
+@dataclass(slots=True)
+class Moments:
+    """Weight, mean and squared deviations of the rates over one span, by Welford's sums.
+
+    Bit by bit those of river's `stats.Var`, which takes six calls where this takes one, and cannot be restored from
+    its own figures to the last bit.
+    """
+
+    span: int
+    n: float = 0.0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def learn(self, rate: float) -> None:
+        """Add a rate."""
+        away = rate - self.mean
+        self.n += 1.0
+        self.mean += 1.0 / self.n * away
+        self.squares += away * (rate - self.mean)
+
+    def merge(self, k: int, mean: float, deviation: float) -> None:
+        """Add `k` rates of known mean and deviation (Chan, Golub and LeVeque, 1983)."""
+        before, away = self.n, mean - self.mean
+        self.n = n = before + k
+        self.mean += away * k / n
+        self.squares += k * deviation**2 + away * away * before * k / n
+
+
 class GaussianTail(BucketDetector[GaussianTailParams]):
     """River's `GaussianScorer` on the logarithm of the upper tail.
 
     The score of a bucket is the largest, over the spans, of -log10 P(Z >= (rate - mean) / deviation). River's own
     score, 2 |CDF - 1/2|, is exactly 1.0 from 8 deviations on, so that all extremes tie. Only a rise counts.
-    Mean and deviation are river's (those of its `proba.Gaussian`), over all buckets, empty ones included.
+    Mean and deviation are those of its `proba.Gaussian`, over all buckets, empty ones included.
 
     Examples:
         >>> log10_tail(0.0), round(log10_tail(3.0), 3), round(log10_tail(50.0), 1)
@@ -64,7 +92,7 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
 
     def __init__(self, params: GaussianTailParams) -> None:
         super().__init__(params)
-        self._moments = [(span, stats.Var()) for span in params.spans]
+        self._moments = [Moments(span) for span in params.spans]
 
     def score_one(self, x: Features) -> float:
         """Return -log10 of the upper tail of the span that stands out most; 0.0 below the mean."""
@@ -74,26 +102,23 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
     def learn_one(self, x: Features) -> None:
         """Take the rates of `x` for usual."""
         rates = x.rates
-        for span, var in self._moments:
-            var.update(rates[span])
-        if var.n > 2 * self.params.memory:
+        for one in self._moments:
+            one.learn(rates[one.span])
+        if self._moments[0].n > 2 * self.params.memory:
             self._fade()
 
     def learn_empty(self, gap: Gap) -> None:
-        """Learn the rates as they decayed through the gap: its points merged as a group of known moments."""
-        shares, k = through_gap(gap.n, gap.width_s), gap.n
-        for span, var in self._moments:
-            (mean, deviation), rate = shares[span], gap.rates[span]
-            before, away = var.mean.n, rate * mean - var.mean.get()
-            n = before + k
-            var.mean.n, var.mean._mean = n, var.mean.get() + away * k / n  # noqa: SLF001
-            var._S += k * (rate * deviation) ** 2 + away * away * before * k / n  # noqa: SLF001
+        """Learn the rates as they decayed through the gap."""
+        shares = through_gap(gap.n, gap.width_s)
+        for one in self._moments:
+            (mean, deviation), rate = shares[one.span], gap.rates[one.span]
+            one.merge(gap.n, rate * mean, rate * deviation)
 
     def explain(self, x: Features) -> Evidence:
         """Return the excess over the span that stands out most."""
         _, i = self._farthest(x)
-        span, var = self._moments[i]
-        usual, rate, span_s = max(var.mean.get(), 0.0), x.rates[span], SPANS_S[span]
+        one = self._moments[i]
+        usual, rate, span_s = max(one.mean, 0.0), x.rates[one.span], SPANS_S[one.span]
         excess = max(int((rate - usual) * span_s / 3_600.0 * NANO), 0)
         return Evidence(
             excess=excess,
@@ -108,38 +133,33 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
         )
 
     def to_state(self) -> State:
-        """Return river's sums: weight, mean and squared deviations of each span."""
-        return {"moments": [[var.mean.n, var.mean.get(), var._S] for _, var in self._moments]}  # noqa: SLF001
+        """Return weight, mean and squared deviations of each span."""
+        return {"moments": [[one.n, one.mean, one.squares] for one in self._moments]}
 
     @classmethod
     def from_state(cls, params: GaussianTailParams, state: Mapping[str, Any]) -> Self:
-        """Return the detector that `state` describes.
-
-        River restores a variance from its value, which costs the last bit; its sums do not.
-        """
+        """Return the detector that `state` describes."""
         detector = cls(params)
-        for (_, var), (n, mean, squares) in zip(detector._moments, state["moments"], strict=True):
-            var.mean.n, var.mean._mean, var._S = n, mean, squares  # noqa: SLF001
+        detector._moments = [Moments(span, *kept) for span, kept in zip(params.spans, state["moments"], strict=True)]
         return detector
 
     def _farthest(self, x: Features) -> tuple[float, int]:
         """Return the most deviations that a span is above its mean, and its place; 0.0 while learning."""
-        best, place = 0.0, 0
-        if self._moments[0][1].n < self.params.grace:
+        best, place, rates = 0.0, 0, x.rates
+        if self._moments[0].n < self.params.grace:
             return best, place
-        for i, (span, var) in enumerate(self._moments):
-            mean = var.mean.get()
-            above = x.rates[span] - mean
+        for i, one in enumerate(self._moments):
+            above = rates[one.span] - one.mean
             if above > 0.0:
-                deviation = max(math.sqrt(var.get()), self.params.least_spread * mean)
+                deviation = max(math.sqrt(one.squares / (one.n - 1.0)), self.params.least_spread * one.mean)
                 sigmas = min(above / deviation, MAX_SIGMAS) if deviation > 0.0 else MAX_SIGMAS
                 if sigmas > best:
                     best, place = sigmas, i
         return best, place
 
     def _fade(self) -> None:
-        for _, var in self._moments:
-            var.mean.n, var._S = var.mean.n / 2, var._S / 2  # noqa: SLF001
+        for one in self._moments:
+            one.n, one.squares = one.n / 2, one.squares / 2
 
 
 def log10_tail(z: float) -> float:

@@ -35,8 +35,9 @@ class Record:
     def admit(self, amount: float, now: float) -> None:
         """Take an amount for usual, from a day on."""
         block, blocks = now // BLOCK_S, self.blocks
-        if blocks and blocks[-1][0] >= block:
-            blocks[-1][1] = max(blocks[-1][1], amount)
+        if blocks and (last := blocks[-1])[0] >= block:
+            if amount > last[1]:
+                last[1] = amount
             return
         blocks.append([block, amount])
         while blocks[0][0] < block - ADMIT_BLOCKS:

@@ -10,6 +10,7 @@ from pydantic import Field
 from spendbrake.detectors.memory.stored import State, frozen32
 from spendbrake.schemas.policy import Part
 
+NATS = math.log(10.0)
 MAX_SCORE = 300.0
 """Largest -log10 p told: past it the figure means nothing."""
 
@@ -41,12 +42,13 @@ class Tail:
     cost is amortised O(1) a score, and the answer depends on the scores alone.
     """
 
-    __slots__ = ("buffer", "filled", "inverse", "n", "next_fit", "params", "start", "stride")
+    __slots__ = ("begin", "buffer", "filled", "inverse", "n", "next_fit", "params", "start", "stride")
 
     shaped_by: ClassVar[tuple[str, ...]] = ("size", "quantile", "burn_in", "max_stride", "clip")
 
     def __init__(self, params: TailParams) -> None:
         self.params = params
+        self.begin = -math.log1p(-params.quantile)
         self.buffer = np.zeros(params.size, dtype=np.float32)
         self.filled = 0
         self.stride = 1
@@ -59,17 +61,12 @@ class Tail:
         """Return -log10 of the probability of a score of `raw` or more; 0.0 in the bulk and while burning in."""
         if raw <= self.start:
             return 0.0
-        nats = -math.log1p(-self.params.quantile) + (raw - self.start) * self.inverse
-        return min(nats / math.log(10), MAX_SCORE)
+        return min((self.begin + (raw - self.start) * self.inverse) / NATS, MAX_SCORE)
 
     def learn(self, raw: float) -> None:
         """Add a score to the history."""
         if self.n % self.stride == 0:
-            if self.filled == self.params.size:
-                self._thin()
-            if self.n % self.stride == 0:
-                self.buffer[self.filled] = raw
-                self.filled += 1
+            self._keep(raw)
         self.n += 1
         if self.n >= self.next_fit:
             self._fit()
@@ -97,6 +94,13 @@ class Tail:
         tail.start = math.inf if state["start"] is None else state["start"]
         tail.inverse = state["inverse"]
         return tail
+
+    def _keep(self, raw: float) -> None:
+        if self.filled == self.params.size:
+            self._thin()
+        if self.n % self.stride == 0:  # of a stride that may be twice as wide now
+            self.buffer[self.filled] = raw
+            self.filled += 1
 
     def _thin(self) -> None:
         half = self.params.size // 2

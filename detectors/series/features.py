@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -76,7 +77,8 @@ class Gap(NamedTuple):
     until: float = 0.0
 
 
-class Features(NamedTuple):
+@dataclass(slots=True)
+class Features:
     """One closed bucket as detectors see it.
 
     Attributes:
@@ -157,17 +159,17 @@ class Rolling:
 
     def advance(self, reading: BucketReading) -> Features:
         """Add a bucket later than all before it; negative money (a correction) counts as none."""
-        usd = max(reading.cost, 0) / NANO
+        at, usd = reading.at, reading.cost / NANO if reading.cost > 0 else 0.0
         if self.n:
             a, b, c, d, e, f = decays((reading.empty_before + 1) * reading.width_s)
             u, v, w, x, y, z = self.sums
             self.sums = [u * a + usd, v * b + usd, w * c + usd, x * d + usd, y * e + usd, z * f + usd]
         else:
-            self.first_at = reading.at
+            self.first_at = at
             self.sums = [usd] * len(_ALL_S)
         self.n += 1
-        self.last_at, self.width_s = reading.at, reading.width_s
-        self.recent.append((reading.at, usd))
+        self.last_at, self.width_s = at, reading.width_s
+        self.recent.append((at, usd))
         return self._features(reading, usd, self._close_minute(reading, usd), self._close_slot(reading, usd))
 
     def rescore(self, reading: BucketReading) -> Features | None:
@@ -255,12 +257,14 @@ class Rolling:
             if self.minute[1] > 0:
                 closed = Minute(self.minute_at, *self.minute)
             self.minute_at, self.minute = minute_at, [0.0] * 7
-        minute = self.minute
-        minute[0] += usd
-        minute[1] += reading.calls
-        minute[2] += reading.errors
-        minute[3] += reading.input_tokens
-        minute[4] += reading.cache_read_tokens
-        minute[5] += reading.output_tokens
-        minute[6] += reading.sessions
+        money, calls, errors, fresh, cached, output, sessions = self.minute
+        self.minute = [
+            money + usd,
+            calls + reading.calls,
+            errors + reading.errors,
+            fresh + reading.input_tokens,
+            cached + reading.cache_read_tokens,
+            output + reading.output_tokens,
+            sessions + reading.sessions,
+        ]
         return closed

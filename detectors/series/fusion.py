@@ -8,11 +8,9 @@ from pydantic import Field
 
 from spendbrake.detectors.base import AmountParams, BucketDetector
 from spendbrake.detectors.memory.stored import State
-from spendbrake.detectors.series.calibration import Tail, TailParams
+from spendbrake.detectors.series.calibration import NATS, Tail, TailParams
 from spendbrake.detectors.series.features import SLOT_S, Features, Gap
 from spendbrake.detectors.series.track import Build, shape
-
-NATS = math.log(10.0)
 
 
 class FusionParams(AmountParams):

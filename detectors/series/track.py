@@ -1,7 +1,8 @@
 """One series under watch: rolling sums, and each bucket detector with its calibrated tail. It decides nothing."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from spendbrake.detectors.base import BucketDetector
 from spendbrake.detectors.memory.stored import State
@@ -13,7 +14,8 @@ Build = tuple[type[BucketDetector[Any]], Any]
 """A detector's class and its parameters."""
 
 
-class Scored(NamedTuple):
+@dataclass(slots=True)
+class Scored:
     """A detector's opinion of one bucket: raw, and -log10 of its tail probability."""
 
     detector: BucketDetector[Any]
@@ -52,9 +54,9 @@ class Track:
     @staticmethod
     def learn(x: Features, scored: Sequence[Scored]) -> None:
         """Take the bucket for usual: the detectors learn `x`, the tails the scores it had before."""
-        for detector, tail, raw, _ in scored:
-            detector.learn_one(x)
-            tail.learn(raw)
+        for one in scored:
+            one.detector.learn_one(x)
+            one.tail.learn(one.raw)
 
     def to_state(self) -> State:
         """Return all that was learned, by detector."""

@@ -77,7 +77,7 @@ class Recorder(Senses):
         return seen
 
     def _note(self, seen: Noticed, reading: BucketReading) -> Taped:
-        x = seen.x._replace(minute=None, rates=tuple(seen.x.rates))
+        x = replace(seen.x, minute=None, rates=tuple(seen.x.rates))
         loud = tuple(Loud(one.detector.name, one.score, one.detector.explain(seen.x)) for one in seen.loud)
         kept = sum(call.cost for call in reading.sample)
         part = max(reading.cost, kept) / kept / 1e9 if kept > 0 else 1e-9

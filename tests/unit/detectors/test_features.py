@@ -65,7 +65,16 @@ def test_mean_and_deviation_are_rivers_over_every_bucket_empty_ones_too() -> Non
     assert n == pytest.approx(river.n_samples)
     assert mean == pytest.approx(river.mu)
     assert math.sqrt(squares / (n - 1)) == pytest.approx(river.sigma)
-    assert isinstance(detector._moments[0][1], stats.Var)
+
+
+def test_mean_and_deviation_are_those_of_rivers_variance_to_the_last_bit() -> None:
+    detector, rolling, river = GaussianTail(GaussianTailParams(spans=(0,))), Rolling(), stats.Var()
+    for reading in ordinary(400, most_empty=0):
+        x = rolling.advance(reading)
+        detector.learn_one(x)
+        river.update(x.rates[0])
+    ((n, mean, squares),) = detector.to_state()["moments"]
+    assert (n, mean, squares / (n - 1)) == (river.n, river.mean.get(), river.get())
 
 
 def test_late_money_is_put_where_it_belongs() -> None:
