@@ -45,11 +45,15 @@ def test_imported_base_classes_are_not_detectors() -> None:
         (
             "from spendbrake.detectors.panel import Panel; from spendbrake.schemas.policy import Detection\n"
             "Panel(Detection())",
+            ["numpy"],
+        ),
+        (
+            "from spendbrake.detectors.forecast.methods import seasonal\nseasonal([10**9] * 40, 7)",
             ["numpy", "river", "scipy"],
         ),
     ],
 )
-def test_river_is_loaded_by_the_first_panel_and_by_no_import(code: str, loaded: list[str]) -> None:
+def test_river_is_loaded_by_forecasts_alone(code: str, loaded: list[str]) -> None:
     code += "\nimport sys; print(sorted({'river', 'scipy', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == (
         f"{loaded}\n"
