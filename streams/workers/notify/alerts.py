@@ -144,7 +144,8 @@ class Alerts:
         elif before.action.id == action.id:
             return None
         else:
-            held = before.hears(action, now, origin)
+            # News of its own are told to a receiver at once, though others' of the same trouble wait to be escalated.
+            held = replace(before.hears(action, now, origin), not_before=min(before.not_before, not_before))
         self._put(key, held, now)
         return before if before is not None and before.waits else None
 

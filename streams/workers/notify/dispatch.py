@@ -40,14 +40,17 @@ class Dispatch:
         await self._settle(action, now)
 
     async def hear_of(self, action: Action, origin: str, rules: InForce) -> None:
-        """Take in news for others: here they are told only if nobody acknowledges them in time."""
+        """Take in news for others: here they are told only if nobody acknowledges them in time.
+
+        Of trouble that this destination hears of by itself there is nothing to escalate.
+        """
         rule = rules.delivery.escalation
         if rule is None or action.destination == rule.to:
             return
         news = escalated(action, rule, self._means.effect.name)
         held, now = self.alerts.get(alert_key(news)), self._now()
         known = self._lane.get(news.id)
-        if known is not None and known.outcome is not None:
+        if (known is not None and known.outcome is not None) or (held is not None and not held.not_before):
             return
         if is_over(action) if held is not None else not is_over(action) and action.severity in rule.severities:
             await self._hear(news, origin, now, not_before=action.time + rule.after_s)

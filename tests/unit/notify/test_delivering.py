@@ -1,9 +1,11 @@
 """What waits, by the worker over ports in memory: silences, groups, parents, escalation; and deaths in between."""
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -185,6 +187,23 @@ async def test_what_nobody_acknowledges_in_time_is_told_to_somebody_else_and_so_
     await worker.take(alarm(4, "a", over=True, **slack), alarm(5, "b", over=True, **slack))
     assert len(receiver.received) == 2
     assert "a-1" not in worker.ends(), "the action itself is another class's"
+
+
+@pytest.mark.parametrize("pager_first", [True, False])
+async def test_who_is_told_at_once_is_not_made_to_wait_by_an_escalation_of_the_same_trouble(pager_first: bool) -> None:
+    places: Any = {"pager": SimpleNamespace(type="scripted"), "ops": SimpleNamespace(type="slack")}
+    rule = Delivery(inhibit_rules=(), escalation=Escalation(to="pager", after_s=1_000))
+    receiver = Receiver()
+    worker = Worker(receiver, InForce(rule, places))
+    more: dict[str, Any] = {"time": 100.0, "severity": "critical"}
+    news = [alarm(1, "a", destination="pager", **more), alarm(2, "a", effect="slack", destination="ops", **more)]
+    await worker.take(*(news if pager_first else reversed(news)))
+    assert receiver.received == ["a-1"]
+    await worker.at(2_000.0)
+    assert receiver.received == ["a-1"], "and once is enough"
+    ends = [replace(each, id=f"{each.id}-over", params={"resolved": True}) for each in news]
+    await worker.take(*(ends if pager_first else reversed(ends)))
+    assert receiver.received == ["a-1", "a-1-over"]
 
 
 async def test_a_receiver_that_wants_to_know_is_told_once_who_has_taken_an_alert_on() -> None:
