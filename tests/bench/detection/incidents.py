@@ -71,9 +71,9 @@ def recorded(shown: list[Reading], senses: dict[str, Recorder]) -> Iterator[None
         shown.append(reading)
         return read(panel, reading, context)
 
-    def recording(panel: Panel, name: str, votes: Any = None) -> TeamPanel:
+    def recording(panel: Panel, name: str, votes: Any = None, epoch: int = 1) -> TeamPanel:
         senses[name] = Recorder(panel)
-        return TeamPanel(panel, name, votes, senses[name])
+        return TeamPanel(panel, name, votes, senses[name], epoch)
 
     TeamPanel.read, Panel.team = note, recording  # type: ignore[method-assign]
     try:
