@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from spendbrake.detectors.base import BucketDetector, Evidence, Params
@@ -52,7 +51,8 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
     def __init__(self, params: PhaseKnnParams) -> None:
         super().__init__(params)
         self._room = params.windows + 2 * params.width
-        self._values = np.zeros(2 * self._room, np.float32)
+        # One place more than is used: the present window is read with the slot that is not yet there.
+        self._values = np.zeros(2 * self._room + 1, np.float32)
         self._minutes = np.zeros(2 * self._room, np.uint16)
         self._norms = np.zeros(2 * self._room)
         """Of the window that ends at a slot, its sum of squares; not kept, it follows from the values."""
@@ -67,12 +67,13 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
         if slot is None or m < self.params.neighbours:
             return 0.0
         first, last = max(m - self.params.windows, 0) + width - 1, m + width - 1
-        now = np.append(self._values[end - width + 1 : end], np.float32(slot.usd - self._offset))
+        now = self._values[end - width + 1 : end + 1].copy()
+        now[-1] = slot.usd - self._offset
         distances = np.correlate(self._values[first - width + 1 : last], now, "valid").astype(np.float64)
         distances *= -2.0
         distances += self._norms[first:last]
         weight = self.params.phase**2 * max(self._spread(slot.usd), 0.0) * width
-        apart = NEARNESS[self._minutes[first:last] + (DAY_MINUTES - minute_of(slot.at))]
+        apart = NEARNESS.take(self._minutes[first:last] + (DAY_MINUTES - minute_of(slot.at)))
         apart *= -2.0 * weight
         distances += apart
         offset, total = float(now.astype(np.float64) @ now) + 2.0 * weight, 0.0
@@ -91,7 +92,10 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
             part = self._part(1)
             self._mean += part * (value - self._mean)
             self._square += part * (value * value - self._square)
-            self._append(np.array([value], np.float32), np.array([x.slot.at]))
+            self._make_room(1)
+            self._values[self._end], self._minutes[self._end] = value, minute_of(x.slot.at)
+            self._end, self._n = self._end + 1, self._n + 1
+            self._measure_last()
 
     def learn_empty(self, gap: Gap) -> None:
         """Append slots without money."""
@@ -100,7 +104,11 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
             self._mean += part * (value - self._mean)
             self._square += part * (value * value - self._square)
             at = gap.until - SLOT_S * np.arange(n, 0, -1, dtype=np.float64)
-            self._append(np.full(n, value, np.float32), at, gap.n)
+            self._make_room(n)
+            begin, self._end, self._n = self._end, self._end + n, self._n + gap.n
+            self._values[begin : self._end] = value
+            self._minutes[begin : self._end] = at // 60.0 % DAY_MINUTES
+            self._measure(begin, self._end)
 
     def explain(self, x: Features) -> Evidence:
         """Return the excess of the last hour."""
@@ -140,22 +148,25 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
         mean = self._mean + part * (value - self._mean)
         return self._square + part * (value * value - self._square) - mean * mean
 
-    def _append(self, values: NDArray[np.float32], at: NDArray[np.floating[Any]], n: int = 1) -> None:
-        if self._end + len(values) > len(self._values):
+    def _make_room(self, n: int) -> None:
+        if self._end + n > 2 * self._room:
             kept = slice(max(self._end - self._room, 0), self._end)
             held = kept.stop - kept.start
             self._values[:held] = self._values[kept].copy()
             self._minutes[:held] = self._minutes[kept].copy()
             self._norms[:held] = self._norms[kept].copy()
             self._end = held
-        end = self._end + len(values)
-        self._values[self._end : end] = values
-        self._minutes[self._end : end] = at // 60.0 % DAY_MINUTES
-        begin, self._end, self._n = self._end, end, self._n + n
-        self._measure(begin, end)
+
+    def _measure_last(self) -> None:
+        """Sum the squares of the window that ends at the last slot."""
+        width, norm = self.params.width, 0.0
+        if self._end >= width:
+            for value in self._values[self._end - width : self._end].tolist():
+                norm += value * value
+            self._norms[self._end - 1] = norm
 
     def _measure(self, begin: int, end: int) -> None:
-        """Sum the squares of the windows that end at these slots, in one order whether it is one or all."""
+        """Sum the squares of the windows that end at these slots, each in the order of `_measure_last`."""
         width = self.params.width
         first = max(begin, width - 1)
         if first < end:

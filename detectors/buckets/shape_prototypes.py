@@ -116,7 +116,7 @@ class ShapePrototypes(BucketDetector[ShapePrototypesParams]):
 
     def _shape(self, usd: float) -> "np.ndarray[Any, np.dtype[np.float32]]":
         block = np.float32((sum(self._part) + usd - self._offset) / BLOCK)
-        return np.append(self._blocks[POINTS + 1 :], block)
+        return np.concatenate((self._blocks[POINTS + 1 :], (block,)), dtype=np.float32)
 
     def _nearest(self, shape: "np.ndarray[Any, np.dtype[np.float32]]") -> tuple[float, int]:
         if self._n < POINTS * BLOCK - 1:
@@ -128,7 +128,7 @@ class ShapePrototypes(BucketDetector[ShapePrototypesParams]):
         return math.sqrt(float(apart @ apart)), at
 
     def _push(self, blocks: "np.ndarray[Any, np.dtype[np.float32]]") -> None:
-        self._blocks = np.append(self._blocks, blocks)[-2 * POINTS :]
+        self._blocks = np.concatenate((self._blocks, blocks))[-2 * POINTS :]
 
     def _take(self, shape: "np.ndarray[Any, np.dtype[np.float32]]") -> None:
         spread = math.sqrt(max(self._square - self._mean * self._mean, 0.0))

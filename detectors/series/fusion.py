@@ -109,6 +109,7 @@ class Fusion:
             for build, its in builds
             if params.weights.get(build.name, 0.0) > 0.0
         ]
+        self._weights = [weight for _, _, weight in self.members]
         self._budget = AlertBudget(params)
 
     def advance(self, x: Features) -> Opinion:
@@ -122,13 +123,16 @@ class Fusion:
             parts.append(math.log1p(NATS * tail.score(raw)))
             detector.learn_one(x)
             tail.learn(raw)
-        evidence, lead = fused(parts, [weight for _, _, weight in self.members])
+        evidence, lead = fused(parts, self._weights)
         alarm = self._budget.advance(evidence)
         return Opinion(evidence, alarm, self.members[lead][0] if lead is not None else None, tuple(parts))
 
     def member(self, name: str) -> BucketDetector[Any] | None:
         """Return the detector of that name."""
-        return next((detector for detector, _, _ in self.members if detector.name == name), None)
+        for detector, _, _ in self.members if name else ():
+            if detector.name == name:
+                return detector
+        return None
 
     def to_state(self) -> State:
         """Return all that was learned, by detector."""
