@@ -1,13 +1,13 @@
 """What a finding says about who carries the money. Words and shares; no thresholds on scores."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from spendbrake.detectors.base import Evidence
 from spendbrake.detectors.memory.mix import Moved, moved_text
 from spendbrake.detectors.series.features import HOUR_S, SPANS_S, Features
 from spendbrake.schemas.money import NANO, NanoUsd, usd_text
-from spendbrake.schemas.reading import Context
+from spendbrake.schemas.reading import Context, Contributor
 
 CARRIES = 0.8
 """A node that carries this part of the excess is the one a finding points at."""
@@ -16,18 +16,20 @@ SPAN_H = 0.25
 TOP = 5
 
 
-def carrier(context: Context, usual_usd_h: float) -> str | None:
-    """Return the API key that carries the excess of the last 15 minutes almost alone, if one does.
+def carrier(context: Context, usual_usd_h: float, kind: Literal["key", "project"] = "key") -> Contributor | None:
+    """Return the API key or the project that carries the excess of the last 15 minutes almost alone, if one does.
 
-    What a key usually spends is not known: the heaviest is taken for the cause only if it also spends most of all.
+    What it usually spends is not known: the heaviest is taken for the cause only if it also spends most of all.
     """
-    keys = [c for c in context.top if c.kind == "key"]
-    total = sum(c.cost for c in keys)
+    some = [c for c in context.top if c.kind == kind]
+    total = sum(c.cost for c in some)
+    if kind == "project":  # not every call has one
+        total = max(total, context.cost_15m)
     excess = total - round(usual_usd_h * NANO * SPAN_H)
-    best = max(keys, key=lambda c: c.cost, default=None)
+    best = max(some, key=lambda c: c.cost, default=None)
     if best is None or best.cost <= 0 or best.cost < CARRIES * excess or best.cost < MOST * total:
         return None
-    return best.name
+    return best
 
 
 def figures(
@@ -56,14 +58,19 @@ def figures(
 
 
 def state_of_things(
-    context: Context, moved: Sequence[Moved], team: str, usual_usd_h: float, key: str | None, text: str
+    context: Context,
+    moved: Sequence[Moved],
+    team: str,
+    usual_usd_h: float,
+    laid_to: tuple[str | None, str | None],
+    text: str,
 ) -> str:
     """Return what a finding says after what is wrong (`text`): what to stop, how fast money goes, until when.
 
     Args:
-        key: API key that the incident was laid to, if one was.
+        laid_to: API key and project that the incident was laid to, None where none was.
     """
-    parts = [_to_stop(context, team, key, text)]
+    parts = [_to_stop(context, team, laid_to, text)]
     rate = context.rate_usd_h
     now = f"Now {rate_text(rate)}"
     if usual_usd_h > 0.0:
@@ -78,28 +85,46 @@ def state_of_things(
     return ". ".join(part for part in parts if part)
 
 
-def _to_stop(context: Context, team: str, key: str | None, text: str) -> str:
-    """Return who has to be stopped: the key, else the dearest keys; and the model where most money goes to one."""
+def _to_stop(context: Context, team: str, laid_to: tuple[str | None, str | None], text: str) -> str:
+    """Return who has to be stopped: the key, else the project, else the dearest keys; and where most of it goes."""
+    key, project = laid_to
     keys = sorted((one for one in context.top if one.kind == "key"), key=lambda one: -one.cost)
-    held = next((one.cost for one in keys if one.name == key), 0)
-    money = usd_text(context.cost_15m)
-    whole = f"of team {team}'s {money} in 15 min"
     if key is None and len(keys) == 1:
-        key, held = keys[0].name, keys[0].cost
-    if key is not None and held:
-        part = "all" if usd_text(held) == money else usd_text(held)
-        said = f"To stop: key {key}, {part} {whole}"
-    elif key is not None:
-        said = f"To stop: key {key}, quiet for 15 min"
-    elif keys:
-        dearest = " and ".join(f"{one.name} {usd_text(one.cost)}" for one in keys[:2])
-        said = f"No key alone: {dearest} {whole}"
-    else:
+        key = keys[0].name
+    dearest = " and ".join(f"{one.name} {usd_text(one.cost)}" for one in keys[:2])
+    whole = f"of team {team}'s {usd_text(context.cost_15m)} in 15 min"
+    if key is not None:
+        held = _spent(context, "key", key)
+        return _named(f"key {key}", held, context, whole) + _where(context, text, project, held)
+    if project is not None:
+        held = _spent(context, "project", project)
+        by = f", by {dearest}" if held and dearest else ""
+        return _named(f"project {project}", held, context, whole) + by + _where(context, text, None, 0)
+    if not keys:
         return ""
+    return f"No key alone: {dearest} {whole}" + _where(context, text, None, 0)
+
+
+def _named(what: str, held: NanoUsd, context: Context, whole: str) -> str:
+    """Return what to stop and its part in the team's money."""
+    if not held:
+        return f"To stop: {what}, quiet for 15 min"
+    return f"To stop: {what}, {'all' if usd_text(held) == usd_text(context.cost_15m) else usd_text(held)} {whole}"
+
+
+def _where(context: Context, text: str, project: str | None, held: NanoUsd) -> str:
+    """Return the model, where most of the team's money goes to one, and the project, where most of a key's must."""
     model = max((one for one in context.top if one.kind == "model"), key=lambda one: one.cost, default=None)
-    if model is None or model.name in text or model.cost < MOST * context.cost_15m:
-        return said
-    return f"{said}, most on {model.name}"
+    on = model is not None and model.name not in text and model.cost >= MOST * context.cost_15m
+    both = 0 if project is None else _spent(context, "project", project) + held - context.cost_15m
+    said = [f"on {model.name}"] if on and model is not None else []
+    if project is not None and project not in text and held and both >= MOST * held:
+        said.append(f"in project {project}")
+    return f", most {' '.join(said)}" if said else ""
+
+
+def _spent(context: Context, kind: str, name: str) -> NanoUsd:
+    return next((one.cost for one in context.top if one.kind == kind and one.name == name), 0)
 
 
 def level_evidence(x: Features, what: str) -> Evidence:

@@ -61,6 +61,7 @@ class Incident:
     severity: Severity = "info"
     score: float | None = None
     key: str | None = None
+    project: str | None = None
     turn: int = 1
     told: int = 0
     told_at: float = 0.0
@@ -181,7 +182,7 @@ class Incidents:
         incident.state, incident.turn = "open", incident.turn + 1
         incident.opened_at = incident.until = now
         incident.parts, incident.told_excess, incident.severity, incident.score = {}, 0, "info", None
-        incident.key = key
+        incident.key, incident.project = key, None
 
     def due(self, now: float) -> list[Incident]:
         """Resolve what has been quiet long enough, forget what has dwelt, and return the resolved."""

@@ -25,6 +25,8 @@ MAX_SERIES = 8
 """Series of a team, besides itself, that are watched by the bucket; the longest silent makes room."""
 QUARTER_S = 900.0
 TOP_SESSIONS = 5
+BUSY_SESSIONS = 2
+"""Told besides, for their calls: a loop of cheap ones is no less a loop."""
 MAX_NAMES = 64
 """Dear sessions whose names are remembered for findings."""
 
@@ -112,8 +114,10 @@ class Senses:
 
     def story(self, now: float) -> Story:
         """Return what the present is made of."""
-        heavy = self._talks.heaviest(now - QUARTER_S, TOP_SESSIONS)
-        sessions = tuple((self.named(n), talk.key, round(talk.usd * NANO), round(talk.n)) for n, talk in heavy)
+        since = now - QUARTER_S
+        heavy = dict(self._talks.heaviest(since, TOP_SESSIONS))
+        heavy |= self._talks.busiest(since, BUSY_SESSIONS)
+        sessions = tuple((self.named(n), talk.key, round(talk.usd * NANO), round(talk.n)) for n, talk in heavy.items())
         return Story(self._mix.moved(), sessions)
 
     def to_state(self) -> State:

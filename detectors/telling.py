@@ -24,7 +24,7 @@ class Story:
 
     Attributes:
         moved: Parts of the change of the last hour against the usual; they sum to it.
-        sessions: (name, key, nano-USD so far, calls) of those under way that cost most.
+        sessions: (name, key, nano-USD so far, calls) of those under way that cost most or call most.
     """
 
     moved: tuple[Moved, ...] = ()
@@ -91,20 +91,22 @@ class Telling:
         return [self._finding(incident, seen, asked or context(), "open" if fresh else "update")]
 
     def _node(self, seen: Sighting, context: Context) -> str:
-        """Return the deepest node that carries the sighting: a key or project, else the team."""
+        """Return the deepest node that carries the sighting: a key, a project of the tree, else the team."""
         if self.incidents.full():
             return self.team
         kind, _, name = seen.where.partition("/")
         if kind in ("key", "project"):
             return name
-        return seen.evidence.key or carrier(context, seen.usual.usd_h) or self.team
+        if seen.evidence.key:
+            return seen.evidence.key
+        key, project = (carrier(context, seen.usual.usd_h, kind) for kind in ("key", "project"))
+        return key.name if key is not None else (project.node if project is not None else "") or self.team
 
     def _finding(self, incident: Incident, seen: Sighting, context: Context, state: FindingState) -> Finding:
-        # Once named, a key stays: when it is stopped, whoever spends most then is not the cause.
-        key = incident.key = incident.key or carrier(context, seen.usual.usd_h)
+        key, project = self._lay(incident, seen, context)
         story, text = self.story(seen.now), seen.evidence.text
         usual = seen.usual.usd_h if seen.usual.age_s >= YOUNG_S else 0.0
-        present = state_of_things(context, story.moved, self.team, usual, key, text)
+        present = state_of_things(context, story.moved, self.team, usual, (key, project), text)
         more = state == "update" and incident.excess > seen.evidence.excess
         so_far = whole_text(incident.excess, seen.now - incident.opened_at) if more else ""
         evidence = {
@@ -113,7 +115,7 @@ class Telling:
             "excess_nano": incident.excess,
             "usual_usd_h": round(seen.usual.usd_h, 6),
             "opened_at": incident.opened_at,
-            **({"key": key} if key else {}),
+            **{name: value for name, value in (("key", key), ("project", project)) if value},
             **self._judged(incident),
         }
         finding = Finding(
@@ -134,6 +136,18 @@ class Telling:
         )
         incident.spoke(seen.now)
         return finding
+
+    def _lay(self, incident: Incident, seen: Sighting, context: Context) -> tuple[str | None, str | None]:
+        """Return the key and the project that an incident is laid to.
+
+        Once named they stay: when they are stopped, whoever spends most then is not the cause.
+        """
+        usual = seen.usual.usd_h
+        if not incident.key and (key := carrier(context, usual)) is not None:
+            incident.key = key.name
+        if not incident.project and (project := carrier(context, usual, "project")) is not None:
+            incident.project = project.name
+        return incident.key, incident.project
 
     def _resolved(self, incident: Incident, now: float) -> Finding:
         finding = Finding(

@@ -131,12 +131,17 @@ Reading: TypeAlias = BucketReading | NewSeries | SessionReading
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contributor:
-    """A series' part in a team's spend over a span, for explanations."""
+    """A series' part in a team's spend over a span, for explanations.
+
+    Attributes:
+        node: Id of the node in the tree that the series is, "" where it is none.
+    """
 
     kind: str
     name: str
     cost: NanoUsd
     calls: int
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """One cause, many hands: conversations that begin by the dozen at once, over many sessions or keys, and cost."""
 
 import math
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -13,6 +14,8 @@ from spendbrake.detectors.series.features import HOUR_S, USUAL_S, Features, deca
 from spendbrake.schemas.money import NANO, usd_text
 
 SPAN_S = 600.0
+LATEST = 32
+"""Conversations whose key and project are remembered from their beginning."""
 
 
 class FanOutParams(AmountParams):
@@ -44,6 +47,7 @@ class FanOut(AmountDetector[FanOutParams]):
     def __init__(self, params: FanOutParams) -> None:
         super().__init__(params)
         self._at = self._first_at = self._begun = self._usual = self._sum = 0.0
+        self._latest: deque[tuple[str, str]] = deque(maxlen=LATEST)
 
     def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
         """Return the money of young conversations while they fan out."""
@@ -56,6 +60,7 @@ class FanOut(AmountDetector[FanOutParams]):
         for turn in turns:
             if turn.talk.n == 1.0:
                 new += 1
+                self._latest.append((turn.call.key, turn.call.project))
         if new:
             begun = x.calls / len(turns) * new
             self._begun, self._usual = self._begun + begun, self._usual + begun
@@ -72,25 +77,36 @@ class FanOut(AmountDetector[FanOutParams]):
         return (Amount("fan", self._sum, last.key, last.model, last.session, round(self._begun), HOUR_S, burst),)
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
-        """Say how many begin, and what they cost. No single key carries it: the state of things names the heaviest."""
+        """Say how many begin, what they cost, and whose most of them are: each by itself is cheap and has no name."""
+        ((key, project), most), whole = Counter(self._latest).most_common(1)[0], len(self._latest)
+        usual = self._typical()
         return Evidence(
             excess=round(amount.usd * NANO),
             text=(
-                f"{amount.calls} conversations have begun within ten minutes where {self._typical():.0f} are usual: "
-                f"{usd_text(round(amount.usd * NANO))} so far, last {amount.model} on key {amount.key}"
+                f"Fan-out: {amount.calls} conversations have begun within ten minutes where "
+                f"{'hardly one is' if usual < 1.0 else f'{usual:.0f} are'} usual. "
+                f"{usd_text(round(amount.usd * NANO))} in the last hour for the first calls of such, to "
+                f"{amount.model}; {most} of the last {whole} are of key {key}"
+                + (f" in project {project}" if project else "")
             ),
-            details={"begun_10m": amount.calls, "usual_10m": round(self._typical(), 2)},
+            details={
+                "begun_10m": amount.calls,
+                "usual_10m": round(usual, 2),
+                "begun_by": {"key": key, "project": project, "of_latest": most, "latest": whole},
+            },
         )
 
     def to_state(self) -> State:
         """Return the counts."""
-        return {"figures": [self._at, self._first_at, self._begun, self._usual, self._sum]}
+        figures = [self._at, self._first_at, self._begun, self._usual, self._sum]
+        return {"figures": figures, "latest": [list(names) for names in self._latest]}
 
     @classmethod
     def from_state(cls, params: FanOutParams, state: Mapping[str, Any]) -> Self:
         """Return the detector that `state` describes."""
         detector = cls(params)
         detector._at, detector._first_at, detector._begun, detector._usual, detector._sum = state["figures"]
+        detector._latest.extend((key, project) for key, project in state.get("latest", ()))
         return detector
 
     def _typical(self) -> float:

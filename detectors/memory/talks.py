@@ -18,6 +18,8 @@ from spendbrake.schemas.money import NANO
 from spendbrake.schemas.reading import BucketReading, Call
 
 MAX_TALKS = 96
+MANY = 20
+"""Calls from which on a conversation may be a cause by their number."""
 PAUSE_S = 6 * 3_600.0
 """After a pause this long a conversation begins anew."""
 NEAR = 0.09
@@ -113,6 +115,11 @@ class Talks:
         """Return the conversations with a call after `since` that have cost most, dearest first; those of a session."""
         live = [(number, talk) for number, talk in self._of.items() if talk.at >= since]
         return sorted(live, key=lambda one: -one[1].usd)[:n]
+
+    def busiest(self, since: float, n: int) -> list[tuple[int, Talk]]:
+        """Return the conversations with a call after `since` that have most calls, however cheap; at least `MANY`."""
+        live = [(number, talk) for number, talk in self._of.items() if talk.at >= since and talk.n >= MANY]
+        return sorted(live, key=lambda one: -one[1].n)[:n]
 
     def _take(self, call: Call, usd: float) -> Turn:
         number = call.session or pseudonym(call.key, call.model)

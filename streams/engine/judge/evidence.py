@@ -38,7 +38,8 @@ def contributors(state: PartitionState, team: int, moment: Moment) -> tuple[Cont
     for row, spent, n in zip(rows.tolist(), cost.tolist(), calls.tolist(), strict=True):
         if spent > 0:
             name = table.names[row]
-            found[name.kind].append(Contributor(kind=name.kind, name=name.name, cost=spent, calls=n))
+            node = table.node[row] or ""
+            found[name.kind].append(Contributor(kind=name.kind, name=name.name, cost=spent, calls=n, node=node))
     return tuple(one for kind in TOP_KINDS for one in sorted(found[kind], key=lambda c: (-c.cost, c.name))[:TOP])
 
 

@@ -124,6 +124,18 @@ def test_input_that_should_have_come_from_the_cache_is_counted() -> None:
     assert late[5].missed_usd == 0.0
 
 
+def test_a_cheap_conversation_of_many_calls_is_told_beside_the_dear_ones() -> None:
+    team = settled()
+    for place in range(40_000, 40_080):
+        dear = (call(START + 10.0 * place + k, session=900 + k, key="key-d", cost=10**8 + k) for k in range(1, 8))
+        loop = call(START + 10.0 * place, session=7, key="key-l", cost=1_000 + place)
+        seen = (loop, *dear) if place % 10 == 0 else (loop,)
+        team.read(reading(place, *seen), context)
+    sessions = team._telling.story(START + 400_810.0).sessions
+    assert [key for _, key, _, _ in sessions] == ["key-d"] * 5 + ["key-l"]
+    assert sessions[-1][3] == 80
+
+
 def test_a_pause_of_hours_ends_a_conversation() -> None:
     same = [call(60.0 * i) for i in range(4)]
     assert [turn.same for turn in turns(same)] == [False, True, True, True]

@@ -14,7 +14,7 @@ from spendbrake.detectors.panel import Panel, TeamPanel
 from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.money import NANO
 from spendbrake.schemas.policy import Detection
-from spendbrake.schemas.reading import BucketReading, Context, Reading
+from spendbrake.schemas.reading import BucketReading, Context, Contributor, Reading
 
 QUICK = {"half_space": {"enabled": True}, "gate": {"warm_buckets": 300, "warm_s": 3_600.0}, "tail": {"burn_in": 100}}
 RATE_ONLY = {**QUICK, "half_space": {"enabled": False}}
@@ -138,6 +138,19 @@ def test_a_key_that_carries_the_spend_is_the_node() -> None:
     team, readings = settled()
     told = play(team, burst(readings[-1], 12), Asked(context(("key-a", 70), ("key-b", 30))))
     assert {(f.node, f.evidence.get("key")) for f in told} == {("search", None)}
+
+
+def test_a_project_that_carries_the_spend_of_many_keys_is_the_node_if_the_tree_has_it() -> None:
+    keys = context(*((f"key-{i}", 20) for i in range(5)))
+    for node, expected in (("search/shop", "search/shop"), ("", "search")):
+        shop = Contributor(kind="project", name="shop", cost=90 * NANO, calls=9, node=node)
+        team, readings = settled()
+        told = play(team, burst(readings[-1], 12), Asked(replace(keys, cost_15m=100 * NANO, top=(*keys.top, shop))))
+        assert {(f.node, f.evidence["project"]) for f in told} == {(expected, "shop")}
+        assert "To stop: project shop, $90.00 of team search's $100.00" in told[0].reason
+    team, readings = settled()
+    half = replace(keys, cost_15m=200 * NANO, top=(*keys.top, shop))
+    assert all("project" not in f.evidence for f in play(team, burst(readings[-1], 12), Asked(half)))
 
 
 def test_a_new_team_is_not_judged_by_its_buckets() -> None:

@@ -8,7 +8,8 @@ from enginelog import START, Cut, Log, engine, event, policy
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.control import Owner, OwnersVersion
 from spendbrake.schemas.wire.avro import decode
-from spendbrake.streams.engine.judge.evidence import sample_of
+from spendbrake.streams.engine.judge.evidence import contributors, sample_of
+from spendbrake.streams.engine.judge.moment import Ledger, Moment
 from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.engine.rules.routes import MAX_SERIES
 from spendbrake.streams.engine.state.partition import PartitionState
@@ -70,6 +71,16 @@ def test_versions_that_come_while_the_engine_runs_are_obeyed() -> None:
     log.add(event(3, START + 101, api_key_id="k"), START + 101)
     of.step(state, Cut(log.records[1:], 1))
     assert totals(state, "team") == {("first", "first"): 1, ("between", "between"): 1, ("second", "second"): 1}
+
+
+def test_who_carries_the_spend_is_told_with_its_node_in_the_tree() -> None:
+    log = Log()
+    for i, project in enumerate(("store", "shop", "blog")):
+        log.add(event(i, START + i, team="web", project=project))
+    state, _ = step(engine(policy(nodes=NODES)), log)
+    top = contributors(state, 0, Moment(START + 3, 3, -1, Ledger(state)))
+    found = {(one.name, one.node, one.calls) for one in top if one.kind == "project"}
+    assert found == {("shop", "web/shop", 2), ("blog", "", 1)}
 
 
 def test_all_names_of_a_node_count_to_one_series() -> None:
