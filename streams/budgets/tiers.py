@@ -11,7 +11,7 @@ from dataclasses import replace
 from spendbrake.schemas.finding import SEVERITIES
 from spendbrake.schemas.money import NanoUsd
 from spendbrake.schemas.policy import Basis, Tier
-from spendbrake.streams.budgets.allocation.allowance import Allowance, Grant, carried_over
+from spendbrake.streams.budgets.allocation.allowance import Allowance, Grant, Share
 from spendbrake.streams.budgets.bases import NEVER, threshold_of
 from spendbrake.streams.budgets.line import Crossing, Line, State
 
@@ -115,6 +115,7 @@ class NodeTiers:
         *,
         forecast: NanoUsd | None,
         previous: NanoUsd | None,
+        before: NanoUsd | None = None,
         month_total: NanoUsd = 0,
         day_total: NanoUsd = 0,
     ) -> list[Crossing]:
@@ -125,6 +126,8 @@ class NodeTiers:
             day: Id of the local day.
             forecast: `daily_forecast` at the start of the day: frozen until the next.
             previous: `month_over_month_base` of the day.
+            before: What the month before has come to by now, late money and price fixes included; None: unknown. With
+                each day that begins, what is carried over follows it; `advance` then tells what follows from that.
             month_total: What the month that ends has spent, nano-USD.
             day_total: What the day that ends has spent, nano-USD.
         """
@@ -136,7 +139,11 @@ class NodeTiers:
             found += self._with_apart(self._month.roll(period, month_total))
             found += self._apart.roll(period, self.apart)
             self.apart = 0
-            self.allowance.roll(period, 0 if first else carried_over(spent_base, month_total, self._rollover_percent))
+            carries = not first and spent_base is not None and self._rollover_percent
+            share = Share(spent_base or 0, self._rollover_percent) if carries else None
+            self.allowance.roll(period, share, month_total)
+        elif before is not None and self.allowance.share is not None:
+            self.allowance.carry(before)
         self._bases |= {"daily_forecast": forecast, "month_over_month": previous}
         self._measure()
         return found

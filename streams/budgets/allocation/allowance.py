@@ -29,6 +29,14 @@ class Grant:
     ended: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What goes over from a month: what is left of its allocation (nano-USD), up to so many percent of it."""
+
+    allocation: NanoUsd
+    percent: int
+
+
 def carried_over(allocation: NanoUsd | None, spent: NanoUsd, percent: int) -> NanoUsd:
     """Return what goes over into the next month: what is left, up to so many percent of the allocation.
 
@@ -45,11 +53,13 @@ class Allowance:
     """The part of one node's limits that is not in the file.
 
     Attributes:
-        rollover: Carried over from the month before, nano-USD: set when a month begins, and kept.
+        rollover: Carried over from the month before, nano-USD: worked out when a month begins, and by `carry` anew.
+        share: That it is worked out by, kept with the month; None where nothing goes over.
     """
 
     def __init__(self) -> None:
         self.rollover: NanoUsd = 0
+        self.share: Share | None = None
         self._grants: dict[str, Grant] = {}
 
     def __iter__(self) -> Iterator[Grant]:
@@ -87,20 +97,29 @@ class Allowance:
         """Return when the next grant ends, epoch seconds; None when none is in force."""
         return min((grant.expires_at for grant in self), default=None)
 
-    def roll(self, period: str, rollover: NanoUsd) -> None:
+    def carry(self, spent: NanoUsd) -> bool:
+        """Carry over what the month before has left, now that it has come to `spent`; tell whether that is news."""
+        before, share = self.rollover, self.share
+        self.rollover = 0 if share is None else carried_over(share.allocation, spent, share.percent)
+        return self.rollover != before
+
+    def roll(self, period: str, share: Share | None, spent: NanoUsd) -> None:
         """Begin a month: grants of the one before end, those of the month before that are forgotten."""
-        self.rollover, before = rollover, period_after(period, -1)
+        self.share, before = share, period_after(period, -1)
+        self.carry(spent)
         kept = (grant for grant in self._grants.values() if grant.period >= before)
         self._grants = {grant.id: grant if grant.period >= period else replace(grant, ended=True) for grant in kept}
 
     def to_state(self) -> AllowanceState:
         """Return the state as numbers and text."""
-        return [self.rollover, [list(astuple(grant)) for grant in self._grants.values()]]
+        share = None if self.share is None else list(astuple(self.share))
+        return [self.rollover, [list(astuple(grant)) for grant in self._grants.values()], share]
 
     @classmethod
     def from_state(cls, state: AllowanceState) -> "Allowance":
         """Return the allowance that `to_state` told of."""
         allowance = cls()
-        allowance.rollover, grants = state
+        allowance.rollover, grants, *more = state  # rows of before knew no share: what was carried over stays
+        allowance.share = Share(*more[0]) if more and more[0] is not None else None
         allowance._grants = {fields[0]: Grant(*fields) for fields in grants}
         return allowance

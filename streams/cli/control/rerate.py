@@ -38,6 +38,9 @@ def rerate(
     lifted; what should have been blocked is. Calls with a cost from their producer stay. Run again, it finds nothing
     more to move; cut off, it goes on where it stopped. Workers may run meanwhile (on Kafka).
 
+    What the month before leaves to the running one (`rollover_percent`), and daily forecasts, follow when each node's
+    next local day begins. Money without a place in time stays at the price it was counted with.
+
     After an upgrade of genai-prices, too: give the wheel of the release before (`pip download genai-prices==X`) as
     `--counted-with`, and as `--new-book-at` when the workers began with the new one.
     """
@@ -80,6 +83,7 @@ async def _rerate(
         async with Auditor(broker, place, time.time).around("rerate", f"policy/{rules.version}", about):
             await _write(broker, place, deltas)
     console.print(f"written: {told}")
+    console.print("forecasts, and what is carried over from the month before, follow when a node's next day begins")
 
 
 async def _read(broker: Any, place: Any, config: Any, versions: Any, book: Any, empty: Any) -> list[Any]:

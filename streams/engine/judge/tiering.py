@@ -129,14 +129,18 @@ class Tiering:
         table, period = self.state.series, self.period(row)
         tiers = self._set_limits(row)
         if judgeable(table.names[row].team):
+            rollover, carries = tiers.allowance.rollover, tiers.allowance.share is not None
             crossings = tiers.roll(
                 period.month,
                 day_id(period.today),
                 forecast=self._forecast(row, period.today),
                 previous=self._previous(row, period.first, period.today),
+                before=self._spent_before(row) if carries else None,
                 month_total=int(ended[row]),
                 day_total=self._on_day(row, period.today - 1),
             )
+            if tiers.allowance.rollover != rollover:
+                crossings += tiers.advance(int(table.month[row]), self.day(row))
             self.state.dirty_heads.add(table.names[row].team)
             yield row, crossings, int(table.month[row])
         self._arm(row)
@@ -188,6 +192,10 @@ class Tiering:
             return None
         spent = self.state.series.days.span("cost", row, first, end - 1).tolist()
         return month_over_month_base(spent, today - month_first)
+
+    def _spent_before(self, row: int) -> int:
+        _, first, end = self.before(row)
+        return int(self.state.series.days.span("cost", row, first, end - 1).sum())
 
     def _first_day(self, row: int) -> int | None:
         table = self.state.series

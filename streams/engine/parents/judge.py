@@ -182,6 +182,7 @@ class Judge:
             day_id(period.today),
             forecast=forecast_of(book, period),
             previous=self._previous(book, period),
+            before=book.months[month_number(period.month) - 1],
             month_total=book.months[month_number(tiers.period)] if tiers.period else 0,
             day_total=book.days[day_number(tiers.day)] if tiers.day else 0,
         )

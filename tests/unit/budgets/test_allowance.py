@@ -62,7 +62,7 @@ def test_a_new_month_ends_grants_and_remembers_their_ids_for_another() -> None:
     assert [one.allocation, list(one.allowance)] == [100, []]
     assert not one.allowance.give(grant(period=NOV))
     one.roll("2027-01", "2027-01-01", forecast=None, previous=None)
-    assert one.allowance.to_state() == [0, []]
+    assert one.allowance.to_state() == [0, [], None]
 
 
 @pytest.mark.parametrize(("spent", "rollover"), [(0, 10), (95, 5), (100, 0), (170, 0)])
@@ -73,6 +73,29 @@ def test_what_is_left_goes_over_up_to_its_share(spent: int, rollover: int) -> No
     one.roll("2026-12", "2026-12-01", forecast=None, previous=None, month_total=spent)
     assert [one.allowance.rollover, one.allocation, one.budget] == [rollover, 100 + rollover, 100 + rollover]
     assert restored(one).allocation == 100 + rollover
+
+
+def test_what_is_carried_over_follows_the_month_before_with_each_day_and_the_caps_with_it() -> None:
+    one = node()
+    one.set_limits(one._tiers, 100, 100, 10)
+    one.advance(95, 0)
+    one.roll("2026-12", "2026-12-01", forecast=None, previous=None, month_total=95)
+    one.set_limits(one._tiers, 100, 100, 90)  # a new share is for the month that begins next
+    one.advance(104, 0)
+    assert one.roll("2026-12", "2026-12-02", forecast=None, previous=None, before=98) == []
+    assert [one.allowance.rollover, *[each.tier for each in one.advance(104, 0)]] == [2, "hard-cap"]
+    one = restored(one)
+    one.roll("2026-12", "2026-12-03", forecast=None, previous=None, before=20)
+    assert [one.allowance.rollover, *brief(one.advance(104, 0))] == [10, ("hard-cap", "resolve", 2, True)]
+    one.roll("2026-12", "2026-12-04", forecast=None, previous=None)
+    assert one.allowance.rollover == 10, "nothing is known of the month before: it stays"
+
+
+def test_what_rows_of_before_have_carried_over_stays() -> None:
+    kept = NodeTiers.from_state([*restored(node()).to_state()[:2], [7, []], 0])
+    kept.set_limits((), 100, 100, 10)
+    kept.roll(NOV, "2026-11-25", forecast=None, previous=None, before=0)
+    assert [kept.allowance.rollover, kept.allocation] == [7, 107]
 
 
 def test_the_first_month_of_a_node_has_nothing_to_carry_over() -> None:

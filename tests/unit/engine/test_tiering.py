@@ -7,8 +7,9 @@ import pytest
 
 from enginelog import START, Cut, Log, engine, event, policy, versions
 from spendbrake.schemas.action import Action
+from spendbrake.schemas.command import Delta
 from spendbrake.schemas.finding import Finding
-from spendbrake.schemas.wire.avro import decode
+from spendbrake.schemas.wire.avro import decode, encode
 from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.state.rows import copy_blocks, copy_partition, copy_team, dirty_teams, restore
@@ -164,6 +165,16 @@ def test_late_money_in_a_month_that_has_ended_is_told_and_limits_nobody(size: in
     assert ended == [(at("2026-02-01T01:00:01"), "hard-cap", "2026-01")]
 
 
+def stored(state: PartitionState) -> dict[str, bytes]:
+    """All rows of a state, as a restart finds them."""
+    state.mark()
+    rows: dict[str, bytes] = {}
+    for team in dirty_teams(state):
+        unit = copy_team(state, team)
+        rows |= {row.key: row.value for row in (*unit.heads, *unit.series)}
+    return rows | {row.key: row.value for row in (*copy_blocks(state), copy_partition(state))}
+
+
 def test_a_standing_block_survives_a_restart_and_is_lifted_by_the_one_who_goes_on() -> None:
     log = Log()
     for i in range(40):
@@ -171,15 +182,9 @@ def test_a_standing_block_survives_a_restart_and_is_lifted_by_the_one_who_goes_o
     of = engine()
     state = of.new_state(0, 1)
     of.step(state, Cut(log.records, 0))
-    state.mark()
-    rows: dict[str, bytes] = {}
-    for team in dirty_teams(state):
-        unit = copy_team(state, team)
-        rows |= {row.key: row.value for row in (*unit.heads, *unit.series)}
-    rows |= {row.key: row.value for row in (*copy_blocks(state), copy_partition(state))}
     again = of.new_state(0, 1)
     of.forget(0)
-    restore(again, rows, 40)
+    restore(again, stored(state), 40)
     after = Log()
     after.add(event(3, START + 50, cost=3 * USD))  # seen before
     after.tick(at("2026-02-01T00:00:00"))
@@ -207,3 +212,51 @@ def test_a_version_holds_from_the_first_record_at_or_past_its_moment(size: int) 
     rich, poor = policy(), policy(defaults={"team": {"monthly_budget_usd": 20}})
     _, sent = run(engine(versions=versions((0.0, rich), (START + 50.5, poor))), log, size)
     assert limits(sent) == [(START + 51, "a", "block")]
+
+
+ROLLS = policy(
+    nodes=[
+        {"id": "acme", "level": "organization"},
+        {"id": "a", "level": "team", "monthly_budget_usd": 100, "rollover_percent": 10},
+    ]
+)
+
+
+def price_fix(log: Log, usd: int, of: str, now: str) -> None:
+    """Move what the team has spent at a moment."""
+    minutes = {int(at(of) // 60): usd * USD}
+    fix = Delta(id=f"fix-{now}", version=2, team="a", key="key-1", provider="openai", model="gpt-4o", minutes=minutes)
+    log.internal("delta", at(now), b"a", encode(fix))
+
+
+@pytest.mark.parametrize("size", [1, 3, 1_000])
+def test_what_is_carried_over_follows_a_price_fix_of_the_month_before_at_the_next_local_day(size: int) -> None:
+    log = Log()
+    log.add(event(0, at("2026-01-20T12:00:00"), cost=95 * USD))
+    log.add(event(1, at("2026-02-01T12:00:00"), cost=104 * USD))  # of 100 and 5 that are left of January
+    price_fix(log, 3, "2026-01-20T12:00:00", "2026-02-01T13:00:00")
+    log.tick(at("2026-02-01T23:59:59"))
+    log.tick(at("2026-02-02T00:00:00"))
+    price_fix(log, -20, "2026-01-20T12:00:00", "2026-02-02T10:00:00")
+    log.tick(at("2026-02-03T00:00:00"))
+    state, sent = run(engine(ROLLS), log, size)
+    assert limits(sent) == [(at("2026-02-02T00:00:00"), "a", "block"), (at("2026-02-03T00:00:00"), "a", "allow")]
+    tiers_of_a = next(tiers for tiers in state.heads[0].tiers.values() if tiers.allowance.share is not None)
+    assert tiers_of_a.allowance.rollover == 10 * USD, "a tenth of the allocation at most"
+
+
+def test_a_restart_carries_over_the_same() -> None:
+    log = Log()
+    log.add(event(0, at("2026-01-20T12:00:00"), cost=95 * USD))
+    log.add(event(1, at("2026-02-01T12:00:00"), cost=104 * USD))
+    price_fix(log, 3, "2026-01-20T12:00:00", "2026-02-01T13:00:00")
+    for hour in range(14, 50):
+        log.tick(at("2026-02-01T00:00:00") + hour * HOUR_S)
+    _, whole = run(engine(ROLLS), log, 1)
+    assert [verdict for _, _, verdict in limits(whole)] == ["block"]
+    for stop in (2, 3, 10, 14):
+        state, sent = run(engine(ROLLS), Log(log.records[:stop]), 1)
+        again = engine(ROLLS).new_state(0, 1)
+        restore(again, stored(state), stop)
+        rest = [engine(ROLLS).step(again, Cut(log.records[i : i + 1], i)) for i in range(stop, len(log.records))]
+        assert limits([*sent, *(record for each in rest for record in each.records)]) == limits(whole)

@@ -229,3 +229,21 @@ def test_a_rollup_in_the_wrong_partition_is_refused() -> None:
     one = record(Rollup(parent="bg-1", calendar="UTC/1", now=START, children=()))
     outcome = of.step(of.new_state(wrong, 1), Cut([one, tick(START)], 0, wrong, "rollups.v1"))
     assert [dict(r.headers)["sb-reason"] for r in outcome.records] == [b"misplaced"]
+
+
+def test_what_a_parent_carries_over_follows_late_money_of_the_month_before_at_its_next_day() -> None:
+    document = tree(("acme", "organization", None, None), ("apps", "billing_group", "acme", 100))
+    document["nodes"][1]["rollover_percent"] = 10
+    at, teams, february = Deployment(engine(document)), Teams(), START + 27 * DAY
+    teams.spend("a", START, 95 * USD)
+    at.put(*teams.tell("apps", START + 1, "a"))
+    at.tick(february)
+    teams.spend("a", february + 60, 104 * USD)
+    at.put(*teams.tell("apps", february + 60, "a"))
+    assert caps(at, "apps") == [], "a hundred, and five that are left of January"
+    teams.spend("a", START, 3 * USD)
+    at.put(*teams.tell("apps", february + 120, "a"))
+    assert caps(at, "apps") == []
+    at.tick(february + DAY)
+    (cap,) = caps(at, "apps")
+    assert (cap.state, cap.time, cap.evidence["base_nano"]) == ("open", february + DAY, 102 * USD)
