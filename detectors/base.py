@@ -100,6 +100,26 @@ class Detector(ABC, Generic[P]):
         """Return a detector that scores, from the next reading on, bit by bit like the one that gave `state`."""
 
 
+class Stateless(Generic[P]):
+    """To be named before the kind of detector by one that learns nothing: what it looks at remembers for it.
+
+    No detector itself: the catalog would take it for one.
+    """
+
+    def __init__(self, params: P) -> None:
+        self.params = params
+
+    def to_state(self) -> State:
+        """Return nothing."""
+        return {}
+
+    @classmethod
+    def from_state(cls, params: P, state: Mapping[str, Any]) -> Self:
+        """Return a detector like any other with these parameters."""
+        del state
+        return cls(params)
+
+
 class BucketDetector(Detector[P]):
     """River's contract on closed buckets: `score_one` never learns, `learn_one` never scores.
 

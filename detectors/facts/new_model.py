@@ -1,13 +1,11 @@
 """Money on something the team has not used before: a model nobody approved, a new key, a new project."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 from pydantic import Field
 
-from spendbrake.detectors.base import Evidence, FactDetector, Params, Usual
+from spendbrake.detectors.base import Evidence, FactDetector, Params, Stateless, Usual
 from spendbrake.detectors.causes import calls_text, span_text
-from spendbrake.detectors.memory.stored import State
 from spendbrake.schemas.money import NANO, usd_text
 from spendbrake.schemas.reading import NewSeries, SeriesKind, SessionReading
 
@@ -32,7 +30,7 @@ class NewModelParams(Params):
     other_floor_days: float = Field(0.02, ge=0)
 
 
-class NewModel(FactDetector[NewModelParams]):
+class NewModel(Stateless[NewModelParams], FactDetector[NewModelParams]):
     """New to the team and dear, or not approved at all. The engine tells again as the amount grows."""
 
     name: ClassVar[str] = "new_model"
@@ -75,12 +73,3 @@ class NewModel(FactDetector[NewModelParams]):
     def _floor(self, kind: SeriesKind, usual: Usual) -> int:
         part = self.params.floor_days if kind == "model" else self.params.other_floor_days
         return round(max(self.params.floor_usd, part * usual.usd_h * 24.0) * NANO)
-
-    def to_state(self) -> State:
-        """Return nothing: the engine remembers what the team has used."""
-        return {}
-
-    @classmethod
-    def from_state(cls, params: NewModelParams, state: Mapping[str, Any]) -> Self:
-        """Return a detector."""
-        return cls(params)

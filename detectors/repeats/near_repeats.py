@@ -1,11 +1,10 @@
 """A loop whose calls are nearly alike: sizes within a tenth of those before, one after the other."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
-from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
+from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence, Stateless
 from spendbrake.detectors.causes import calls_text
-from spendbrake.detectors.memory.stored import State
 from spendbrake.detectors.memory.talks import Turn
 from spendbrake.detectors.series.features import Features
 from spendbrake.schemas.money import NANO, usd_text
@@ -15,7 +14,7 @@ class NearRepeatsParams(AmountParams):
     """Parameters."""
 
 
-class NearRepeats(AmountDetector[NearRepeatsParams]):
+class NearRepeats(Stateless[NearRepeatsParams], AmountDetector[NearRepeatsParams]):
     """Money of an unbroken run of calls of nearly the same input and output."""
 
     name: ClassVar[str] = "near_repeats"
@@ -42,12 +41,3 @@ class NearRepeats(AmountDetector[NearRepeatsParams]):
                 f"{named(amount.session)}, {money} so far"
             ),
         )
-
-    def to_state(self) -> State:
-        """Return nothing: conversations are remembered for all detectors."""
-        return {}
-
-    @classmethod
-    def from_state(cls, params: NearRepeatsParams, state: Mapping[str, Any]) -> Self:
-        """Return a detector."""
-        return cls(params)

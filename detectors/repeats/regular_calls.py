@@ -1,11 +1,10 @@
 """Calls as regular as clockwork in one conversation: a machine, where people and agents pause."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
-from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
+from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence, Stateless
 from spendbrake.detectors.causes import span_text
-from spendbrake.detectors.memory.stored import State
 from spendbrake.detectors.memory.talks import Turn
 from spendbrake.detectors.series.features import Features
 from spendbrake.schemas.money import NANO, usd_text
@@ -15,7 +14,7 @@ class RegularCallsParams(AmountParams):
     """Parameters."""
 
 
-class RegularCalls(AmountDetector[RegularCallsParams]):
+class RegularCalls(Stateless[RegularCallsParams], AmountDetector[RegularCallsParams]):
     """Money of calls whose gaps hardly deviate from their mean."""
 
     name: ClassVar[str] = "regular_calls"
@@ -42,12 +41,3 @@ class RegularCalls(AmountDetector[RegularCallsParams]):
                 f"({named(amount.session)}), {money} so far"
             ),
         )
-
-    def to_state(self) -> State:
-        """Return nothing: conversations are remembered for all detectors."""
-        return {}
-
-    @classmethod
-    def from_state(cls, params: RegularCallsParams, state: Mapping[str, Any]) -> Self:
-        """Return a detector."""
-        return cls(params)
