@@ -18,10 +18,9 @@ from spendbrake.streams.api.desk.silences import Silences
 from spendbrake.streams.api.pages import Operation
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.settings import Settings
-from spendbrake.streams.workers import desk
 from spendbrake.streams.workers.audit import Auditor
 from spendbrake.streams.workers.deployment import Place
-from spendbrake.streams.workers.people import feedback, told
+from spendbrake.streams.workers.people import desk, feedback, told
 from spendbrake.streams.workers.people.precision import report
 from spendbrake.streams.workers.versions import Versions
 

@@ -8,7 +8,7 @@ import pytest
 
 from service.test_up import POLICY, until, up
 from spendbrake.schemas.command import Command
-from spendbrake.streams.workers.desk import about, new_id, requests, say
+from spendbrake.streams.workers.people.desk import about, new_id, requests, say
 
 USD = 10**9
 FILE = POLICY | {"nodes": [{"id": "acme", "level": "organization", "reserve_usd": 5}]}
@@ -65,7 +65,9 @@ async def test_two_approvals_lift_a_block_and_the_top_up_is_spent(tmp_path: Path
 
 @pytest.mark.timeout(180)
 async def test_requests_over_http_take_two_tokens_of_two_roles(tmp_path: Path) -> None:
-    async with up(tmp_path, FILE) as (_, http):
+    credits = {"name": "credits", "rates": [{"usd": "0.01"}]}
+    file = FILE | {"nodes": [{"id": "acme", "level": "organization", "reserve_usd": 5, "currency": credits}]}
+    async with up(tmp_path, file) as (_, http):
 
         async def token(*roles: str) -> dict[str, str]:
             made = await http.post("/v1/tokens", json={"name": roles[0], "roles": [*roles]}, headers=admin)
@@ -86,10 +88,11 @@ async def test_requests_over_http_take_two_tokens_of_two_roles(tmp_path: Path) -
         async def granted() -> bool:
             return any("is granted" in each["what"] for each in (await listed())[0]["told"])
 
-        for wrong in ({"node": "pay"}, {"node": "pay", "usd": "1", "policy": "cap"}, {"node": "pay", "usd": "-1"}):
+        for wrong in ({"node": "pay"}, {"node": "pay", "usd": "1", "policy": "cap"}, {"node": "pay", "usd": "-1"},
+                      {"node": "pay", "usd": "1", "amount": "1"}, {"node": "pay", "amount": "1e15"}):  # fmt: skip
             assert (await said("", admin, reason="x", **wrong))[0] == 400
         assert (await said("", reader, node="pay", usd="1", reason="x"))[0] == 403
-        status, taken = await said("", admin, node="pay", usd="2.5", reason="launch")
+        status, taken = await said("", admin, node="pay", amount="250", reason="launch")
         assert (status, taken["desk"]) == (202, "acme")
         await until(listed)
         name = f"/{taken['request']}"

@@ -26,7 +26,7 @@ from spendbrake.streams.api.body import small
 from spendbrake.streams.api.desk.feedback import Find, Give
 from spendbrake.streams.api.desk.requests import Say
 from spendbrake.streams.api.pages import Operation, Problem, problem
-from spendbrake.streams.workers.desk import about
+from spendbrake.streams.workers.people.desk import about
 from spendbrake.streams.workers.people.feedback import word_on
 
 LOG = structlog.get_logger("spendbrake.buttons")

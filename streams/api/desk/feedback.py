@@ -12,7 +12,7 @@ from spendbrake.schemas.finding import Finding
 from spendbrake.streams.api.access.gate import asker
 from spendbrake.streams.api.body import small
 from spendbrake.streams.api.pages import Operation, Parameter, Problem, problem
-from spendbrake.streams.workers.desk import new_id
+from spendbrake.streams.workers.people.desk import new_id
 from spendbrake.streams.workers.people.feedback import word_on
 from spendbrake.streams.workers.people.precision import Report
 

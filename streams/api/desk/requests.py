@@ -1,6 +1,7 @@
 """/v1/requests: top-ups and exceptions, asked for by one and approved by two. It decides nothing: the log does."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -11,12 +12,13 @@ from starlette.responses import JSONResponse, Response
 from spendbrake.schemas.command import APPROVERS, Command, Order
 from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.money import to_nano
+from spendbrake.schemas.parts.currency import Amount
 from spendbrake.schemas.policy import Usd
 from spendbrake.streams.api.access.gate import asker, may
 from spendbrake.streams.api.access.tokens import Scope
 from spendbrake.streams.api.body import small
 from spendbrake.streams.api.pages import Operation, Parameter, Problem, problem
-from spendbrake.streams.workers.desk import about, about_node, desk_of, new_id
+from spendbrake.streams.workers.people.desk import about, about_node, amount_of, desk_of, new_id
 
 ROLES: Mapping[str, Scope] = {"finance": "approve_finance", "engineering": "approve_engineering"}
 LONGEST_S = 62 * 86_400.0
@@ -36,6 +38,7 @@ class Asked(BaseModel):
 
     node: str = Field(min_length=1, max_length=256, description="Id of the node whose limit is raised or lifted.")
     usd: Usd | None = Field(None, gt=0, description="How much more this month, as a number or a decimal string.")
+    amount: Amount | None = Field(None, gt=0, description="The same in the currency of the node's amounts.")
     policy: str | None = Field(None, min_length=1, description="Instead of money: the policy to be free of.")
     for_s: float = Field(86_400.0, gt=0, le=LONGEST_S, description="For how long, seconds; money ends with its month.")
     reason: str = Field(min_length=1, max_length=1_000, description="Why: the approvers read it.")
@@ -43,8 +46,8 @@ class Asked(BaseModel):
 
     @model_validator(mode="after")
     def _one(self) -> "Asked":
-        if (self.usd is None) == (self.policy is None):
-            raise ValueError("give usd for a top-up, or policy for an exception")
+        if [self.usd, self.amount, self.policy].count(None) != 2:
+            raise ValueError("give usd or amount for a top-up, or policy for an exception")
         return self
 
 
@@ -158,7 +161,14 @@ class Requests:
             expires_at=now + asked.for_s,
             reason=asked.reason,
         )
-        return await self._take(command if command.home else about_node(command, self._rules()))
+        rules = self._rules()
+        command = command if command.home else about_node(command, rules)
+        if asked.amount is not None:
+            try:
+                command = replace(command, amount=amount_of(asked.amount, command, rules))
+            except ValueError as error:
+                return _bad(error)
+        return await self._take(command)
 
     async def approve(self, request: Request) -> Response:
         """Approve a request, as finance or as engineering."""

@@ -29,7 +29,7 @@ def feedback(
 
 async def _give(name: str, real: bool, reason: str, by: str | None, now: float) -> None:
     from spendbrake.streams.workers.audit import Auditor
-    from spendbrake.streams.workers.desk import new_id
+    from spendbrake.streams.workers.people.desk import new_id
     from spendbrake.streams.workers.people.feedback import find, give, word_on
 
     config = settings()

@@ -1,6 +1,7 @@
 """`spendbrake budget`: ask for more money or an exception from a policy; approve, deny, withdraw."""
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
@@ -8,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from spendbrake.schemas.money import to_nano
 from spendbrake.streams.cli.base import broker_of, console, fail, length_s, place_of, run, settings, user
 
 app = typer.Typer(help="Top-ups and exceptions: requested by one, approved by two.", no_args_is_help=True)
@@ -23,17 +25,20 @@ def request(
     by: By,
     reason: Annotated[str, typer.Option(help="Why: the approvers read it.")],
     usd: Annotated[str | None, typer.Option(help="How much more this month, USD.")] = None,
+    amount: Annotated[str | None, typer.Option(help="The same in the currency of the node's amounts.")] = None,
     policy: Annotated[str | None, typer.Option(help="Instead of money: be free of this policy.")] = None,
     until: Annotated[str, typer.Option(help="For how long (90m, 24h, 3d), or until when (ISO 8601, UTC).")] = "24h",
     team: Annotated[str | None, typer.Option(help="Of a project or key that the policy file does not list.")] = None,
     role: Annotated[str, typer.Option(help="In which role.")] = "operator",
 ) -> None:
     """Ask. One person of finance and one of engineering must approve, neither of them the one who asks."""
-    if (usd is None) == (policy is None):
-        fail("give --usd for a top-up, or --policy for an exception", 2)
+    if [usd, amount, policy].count(None) != 2:
+        fail("give --usd or --amount for a top-up, or --policy for an exception", 2)
     now = time.time()
     asked = {"node": node, "by": by, "role": role, "reason": reason, "policy": policy or "", "home": team}
-    run(_say("request", asked | {"amount": _nano(usd), "expires_at": _until(until, now)}, now))
+    money = 0 if usd is None else to_nano(_positive("--usd", usd))
+    units = None if amount is None else _positive("--amount", amount)
+    run(_say("request", asked | {"amount": money, "expires_at": _until(until, now)}, now, units))
 
 
 @app.command()
@@ -60,11 +65,11 @@ def requests() -> None:
     run(_requests())
 
 
-async def _say(kind: Any, fields: dict[str, Any], now: float) -> None:
+async def _say(kind: Any, fields: dict[str, Any], now: float, units: Decimal | None = None) -> None:
     from spendbrake.schemas.command import Command
-    from spendbrake.streams.workers import desk
     from spendbrake.streams.workers.audit import Auditor
     from spendbrake.streams.workers.deployment import read_versions
+    from spendbrake.streams.workers.people import desk
 
     config = settings()
     async with broker_of(config) as broker:
@@ -79,6 +84,8 @@ async def _say(kind: Any, fields: dict[str, Any], now: float) -> None:
             command = desk.about(command, known[0])
         elif not command.home:
             command = desk.about_node(command, rules)
+        if units is not None:
+            command = replace(command, amount=desk.amount_of(units, command, rules))
         name = command.request or command.id
         told = {"by": user(), "as": command.by, "command": command.id, "node": command.node}
         async with Auditor(broker, place, time.time).around(f"budget.{kind}", name, told):
@@ -89,7 +96,7 @@ async def _say(kind: Any, fields: dict[str, Any], now: float) -> None:
 
 
 async def _requests() -> None:
-    from spendbrake.streams.workers import desk
+    from spendbrake.streams.workers.people import desk
 
     config = settings()
     table = Table("request", "what", "at")
@@ -101,20 +108,17 @@ async def _requests() -> None:
     console.print(table)
 
 
-def _nano(usd: str | None) -> int:
-    from spendbrake.schemas.money import to_nano
-
-    if usd is None:
-        return 0
+def _positive(option: str, text: str) -> Decimal:
+    """Return an amount of USD or of another currency."""
     try:
-        amount = to_nano(Decimal(usd))
+        nano = to_nano(Decimal(text))
     except InvalidOperation:
-        fail(f"--usd {usd!r}: not an amount", 2)
+        fail(f"{option} {text!r}: not an amount", 2)
     except ValueError as error:
-        fail(f"--usd {usd!r}: {error}", 2)
-    if amount <= 0:
-        fail(f"--usd {usd!r}: more than nothing, please", 2)
-    return amount
+        fail(f"{option} {text!r}: {error}", 2)
+    if nano <= 0:
+        fail(f"{option} {text!r}: more than nothing, please", 2)
+    return Decimal(text)
 
 
 def _until(text: str, now: float) -> float:

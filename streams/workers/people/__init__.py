@@ -1,1 +1,1 @@
-"""What people say of findings: written into the log that owns them, and read back as a record."""
+"""What people say: requests, decisions, opinions of findings; written into the log that owns them, and read back."""

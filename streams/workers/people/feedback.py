@@ -11,7 +11,7 @@ from spendbrake.schemas.wire.envelope import seal
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.workers.deployment import Place
-from spendbrake.streams.workers.desk import ReadableBroker
+from spendbrake.streams.workers.people.desk import ReadableBroker
 
 LEAST = 8
 """Digits of an id that are enough where they name one finding."""

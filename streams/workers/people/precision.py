@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from spendbrake.schemas.finding import FEEDBACK, Finding
 from spendbrake.schemas.topics import FINDINGS
 from spendbrake.streams.workers.deployment import Place
-from spendbrake.streams.workers.desk import ReadableBroker
+from spendbrake.streams.workers.people.desk import ReadableBroker
 from spendbrake.streams.workers.people.feedback import ARITHMETIC, finding_in
 
 

@@ -12,7 +12,7 @@ from spendbrake.schemas.topics import ACTIONS, ACTIONS_DLQ, RESULTS
 from spendbrake.schemas.wire.avro import decode, encode
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.streams.workers.deployment import Place
-from spendbrake.streams.workers.desk import ReadableBroker
+from spendbrake.streams.workers.people.desk import ReadableBroker
 
 M = TypeVar("M")
 LEAST = 8

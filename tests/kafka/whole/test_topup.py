@@ -13,11 +13,12 @@ from spendbrake.schemas.wire.avro import encode
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
+CREDITS = {"name": "credits", "rates": [{"usd": "0.01"}]}
 POLICY = {
     "nodes": [
         {"id": "acme", "level": "organization"},
-        {"id": "apps", "level": "billing_group", "parent": "acme", "reserve_usd": 5},
-        {"id": "search", "level": "team", "parent": "apps", "monthly_budget_usd": 1},
+        {"id": "apps", "level": "billing_group", "parent": "acme", "reserve": 500, "currency": CREDITS},
+        {"id": "search", "level": "team", "parent": "apps", "monthly_budget": 100},
     ],
     "policies": [
         {"name": "cap", "when": {"tiers": ["hard-cap"]}, "rungs": [{"name": "block", "limit": {"verdict": "block"}}]}
@@ -42,7 +43,7 @@ def test_two_approvals_by_the_command_line_open_the_gateway(deploy: Callable[...
     with deployment.guard() as guard:
         spend(deployment, "r-1", 1_500_000_000)
         wait_for_verdict(guard, "key-search", "block", deployment)
-        told = deployment.run("budget", "request", "search", "--usd", "2", "--by", "ada", "--reason", "launch")
+        told = deployment.run("budget", "request", "search", "--amount", "200", "--by", "ada", "--reason", "launch")
         name = re.findall(r"request-[0-9a-f]{8}", told)[0]
         eventually(lambda: name in deployment.run("budget", "requests"), "the request to be told", deployment.logs, 60)
         for by, role in (("ada", "finance"), ("fay", "finance"), ("eli", "engineering")):

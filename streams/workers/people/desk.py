@@ -3,10 +3,12 @@
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from decimal import Decimal
 from typing import Protocol
 
 from spendbrake.schemas.command import Command
 from spendbrake.schemas.finding import COMMAND, FEEDBACK, Finding
+from spendbrake.schemas.money import NanoUsd, to_nano
 from spendbrake.schemas.topics import FINDINGS, ROLLUPS
 from spendbrake.schemas.wire.avro import decode, encode
 from spendbrake.schemas.wire.envelope import seal
@@ -84,6 +86,16 @@ async def requests(broker: ReadableBroker, place: Place) -> dict[str, list[Findi
 def about(command: Command, asked: Finding) -> Command:
     """Return a decision with the node that the request it names is about."""
     return replace(command, node=asked.node, home=asked.team)
+
+
+def amount_of(units: Decimal, command: Command, rules: Rules) -> NanoUsd:
+    """Return what so many units of the currency of a request's node are; of a node without one they are USD.
+
+    Raises:
+        ValueError: it comes to more than any limit may.
+    """
+    view = rules.tree.view(command.node) or rules.team(command.home or command.node)
+    return to_nano(units * view.unit_usd)
 
 
 def about_node(command: Command, rules: Rules) -> Command:
