@@ -16,6 +16,7 @@ FADE = 0.5 ** (1.0 / (ADMIT_BLOCKS * 21))
 TOLD_S = 2 * 86_400.0
 """For so long an amount that was told must be passed, too."""
 MAX_SUBJECTS = 96
+NOTHING = np.zeros(0)
 
 
 class Record:
@@ -64,6 +65,8 @@ class Records:
     def to_state(self) -> State:
         """Return the records in the order of their use: names, how many blocks each has, and all figures in a row."""
         kept = self._of.values()
+        if not kept:
+            return {"names": [], "blocks": [], "figures": NOTHING}
         figures = [v for r in kept for v in (r.old, r.told, r.told_at, *(v for pair in r.blocks for v in pair))]
         return {
             "names": list(self._of),

@@ -6,6 +6,7 @@ import struct
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 State = dict[str, Any]
@@ -14,6 +15,9 @@ State = dict[str, Any]
 MAGIC = b"SBD1"
 _DTYPES = {"u2": "<u2", "u4": "<u4", "f4": "<f4", "f8": "<f8", "u1": "|u1", "i8": "<i8"}
 _ARRAY = "$array"
+_NULL = b"null"
+_PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+"""JSON's own types only: nothing that would come back as something else."""
 
 
 def frozen32(values: Any) -> NDArray[np.float32]:
@@ -35,7 +39,13 @@ def pack(state: State) -> bytes:
             return {_ARRAY: code, "shape": list(value.shape)}
         raise TypeError(f"detector state holds a {type(value).__name__}, which has no form in bytes")
 
-    head = json.dumps(state, default=reduce, separators=(",", ":"), allow_nan=False).encode()
+    try:
+        head = orjson.dumps(state, default=reduce, option=_PLAIN)
+    except TypeError:
+        head = _NULL
+    if _NULL in head:  # it may be a NaN: the slow way tells them apart, and says what it cannot write
+        arrays.clear()
+        head = json.dumps(state, default=reduce, separators=(",", ":"), allow_nan=False).encode()
     return b"".join((MAGIC, struct.pack("<I", len(head)), head, *arrays))
 
 
@@ -58,7 +68,7 @@ def unpack(data: bytes) -> State:
         end = at + dtype.itemsize * math.prod(shape)
         if not at <= end <= len(data):
             raise ValueError(f"detector state is cut short: {len(data)} bytes, {end} wanted")
-        array = np.frombuffer(data[at:end], dtype=dtype).reshape(shape).copy()
+        array = np.frombuffer(data, dtype, math.prod(shape), at).reshape(shape).copy()
         at = end
         return array
 

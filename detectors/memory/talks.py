@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,7 @@ class Talk:
 
 FIELDS = tuple(f.name for f in fields(Talk))[2:]
 """All but the names."""
+_FIGURES = attrgetter(*FIELDS)
 
 
 @dataclass(slots=True)
@@ -148,7 +150,7 @@ class Talks:
         return {
             "numbers": np.array(list(self._of), dtype=np.uint64).view(np.int64),
             "names": [[t.key, t.model] for t in talks],
-            "figures": np.array([[getattr(t, name) for name in FIELDS] for t in talks]).reshape(-1, len(FIELDS)),
+            "figures": np.array(list(map(_FIGURES, talks)), np.float64).reshape(-1, len(FIELDS)),
         }
 
     @classmethod

@@ -73,15 +73,15 @@ class Tail:
             self.next_fit = self.n + max(8, min(self.n >> 5, self.params.size * self.stride >> 3))
 
     def to_state(self) -> State:
-        """Return the buffer and what was taken from it."""
-        return {
+        """Return the buffer and what was taken from it: no start while burning in."""
+        state = {
             "buffer": self.buffer[: self.filled],
             "stride": self.stride,
             "n": self.n,
             "next_fit": self.next_fit,
-            "start": None if math.isinf(self.start) else self.start,
             "inverse": self.inverse,
         }
+        return state if math.isinf(self.start) else state | {"start": self.start}
 
     @classmethod
     def from_state(cls, params: TailParams, state: Mapping[str, Any]) -> "Tail":
@@ -91,7 +91,8 @@ class Tail:
         tail.filled = len(kept)
         tail.buffer[: tail.filled] = kept
         tail.stride, tail.n, tail.next_fit = state["stride"], state["n"], state["next_fit"]
-        tail.start = math.inf if state["start"] is None else state["start"]
+        start = state.get("start")
+        tail.start = math.inf if start is None else start
         tail.inverse = state["inverse"]
         return tail
 
