@@ -1,7 +1,7 @@
 """What a finding says about who carries the money. Words and shares; no thresholds on scores."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from spendbrake.detectors.base import Evidence
 from spendbrake.detectors.memory.mix import Moved, moved_text
@@ -14,6 +14,8 @@ CARRIES = 0.8
 MOST = 0.5
 SPAN_H = 0.25
 TOP = 5
+SESSION = "session "
+"""How the words for a session begin whose name is known."""
 
 
 def carrier(context: Context, usual_usd_h: float, kind: Literal["key", "project"] = "key") -> Contributor | None:
@@ -57,26 +59,25 @@ def figures(
     }
 
 
-def state_of_things(
-    context: Context,
-    moved: Sequence[Moved],
-    team: str,
-    usual_usd_h: float,
-    laid_to: tuple[str | None, str | None],
-    text: str,
-) -> str:
-    """Return what a finding says after what is wrong (`text`): what to stop, how fast money goes, until when.
+class LaidTo(NamedTuple):
+    """Whom an incident is laid to, None where nobody is; `session` are words for the one that spends most."""
 
-    Args:
-        laid_to: API key and project that the incident was laid to, None where none was.
-    """
+    key: str | None = None
+    project: str | None = None
+    session: str = ""
+
+
+def state_of_things(
+    context: Context, moved: Sequence[Moved], team: str, usual_usd_h: float, laid_to: LaidTo, text: str
+) -> str:
+    """Return what a finding says after what is wrong (`text`): what to stop, how fast money goes, until when."""
     parts = [_to_stop(context, team, laid_to, text)]
     rate = context.rate_usd_h
     now = f"Now {rate_text(rate)}"
     if usual_usd_h > 0.0:
         now += f", usual {rate_text(usual_usd_h)}"
     if up := moved_text(moved):
-        now += f"; in the last hour: {up}"
+        now += f"; the last hour's rise: {up}"
     parts.append(now)
     if context.cap_left is not None and rate > 0:
         left = span_text(context.cap_left / NANO / rate * HOUR_S)
@@ -85,9 +86,17 @@ def state_of_things(
     return ". ".join(part for part in parts if part)
 
 
-def _to_stop(context: Context, team: str, laid_to: tuple[str | None, str | None], text: str) -> str:
+def dear_session(context: Context, sessions: Sequence[tuple[str, str, int, int]], text: str) -> str:
+    """Return the dearest session under way, if it has a name, `text` has not, and it matters beside the last 15 min."""
+    name, _, cost, calls = max(sessions, key=lambda one: one[2], default=("", "", 0, 0))
+    if not name.startswith(SESSION) or name in text or cost < MOST * context.cost_15m:
+        return ""
+    return f", dearest {name} with {usd_text(cost)} in {calls_text(calls)} so far"
+
+
+def _to_stop(context: Context, team: str, laid_to: LaidTo, text: str) -> str:
     """Return who has to be stopped: the key, else the project, else the dearest keys; and where most of it goes."""
-    key, project = laid_to
+    key, project, session = laid_to
     keys = sorted((one for one in context.top if one.kind == "key"), key=lambda one: -one.cost)
     if key is None and len(keys) == 1:
         key = keys[0].name
@@ -95,14 +104,14 @@ def _to_stop(context: Context, team: str, laid_to: tuple[str | None, str | None]
     whole = f"of team {team}'s {usd_text(context.cost_15m)} in 15 min"
     if key is not None:
         held = _spent(context, "key", key)
-        return _named(f"key {key}", held, context, whole) + _where(context, text, project, held)
+        return _named(f"key {key}", held, context, whole) + _where(context, text, project, held) + session
     if project is not None:
         held = _spent(context, "project", project)
         by = f", by {dearest}" if held and dearest else ""
-        return _named(f"project {project}", held, context, whole) + by + _where(context, text, None, 0)
+        return _named(f"project {project}", held, context, whole) + by + _where(context, text, None, 0) + session
     if not keys:
         return ""
-    return f"No key alone: {dearest} {whole}" + _where(context, text, None, 0)
+    return f"No key alone: {dearest} {whole}" + _where(context, text, None, 0) + session
 
 
 def _named(what: str, held: NanoUsd, context: Context, whole: str) -> str:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spendbrake.detectors.base import Amount, AmountDetector, BucketDetector
+from spendbrake.detectors.causes import SESSION
 from spendbrake.detectors.memory.mix import Mix
 from spendbrake.detectors.memory.stored import State
-from spendbrake.detectors.memory.talks import Talks
+from spendbrake.detectors.memory.talks import Talks, pseudonym
 from spendbrake.detectors.series.features import Features
 from spendbrake.detectors.series.fusion import Fusion, Opinion
 from spendbrake.detectors.series.track import Scored, Track, shape
@@ -110,15 +111,18 @@ class Senses:
     def named(self, session: int) -> str:
         """Return the words for a session."""
         name = self._names.get(session)
-        return f"session {name}" if name else "one session" if session else "calls without a session"
+        return f"{SESSION}{name}" if name else "one session" if session else "calls without a session"
 
     def story(self, now: float) -> Story:
         """Return what the present is made of."""
         since = now - QUARTER_S
         heavy = dict(self._talks.heaviest(since, TOP_SESSIONS))
         heavy |= self._talks.busiest(since, BUSY_SESSIONS)
-        sessions = tuple((self.named(n), talk.key, round(talk.usd * NANO), round(talk.n)) for n, talk in heavy.items())
-        return Story(self._mix.moved(), sessions)
+        sessions = []
+        for number, talk in heavy.items():
+            name = self.named(0 if number == pseudonym(talk.key, talk.model) else number)
+            sessions.append((name, talk.key, round(talk.usd * NANO), round(talk.n)))
+        return Story(self._mix.moved(), tuple(sessions))
 
     def to_state(self) -> State:
         """Return all that was learned."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spendbrake.detectors.base import Detector, Evidence, Usual
-from spendbrake.detectors.causes import carrier, closing, figures, state_of_things, whole_text
+from spendbrake.detectors.causes import LaidTo, carrier, closing, dear_session, figures, state_of_things, whole_text
 from spendbrake.detectors.gate import Alarms, Gate
 from spendbrake.detectors.incident import Incident, IncidentParams, Incidents
 from spendbrake.detectors.memory.mix import Moved
@@ -16,6 +16,8 @@ from spendbrake.schemas.reading import Context
 AskContext = Callable[[], Context]
 YOUNG_S = 3_600.0
 """What is usual of a team younger than this means nothing to people yet."""
+SHORT_S, TOLD_APART = 60.0, 1.1
+"""What an incident has come to is told beside the evidence at hand once it has lasted, and is so many times as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +108,10 @@ class Telling:
         key, project = self._lay(incident, seen, context)
         story, text = self.story(seen.now), seen.evidence.text
         usual = seen.usual.usd_h if seen.usual.age_s >= YOUNG_S else 0.0
-        present = state_of_things(context, story.moved, self.team, usual, (key, project), text)
-        more = state == "update" and incident.excess > seen.evidence.excess
-        so_far = whole_text(incident.excess, seen.now - incident.opened_at) if more else ""
+        laid_to = LaidTo(key, project, dear_session(context, story.sessions, text))
+        present = state_of_things(context, story.moved, self.team, usual, laid_to, text)
+        lasted, more = seen.now - incident.opened_at, incident.excess >= TOLD_APART * seen.evidence.excess
+        so_far = whole_text(incident.excess, lasted) if state == "update" and more and lasted >= SHORT_S else ""
         evidence = {
             **figures(context, story.moved, sorted(story.sessions, key=lambda one: one[1] != key)),
             **seen.evidence.details,

@@ -70,7 +70,7 @@ class DormantProject(AmountDetector[DormantProjectParams]):
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Say what woke."""
         kind, _, name = amount.subject.partition("/")
-        by = f", key {amount.key}" if kind == "project" else ""
+        by = f" on key {amount.key}" if kind == "project" else ""
         return Evidence(
             excess=round(amount.usd * NANO),
             subject=amount.subject,

@@ -73,7 +73,8 @@ class RunawaySession(FactDetector[RunawaySessionParams]):
             holds_s=min(max(lasts, HOUR_S), DAY_S),
             text=(
                 f"Session {reading.session}: {usd_text(reading.cost)} in {calls_text(reading.calls)} and "
-                f"{span_text(lasts)} on {reading.model}, where {usd_text(reading.typical)} is typical"
+                f"{span_text(lasts)} on {reading.model}, where {usd_text(reading.typical)} is typical of the team's "
+                "sessions"
             ),
             details={
                 "session": reading.session,

@@ -114,7 +114,7 @@ class Talks:
         return [self._take(call, call.cost * weight) for call in reading.sample]
 
     def heaviest(self, since: float, n: int) -> list[tuple[int, Talk]]:
-        """Return the conversations with a call after `since` that have cost most, dearest first; those of a session."""
+        """Return the conversations with a call after `since` that have cost most, dearest first."""
         live = [(number, talk) for number, talk in self._of.items() if talk.at >= since]
         return sorted(live, key=lambda one: -one[1].usd)[:n]
 

@@ -49,8 +49,8 @@ class CacheMisses(AmountDetector[CacheMissesParams]):
             subject=amount.subject,
             key=amount.key or None,
             text=(
-                f"Cache missed: {money} too much{span} for prompts sent to {amount.model} again within minutes and "
-                f"paid in full, {last} {where}"
+                f"Prompt cache missed: {money} too much{span} for input that {amount.model} was sent again within "
+                f"minutes and that was paid in full, {last} {where}"
             ),
         )
 

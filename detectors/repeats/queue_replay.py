@@ -71,8 +71,8 @@ class QueueReplay(AmountDetector[QueueReplayParams]):
             excess=round(amount.usd * NANO),
             key=amount.key or None,
             text=(
-                f"Work done twice: {money} in the last hour ({share * 100:.0f} % of all) for "
-                f"calls made within a day before with the very same tokens, last to {amount.model}"
+                f"Work done twice: {money} of the last hour ({share * 100:.0f} % of all) for calls with the very token "
+                f"counts of others within the day before, as if a queue were replayed, last to {amount.model}"
             ),
         )
 

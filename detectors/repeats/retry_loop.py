@@ -46,9 +46,9 @@ class RetryLoop(AmountDetector[RetryLoopParams]):
         money, where = usd_text(round(amount.usd * NANO)), named(amount.session)
         if amount.subject == "run":
             calls = calls_text(amount.calls)
-            text = f"Retry loop: {calls} in a row to {amount.model}, all equal, in {where}, {money} so far"
+            text = f"Retry loop: {calls} in a row to {amount.model} of equal token counts in {where}, {money} so far"
         else:
-            text = f"Retry loop: {money} in an hour for calls equal to the one before token by token, last in {where}"
+            text = f"Retry loop: {money} in an hour for calls with the token counts of the one before, last in {where}"
         return Evidence(excess=round(amount.usd * NANO), key=amount.key or None, text=text)
 
     def to_state(self) -> State:

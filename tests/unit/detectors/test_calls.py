@@ -76,7 +76,7 @@ def test_a_retry_loop_is_told_within_a_dollar_and_named() -> None:
     first = next(f for f in told if f.detector == "retry_loop")
     assert (first.family, first.state, first.severity) == ("loop", "open", "warning")
     assert first.evidence["key"] == "key-a"
-    assert "Retry loop: 4 calls in a row to m-1, all equal" in first.reason
+    assert "Retry loop: 4 calls in a row to m-1 of equal token counts" in first.reason
     assert first.evidence["excess_nano"] < 2 * NANO
     assert len({f.incident for f in told}) == 1
 
@@ -111,7 +111,7 @@ def test_a_batch_that_runs_again_is_told() -> None:
     ]
     told = [f for f in play(settled(), replays) if f.detector == "queue_replay"]
     assert told
-    assert "very same tokens" in told[0].reason
+    assert "as if a queue were replayed" in told[0].reason
 
 
 def test_input_that_should_have_come_from_the_cache_is_counted() -> None:

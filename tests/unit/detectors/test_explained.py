@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from readings import START, bucket
-from spendbrake.detectors.causes import closing, state_of_things
+from spendbrake.detectors.causes import LaidTo, closing, dear_session, state_of_things
 from spendbrake.detectors.memory.mix import FACTORS, Mix, Moved, moved_text
 from spendbrake.detectors.memory.stored import pack, unpack
 from spendbrake.detectors.memory.talks import Talks
@@ -78,43 +78,54 @@ RISE = (Moved("calls", 3.04, 8 * NANO), Moved("model mix", 1.1, NANO // 2), Move
 
 
 def test_a_finding_says_what_to_stop_how_fast_money_goes_why_and_until_when() -> None:
-    assert state_of_things(BUSY, RISE, "search", 4.0, ("key-a", None), "Loop") == (
+    assert state_of_things(BUSY, RISE, "search", 4.0, LaidTo("key-a"), "Loop") == (
         "To stop: key key-a, $6.50 of team search's $8.00 in 15 min, most on m-1. "
-        "Now $32.00/h, usual $4.00/h; in the last hour: calls x3.0 (+$8.00/h). "
+        "Now $32.00/h, usual $4.00/h; the last hour's rise: calls x3.0 (+$8.00/h). "
         "At this rate the monthly budget of $100.00 lasts 2 h, $64.00 left"
     )
 
 
 def test_where_no_key_stands_out_the_dearest_are_named_and_nobody_is_accused() -> None:
-    assert state_of_things(BUSY, (), "search", 0.0, (None, None), "on m-1").startswith(
+    assert state_of_things(BUSY, (), "search", 0.0, LaidTo(), "on m-1").startswith(
         "No key alone: key-a $6.50 and key-b $1.50 of team search's $8.00 in 15 min. Now $32.00/h. "
     )
     alone = replace(BUSY, top=BUSY.top[:1], cap_left=None)
-    assert state_of_things(alone, (), "search", 0.0, (None, None), "") == (
+    assert state_of_things(alone, (), "search", 0.0, LaidTo(), "") == (
         "To stop: key key-a, $6.50 of team search's $8.00 in 15 min. Now $32.00/h"
     )
     whole = replace(alone, cost_15m=6 * NANO + NANO // 2)
-    assert state_of_things(whole, (), "search", 0.0, ("key-a", None), "").startswith(
+    assert state_of_things(whole, (), "search", 0.0, LaidTo("key-a"), "").startswith(
         "To stop: key key-a, all of team search's $6.50 in 15 min."
     )
 
 
 def test_the_project_is_named_where_no_key_carries_it_and_where_a_key_must_have_spent_in_it() -> None:
     two = replace(BUSY, top=top(("key", "key-a", 4.5), ("key", "key-b", 3.5), ("project", "shop", 7.2)))
-    assert state_of_things(two, (), "search", 0.0, (None, "shop"), "").startswith(
+    assert state_of_things(two, (), "search", 0.0, LaidTo(None, "shop"), "").startswith(
         "To stop: project shop, $7.20 of team search's $8.00 in 15 min, by key-a $4.50 and key-b $3.50. "
     )
-    assert state_of_things(two, (), "search", 0.0, ("key-a", "shop"), "").startswith(
+    assert state_of_things(two, (), "search", 0.0, LaidTo("key-a", "shop"), "").startswith(
         "To stop: key key-a, $4.50 of team search's $8.00 in 15 min, most in project shop. "
     )
     other = replace(two, top=top(("key", "key-a", 1.5), ("key", "key-b", 6.5), ("project", "shop", 6.4)))
-    assert "shop" not in state_of_things(other, (), "search", 0.0, ("key-a", "shop"), "")
+    assert "shop" not in state_of_things(other, (), "search", 0.0, LaidTo("key-a", "shop"), "")
     gone = replace(two, top=two.top[:2])
-    assert "project shop, quiet for 15 min" in state_of_things(gone, (), "search", 0.0, (None, "shop"), "")
+    assert "project shop, quiet for 15 min" in state_of_things(gone, (), "search", 0.0, LaidTo(None, "shop"), "")
+
+
+def test_the_dearest_session_is_named_if_it_can_be_and_matters() -> None:
+    sessions = (("session s-1", "key-a", 5 * NANO, 40), ("one session", "key-a", NANO, 9))
+    said = dear_session(BUSY, sessions, "")
+    assert said == ", dearest session s-1 with $5.00 in 40 calls so far"
+    assert f"most on m-1{said}. Now" in state_of_things(BUSY, (), "search", 0.0, LaidTo("key-a", None, said), "")
+    assert dear_session(BUSY, sessions, "Loop in session s-1") == ""
+    assert dear_session(BUSY, (("session s-1", "key-a", 3 * NANO, 40),), "") == ""
+    assert dear_session(BUSY, (("one session", "key-a", 9 * NANO, 40), *sessions), "") == ""
+    assert dear_session(BUSY, (), "") == ""
 
 
 def test_a_key_that_has_gone_quiet_is_said_to_be() -> None:
-    said = state_of_things(BUSY, (), "search", 0.0, ("key-z", None), "")
+    said = state_of_things(BUSY, (), "search", 0.0, LaidTo("key-z"), "")
     assert said.startswith("To stop: key key-z, quiet for 15 min, most on m-1.")
 
 
