@@ -16,7 +16,6 @@ FADE = 0.5 ** (1.0 / (ADMIT_BLOCKS * 21))
 TOLD_S = 2 * 86_400.0
 """For so long an amount that was told must be passed, too."""
 MAX_SUBJECTS = 96
-NOTHING = np.zeros(0)
 
 
 class Record:
@@ -66,7 +65,7 @@ class Records:
         """Return the records in the order of their use: names, how many blocks each has, and all figures in a row."""
         kept = self._of.values()
         if not kept:
-            return {"names": [], "blocks": [], "figures": NOTHING}
+            return {}
         figures = [v for r in kept for v in (r.old, r.told, r.told_at, *(v for pair in r.blocks for v in pair))]
         return {
             "names": list(self._of),
@@ -77,7 +76,10 @@ class Records:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Records":
         """Return the records that `state` describes."""
-        records, figures = cls(), iter(state["figures"].tolist())
+        records = cls()
+        if not state:
+            return records
+        figures = iter(state["figures"].tolist())
         for name, n in zip(state["names"], state["blocks"], strict=True):
             record = records._of[name] = Record()
             record.old, record.told, record.told_at = next(figures), next(figures), next(figures)

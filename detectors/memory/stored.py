@@ -14,6 +14,7 @@ State = dict[str, Any]
 
 MAGIC = b"SBD1"
 _DTYPES = {"u2": "<u2", "u4": "<u4", "f4": "<f4", "f8": "<f8", "u1": "|u1", "i8": "<i8"}
+_CODES = {np.dtype(code): code for code in _DTYPES}
 _ARRAY = "$array"
 _NULL = b"null"
 _PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
@@ -34,8 +35,8 @@ def pack(state: State) -> bytes:
 
     def reduce(value: Any) -> Any:
         if isinstance(value, np.ndarray):
-            code = value.dtype.kind + str(value.dtype.itemsize)
-            arrays.append(np.ascontiguousarray(value, dtype=_DTYPES[code]).tobytes())
+            code = _CODES[value.dtype]
+            arrays.append(value.astype(_DTYPES[code], copy=False).tobytes())
             return {_ARRAY: code, "shape": list(value.shape)}
         raise TypeError(f"detector state holds a {type(value).__name__}, which has no form in bytes")
 

@@ -1,7 +1,8 @@
 """The tiers of one kind of period, a month or a day: what stands in it, what stood in the one before."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Literal, TypeAlias
 
 from spendbrake.schemas.finding import Severity
@@ -53,6 +54,9 @@ class _Mark:
     stands: bool = False
     told: bool = False
     spent: bool = False
+
+
+_PARTS = attrgetter(*(part.name for part in fields(_Mark)))
 
 
 class Line:
@@ -119,8 +123,8 @@ class Line:
         return [
             self.period,
             self.ended_period,
-            [[name, *astuple(mark)] for name, mark in self.marks.items()],
-            [[name, *astuple(mark)] for name, mark in self.ended.items()],
+            [[name, *_PARTS(mark)] for name, mark in self.marks.items()],
+            [[name, *_PARTS(mark)] for name, mark in self.ended.items()],
         ]
 
     def load(self, state: State) -> None:

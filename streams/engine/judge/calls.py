@@ -87,11 +87,12 @@ class Calls:
     def copy(self, team: int, after: int) -> I64:
         """Return the calls of a team's buckets later than `after`, a row a field, floats by their bits."""
         last = self.last[team] - self.base
-        live = last[last >= 0]
-        buckets = np.unique(self.pool["bucket"][live])
-        places = np.array([p for b in buckets[buckets > after].tolist() for p in self.of(team, b)], np.int64)
-        columns = [(name, self.pool[name][places]) for name in FIELDS]
-        return np.array([c.view(np.int64) if name in EIGHT else c.astype(np.int64) for name, c in columns])
+        buckets = set(self.pool["bucket"][last[last >= 0]].tolist())
+        places = [p for b in sorted(buckets) if b > after for p in self.of(team, b)]
+        calls, copied = self.pool[places], np.empty((len(FIELDS), len(places)), np.int64)
+        for row, name in zip(copied, FIELDS, strict=True):
+            row[:] = calls[name].view(np.int64) if name in EIGHT else calls[name]
+        return copied
 
     def restore(self, team: int, kept: I64) -> None:
         """Put calls back that `copy` returned; one of before there were projects has none."""
