@@ -60,6 +60,7 @@ class Senses:
         self._panel = panel
         self._tracks: dict[str, Track] = {}
         self._amounts: list[AmountDetector[Any]] = [build(params) for build, params in panel.amounts]
+        self._bind()
         self._level = Fusion(panel.level(), panel.fusion)
         self._talks = Talks()
         self._names: OrderedDict[int, str] = OrderedDict()
@@ -81,8 +82,8 @@ class Senses:
         self._mix.add(reading, turns)
         opinion = self._level.advance(x) if x.slot is not None else None
         amounts: list[tuple[AmountDetector[Any], Amount]] = []
-        for detector in self._amounts:
-            for amount in detector.amounts(x, turns):
+        for measure, detector in self._measures:
+            for amount in measure(x, turns):
                 amounts.append((detector, amount))
         return Noticed(where, x, late, scored, loud, opinion, amounts)
 
@@ -147,6 +148,11 @@ class Senses:
             held = kept["amounts"].get(build.name)
             if held is not None and held["shape"] == shape(params, build.shaped_by):
                 self._amounts[i] = build.from_state(params, held["state"])
+        self._bind()
+
+    def _bind(self) -> None:
+        """Look the detectors' methods up once instead of with each bucket."""
+        self._measures = [(detector.amounts, detector) for detector in self._amounts]
 
     def _begin(self, where: str) -> Track:
         series = [name for name in self._tracks if name != ITSELF]

@@ -26,7 +26,7 @@ BURSTS = (0.25, 0.45, 0.75, 2.0)
 MAX_SERIES = 24
 TEAM = "team"
 NOTHING = [0.0] * len(SPANS_S)
-ONES = (1.0, 1.0, 1.0, 1.0)
+ONES: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
 SUMS, PEAKS = 2, 2 + len(SPANS_S)
 """A series is a line of numbers: its time, its block of six hours, its sums, and their peaks in the block so far."""
 RISE = 1.02
@@ -70,12 +70,19 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
             spent[key] = spent.get(key, 0.0) + usd
             spent[model] = spent.get(model, 0.0) + usd
         least = max(0.2 * self.params.floor_usd, 0.01 * (x.usual_usd_h * 24.0))
-        block, found = at // BLOCK_S, []
+        block, before, left = at // BLOCK_S, at, ONES
+        found: list[Amount] = []
         for name, usd in spent.items():
-            line = self._add(name, usd, at, block)
-            _, _, a, b, c, d, e, f, g, h = line
-            # The longest span holds the most, and hardly a bucket raises any.
-            if d > least and (a >= RISE * e or b >= RISE * f or c >= RISE * g or d >= RISE * h):
+            line = self._line(name, at, block)
+            last, _, a, b, c, d, e, f, g, h = line
+            if last != before:  # most were seen in one bucket before
+                before, left = last, fading(int(at - last)) if at > last else ONES
+            p, q, r, s = left
+            a, b, c, d = a * p + usd, b * q + usd, c * r + usd, d * s + usd
+            line[0], line[2], line[3], line[4], line[5] = at, a, b, c, d
+            if d <= least:  # the longest span holds the most
+                continue
+            if least < a >= RISE * e or least < b >= RISE * f or c >= RISE * g or d >= RISE * h:
                 found += self._risen(name, line, least, x)
         return found
 
@@ -118,21 +125,18 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
         detector._told = dict(zip(state["told"], state["told_sums"].tolist(), strict=True))
         return detector
 
-    def _add(self, name: str, usd: float, at: float, block: float) -> list[float]:
-        """Add to the sums of a series and return its line."""
-        held = self._sums.get(name)
-        if held is None:
-            held = self._sums[name] = [at, block, usd, usd, usd, usd, *NOTHING]
+    def _line(self, name: str, at: float, block: float) -> list[float]:
+        """Return the line of a series, its peaks those of the block."""
+        line = self._sums.get(name)
+        if line is None:
+            line = self._sums[name] = [at, block, *NOTHING, *NOTHING]
             if len(self._sums) > MAX_SERIES:
                 self._sums.popitem(last=False)
-            return held
+            return line
         self._sums.move_to_end(name)
-        a, b, c, d = fading(int(at - held[0])) if at > held[0] else ONES
-        held[0], held[2], held[3] = at, held[2] * a + usd, held[3] * b + usd
-        held[4], held[5] = held[4] * c + usd, held[5] * d + usd
-        if held[1] != block:
-            held[1], held[PEAKS:] = block, NOTHING
-        return held
+        if line[1] != block:
+            line[1], line[PEAKS:] = block, NOTHING
+        return line
 
     def _risen(self, name: str, line: list[float], least: float, x: Features) -> list[Amount]:
         """Return the sums of a series that are higher than before in their block."""

@@ -48,28 +48,14 @@ class GaussianTailParams(Params):
 class Moments:
     """Weight, mean and squared deviations of the rates over one span, by Welford's sums.
 
-    Bit by bit those of river's `stats.Var`, which takes six calls where this takes one, and cannot be restored from
-    its own figures to the last bit.
+    Bit by bit those of river's `stats.Var`, which takes six calls a rate and cannot be restored from its own figures
+    to the last bit.
     """
 
     span: int
     n: float = 0.0
     mean: float = 0.0
     squares: float = 0.0
-
-    def learn(self, rate: float) -> None:
-        """Add a rate."""
-        away = rate - self.mean
-        self.n += 1.0
-        self.mean += 1.0 / self.n * away
-        self.squares += away * (rate - self.mean)
-
-    def merge(self, k: int, mean: float, deviation: float) -> None:
-        """Add `k` rates of known mean and deviation (Chan, Golub and LeVeque, 1983)."""
-        before, away = self.n, mean - self.mean
-        self.n = n = before + k
-        self.mean += away * k / n
-        self.squares += k * deviation**2 + away * away * before * k / n
 
 
 class GaussianTail(BucketDetector[GaussianTailParams]):
@@ -103,16 +89,22 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
         """Take the rates of `x` for usual."""
         rates = x.rates
         for one in self._moments:
-            one.learn(rates[one.span])
+            away = rates[one.span] - one.mean
+            one.n += 1.0
+            one.mean += 1.0 / one.n * away
+            one.squares += away * (rates[one.span] - one.mean)
         if self._moments[0].n > 2 * self.params.memory:
             self._fade()
 
     def learn_empty(self, gap: Gap) -> None:
-        """Learn the rates as they decayed through the gap."""
-        shares = through_gap(gap.n, gap.width_s)
+        """Learn the rates as they decayed through the gap: a group of known moments (Chan, Golub and LeVeque, 1983)."""
+        shares, rates, k = through_gap(gap.n, gap.width_s), gap.rates, gap.n
         for one in self._moments:
-            (mean, deviation), rate = shares[one.span], gap.rates[one.span]
-            one.merge(gap.n, rate * mean, rate * deviation)
+            (mean, deviation), rate, before = shares[one.span], rates[one.span], one.n
+            away = rate * mean - one.mean
+            one.n = n = before + k
+            one.mean += away * k / n
+            one.squares += k * (rate * deviation) ** 2 + away * away * before * k / n
 
     def explain(self, x: Features) -> Evidence:
         """Return the excess over the span that stands out most."""
@@ -151,8 +143,12 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
         for i, one in enumerate(self._moments):
             above = rates[one.span] - one.mean
             if above > 0.0:
-                deviation = max(math.sqrt(one.squares / (one.n - 1.0)), self.params.least_spread * one.mean)
-                sigmas = min(above / deviation, MAX_SIGMAS) if deviation > 0.0 else MAX_SIGMAS
+                deviation, least = math.sqrt(one.squares / (one.n - 1.0)), self.params.least_spread * one.mean
+                if deviation < least:
+                    deviation = least
+                sigmas = above / deviation if deviation > 0.0 else MAX_SIGMAS
+                if sigmas > MAX_SIGMAS:
+                    sigmas = MAX_SIGMAS
                 if sigmas > best:
                     best, place = sigmas, i
         return best, place

@@ -55,13 +55,13 @@ class DormantProject(AmountDetector[DormantProjectParams]):
         if self._at and x.at - self._at > DAY_S:
             self._slept += x.at - self._at
         self._at = x.at
-        found: list[Amount] = []
+        found, watched_s = [], self.params.watched_s
         for turn in turns:
             call = turn.call
             at, key = call.at - self._slept, f"key/{call.key}"
             for name in (f"project/{call.project}", key) if call.project else (key,):
                 line = self._line(name, at)
-                if at - line[1] < self.params.watched_s:
+                if at - line[1] < watched_s:
                     line[3] += turn.usd
                     found.append(Amount(name, line[3], call.key, call.model, call.session, span_s=line[2]))
                     break  # the key of a project that woke is not told besides

@@ -93,16 +93,19 @@ class Pending:
 
     def add(self, reading: BucketReading, turns: Sequence[Turn]) -> None:
         """Add a bucket; its models as the sampled calls have it."""
-        tokens, calls = float(max(reading.input_tokens, 0) + max(reading.output_tokens, 0)), max(reading.calls, 0)
-        self.calls += calls
-        if reading.errors > 0:
-            self.failed += min(reading.errors, calls)
+        fresh, output, calls = reading.input_tokens, reading.output_tokens, reading.calls
+        tokens = float((fresh if fresh > 0 else 0) + (output if output > 0 else 0))
+        if calls > 0:
+            self.calls += calls
+            if reading.errors > 0:
+                self.failed += min(reading.errors, calls)
         self.tokens += tokens
-        self.usd += max(reading.cost, 0) / NANO
+        if reading.cost > 0:
+            self.usd += reading.cost / NANO
         sampled = 0
         for turn in turns:
             sampled += turn.call.input_tokens + turn.call.output_tokens
-        part = tokens / max(sampled, 1)
+        part = tokens / sampled if sampled > 1 else tokens
         for turn in turns:
             call = turn.call
             sums = self.models.get(call.model)

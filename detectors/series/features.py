@@ -68,7 +68,8 @@ class Slot(NamedTuple):
     empty: int = 0
 
 
-class Gap(NamedTuple):
+@dataclass(slots=True)
+class Gap:
     """Empty buckets between two readings; the rates are those before the first of them. It ends at `until`."""
 
     n: int
