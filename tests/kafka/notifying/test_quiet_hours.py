@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kafka.deployment import Deployment, wait_for_verdict
+from kafka.deployment import PARTITIONS, Deployment, wait_for_verdict
 from kafka.sums import eventually
 from kafka.whole.test_first_slice import Trace, call
 from servers.pagerduty import PagerDutyServer
@@ -17,6 +17,7 @@ from spendbrake.schemas.action import Action
 from spendbrake.schemas.result import Result
 from spendbrake.schemas.topics import ACTIONS, RESULTS
 from spendbrake.schemas.wire.avro import decode
+from spendbrake.schemas.wire.murmur import partition_of
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 Deploy = Callable[..., Deployment]
@@ -43,6 +44,8 @@ def pager() -> Iterator[PagerDutyServer]:
 
 def policy(slack: SlackServer, pager: PagerDutyServer) -> dict[str, object]:
     block = {"name": "block", "limit": {"verdict": "block"}, "notify": ["ops", "pager"]}
+    slow = {"name": "slow", "limit": {"verdict": "throttle", "max_rps": 5}}
+    together = {"group_by": ["severity"], "group_wait_s": 30, "repeat_interval_s": 30 * 86_400}
     return {
         "nodes": [{"id": "acme", "level": "organization"}],
         "defaults": {"team": {"monthly_budget_usd": 1}},
@@ -50,9 +53,13 @@ def policy(slack: SlackServer, pager: PagerDutyServer) -> dict[str, object]:
         "policies": [
             {"name": "told", "when": {"tiers": ["soft"]}, "rungs": [{"name": "tell", "notify": ["ops"]}]},
             {"name": "cap", "when": {"tiers": ["hard-cap"]}, "rungs": [block]},
+            {"name": "burning", "when": {"detectors": ["burn_rate"]}, "hold_s": 600, "rungs": [slow]},
+        ],
+        "burn_rates": [
+            {"name": "fast", "long_s": 3_600, "short_s": 300, "times": 14.4, "severity": "warning", "floor_usd": 0.5}
         ],
         "destinations": {
-            "ops": {"type": "slack", "channel": "#payments-ops", "base_url": slack.base_url},
+            "ops": {"type": "slack", "channel": "#payments-ops", "base_url": slack.base_url, "grouping": together},
             "pager": {"type": "pagerduty", "base_url": pager.base_url},
         },
         "delivery": {
@@ -68,9 +75,10 @@ class Told:
     def __init__(self, deployment: Deployment, slack: SlackServer, pager: PagerDutyServer) -> None:
         self.deployment, self.slack, self.pager = deployment, slack, pager
 
-    def on_slack(self) -> list[str]:
-        told = set(self.slack.action_ids())
-        return sorted(each.node for each in {each.id: each for each in self.ordered() if each.id in told}.values())
+    def on_slack(self) -> list[list[str]]:
+        """The teams that each message is about."""
+        said = [f"{message.text} {message.blocks}" for message in self.slack.messages]
+        return [[team for team in ("maps", "search", "web") if team in text] for text in said]
 
     def on_pager(self) -> dict[str, str]:
         return {each.payload["source"]: each.status for each in self.pager.incidents.values()}
@@ -107,30 +115,35 @@ def test_a_night_is_quiet_for_what_can_wait_and_who_acknowledges_in_time_wakes_n
     for kind in ("slack", "pagerduty"):
         deployment.act(kind)
 
-    # At half past ten two teams come to 80 % of their budget: that can wait. A third has spent all of it.
+    # At half past ten two teams come to 80 % of their budget: that can wait. A third has spent all of it. They share a
+    # partition: it is by partition that alerts are told together.
+    assert {partition_of(team.encode(), PARTITIONS) for team in ("search", "maps")} == {0}
     trace.tick(NIGHT)
-    for number, (team, cents) in enumerate((("search", 80), ("billing", 80), ("web", 101))):
+    for number, (team, cents) in enumerate((("search", 80), ("maps", 80), ("web", 101))):
         trace.put(call(number, NIGHT + 60, team=team, cost=cents * CENT))
-    trace.tick(NIGHT + 120)
-    with deployment.guard(clock=lambda: trace.now) as guard:
-        wait_for_verdict(guard, "key-web", "block", deployment)
-        assert guard.check("key-search", "gpt-4o").verdict == "allow"
-    told.until(lambda: told.on_slack() == ["web"] and told.on_pager() == {"web": "triggered"}, "the cap to be told")
-    # All three were heard of: what is not told by then is told later.
+    trace.tick(NIGHT + 200)
+    guard = deployment.guard(clock=lambda: trace.now)
+    wait_for_verdict(guard, "key-web", "block", deployment)
+    wait_for_verdict(guard, "key-search", "throttle", deployment)  # it burns too fast; no limit waits for the morning
+    # All three alerts are taken in, each class on its own. Slack's wait for half a minute for others.
     told.until(lambda: len({each.node for each in told.ordered()}) == 3, "all three alerts")
     ends = deployment.ends(ACTIONS.name)
     for group in ("act-slack", "act-pagerduty"):
         told.until(lambda group=group: deployment.has_reached(group, ACTIONS.name, ends), f"{group} to take them in")
-    assert told.on_slack() == ["web"]
+    assert (told.on_slack(), told.on_pager()) == ([], {"web": "triggered"})
+    trace.tick(NIGHT + 300)
+    told.until(lambda: told.on_slack() == [["web"]], "the cap to be told")
 
-    # At seven the night is over.
+    # At seven the night is over: both are told in one message. Nothing burns any more.
     trace.tick(MORNING + 5)
-    told.until(lambda: told.on_slack() == ["billing", "search", "web"], "what has waited")
+    told.until(lambda: told.on_slack() == [["web"], ["maps", "search"]], "what has waited")
+    wait_for_verdict(guard, "key-search", "allow", deployment)
+    guard.close()
     assert told.at("web") < NIGHT + 600, "it could not wait"
-    assert all(told.at(team) >= MORNING for team in ("billing", "search"))
+    assert all(told.at(team) >= MORNING for team in ("maps", "search"))
 
     # Two are taken on, the pager's own last: once it has heard of that, it has heard of both.
-    for team in ("billing", "web"):
+    for team in ("maps", "web"):
         deployment.run("ack", told.alert(team).id)
     told.until(lambda: told.on_pager() == {"web": "acknowledged"}, "the pager to be told who has it")
 
@@ -139,7 +152,7 @@ def test_a_night_is_quiet_for_what_can_wait_and_who_acknowledges_in_time_wakes_n
     trace.tick(deadline - 1)
     trace.tick(deadline + 5)
     told.until(lambda: told.on_pager() == {"web": "acknowledged", "search": "triggered"}, "the escalation")
-    told.until(lambda: [each.error for each in told.ends("pagerduty", "muted")] == ["acknowledged in time"], "billing")
+    told.until(lambda: [each.error for each in told.ends("pagerduty", "muted")] == ["acknowledged in time"], "maps")
     done = [each.at for each in told.ends("pagerduty", "done")]
     assert len(done) == 3, "web, that it was taken on, search"
     assert done[0] < NIGHT + 600
