@@ -9,13 +9,14 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from spendbrake.actions.delivery.alert import alert_key, is_over
 from spendbrake.actions.effects.base import Effect, GiveUp
 from spendbrake.actions.effects.calls import Caller
 from spendbrake.actions.effects.messages.account import time_text, title_of
 from spendbrake.actions.effects.messages.payload import data_of
+from spendbrake.actions.gateway.store import StoreUnavailable
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.finding import Severity
 
@@ -39,6 +40,17 @@ class Integration:
     base_url: str = "https://events.pagerduty.com"
 
 
+class Shared(Protocol):
+    """Turns of all processes that send under one key (actions/gateway/turns)."""
+
+    async def wait_s(self, name: str, now: float) -> float:
+        """Take the next turn; return how many seconds it is away.
+
+        Raises:
+            StoreUnavailable: it cannot be told.
+        """
+
+
 class PagerDuty(Effect):
     """Sends actions to the services of the policy file's PagerDuty destinations.
 
@@ -46,6 +58,7 @@ class PagerDuty(Effect):
         integrations: By destination name.
         clock: Wall clock, epoch seconds UTC.
         timer: Seconds, monotonic; `sleep` waits seconds: an event waits here until its key may send again.
+        shared: Turns taken with other processes; while they cannot be told, and without them, this one takes its own.
 
     Raises:
         ValueError: a routing key is none.
@@ -63,6 +76,7 @@ class PagerDuty(Effect):
         timer: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         timeout_s: float = 10.0,
+        shared: Shared | None = None,
     ) -> None:
         for name, place in integrations.items():
             if len(place.routing_key) != KEY_SIZE or not place.routing_key.isalnum():
@@ -70,6 +84,7 @@ class PagerDuty(Effect):
         self._integrations = dict(integrations)
         self._turns = {place.routing_key: Turns(timer, sleep) for place in integrations.values()}
         self._caller = Caller(clock, timeout_s=timeout_s)
+        self._clock, self._sleep, self._shared = clock, sleep, shared
 
     async def carry_out(self, action: Action) -> Mapping[str, Any]:
         """Send one event; return its key and what PagerDuty said.
@@ -83,7 +98,7 @@ class PagerDuty(Effect):
         except KeyError:
             raise GiveUp(f"no PagerDuty destination is named {action.destination!r}") from None
         event = event_of(action, place.routing_key)
-        await self._turns[place.routing_key].take()
+        await self._turn(place.routing_key)
         url = f"{place.base_url.rstrip('/')}/v2/enqueue"
         answer = await self._caller.call("POST", url, told=True, json=event)
         return {"status": answer.status, "dedup_key": event["dedup_key"], "event_action": event["event_action"]}
@@ -95,6 +110,17 @@ class PagerDuty(Effect):
     async def aclose(self) -> None:
         """Close the connections."""
         await self._caller.aclose()
+
+    async def _turn(self, routing_key: str) -> None:
+        """Return when the next event of a key may be sent."""
+        if self._shared is not None:
+            try:
+                wait_s = await self._shared.wait_s(routing_key, self._clock())
+            except StoreUnavailable:
+                pass
+            else:
+                return await self._sleep(wait_s) if wait_s else None
+        await self._turns[routing_key].take()
 
 
 class Turns:

@@ -81,7 +81,7 @@ async def stack(
 
         async def serve_class(name: str) -> Service:
             # Receivers check the time at which a message was signed: theirs is never the trace's.
-            return await notify_service(name, broker, place, config, metrics, time.time, secrets)
+            return await notify_service(name, broker, place, config, metrics, time.time, secrets, store)
 
         versions = await read_versions(broker, place)
         running.services += [await serve_class(name) for name in named_classes(versions)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spendbrake.streams.cli.base import broker_of, console, place_of, redis_prefix, run, settings, spare_the_loop
-from spendbrake.streams.settings import Settings
+from spendbrake.streams.settings import EMBEDDED, Settings
 
 if TYPE_CHECKING:
     from spendbrake.streams.metrics import Metrics
@@ -81,9 +81,10 @@ async def _service(
         return await burn_service(broker, place, config, metrics, time.time)
     if name is Name.parents:
         return await parents_service(broker, place, config, metrics, time.time)
-    if group == "limits":
-        url = needed_redis(config, "worker act --class limits")
-        store = AsyncStore.from_url(url, prefix=redis_prefix(config))
+    store = None
+    if group == "limits" or not config.redis.startswith(f"{EMBEDDED}:"):
+        store = AsyncStore.from_url(needed_redis(config, "worker act --class limits"), prefix=redis_prefix(config))
         parts.push_async_callback(store.aclose)
+    if group == "limits" and store is not None:
         return await limits_service(broker, place, config, metrics, time.time, store)
-    return await notify_service(group, broker, place, config, metrics, time.time, named_secret)
+    return await notify_service(group, broker, place, config, metrics, time.time, named_secret, store)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, cast
 
 import structlog
@@ -68,12 +68,14 @@ async def notify_service(
     metrics: Metrics,
     wall: Callable[[], float],
     secrets: Secrets,
+    store: AsyncStore | None = None,
 ) -> Service:
     """Build the worker that brings notifications to one class of destinations, such as `slack`.
 
     Args:
         wall: Epoch seconds UTC. Notifications expire by it; in a simulation by the trace's time.
         secrets: Value of a variable that the policy file names; None when it is not set.
+        store: Where workers share the turns of a PagerDuty key; None: each takes its own.
 
     Raises:
         ValueError: there is no such class.
@@ -86,7 +88,8 @@ async def notify_service(
     app = new_app(name, broker, place, settings, topic)
     app.delivery.limits = Reading(offsets=settings.burn.max_pending_offsets, age_s=NOTICE_LIFE_S)
     writer, ledgers, pulse = uuid.uuid4().hex, Ledgers(), Pulse(time.monotonic, settings.group.session_timeout_s / 2)
-    clock, tools = None if place.simulation else wall, Tools(secrets, wall, settings.webhook.allowed, pulse.check)
+    clock = None if place.simulation else wall
+    tools = Tools(secrets, wall, settings.webhook.allowed, pulse.check, store)
     destinations = _destinations(class_name, versions, tools, metrics, clock)
     notify = Notify(
         destinations,
@@ -103,13 +106,18 @@ async def notify_service(
         in_force=_in_force(versions),
         grace_s=0.4 * settings.group.session_timeout_s,
     )
-    loops = [_follow(versions, control, destinations), pulse.beat, _every(app, DUE_S, _due(app, notify))]
+    loops = [_follow(versions, control, destinations), pulse.beat, *_clocks(app, notify, place)]
     loops += await _others(broker, changelog_name(place.group(name), LEDGER), notify)
-    if not place.simulation:  # its logs keep everything, so nothing expires
-        loops.append(_every(app, TIDY_S, notify.tidy))
     _run_beside(app, notify, topic, *loops)
     app.agent(chunk_topic(app, topic, place.partitions), name=name)(notify.consume)
     return Service(name, app, notify, topic)
+
+
+def _clocks(app: ChunkApp, notify: Notify, place: Place) -> Iterator[Callable[[], Awaitable[None]]]:
+    """Yield what is done again and again."""
+    yield _every(app, DUE_S, _due(app, notify))
+    if not place.simulation:  # its logs keep everything, so nothing expires
+        yield _every(app, TIDY_S, notify.tidy)
 
 
 def _due(app: ChunkApp, notify: Notify) -> Callable[[], Awaitable[None]]:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from spendbrake.actions.effects.base import Effect
+from spendbrake.actions.gateway.store import AsyncStore
 from spendbrake.schemas.parts.destinations import (
     AlertmanagerDestination,
     Destination,
@@ -34,12 +35,14 @@ class Tools:
         wall: Epoch seconds UTC, for signatures and dates.
         allowed: Networks inside that webhooks may reach.
         alive: Raises `Stopped` in a process that others may have replaced: asked as what cannot be sent twice leaves.
+        store: Where workers share the turns of a PagerDuty key; None: each takes its own.
     """
 
     secrets: Secrets
     wall: Callable[[], float]
     allowed: tuple[Any, ...] = ()
     alive: Callable[[], None] = lambda: None
+    store: AsyncStore | None = None
 
 
 def effect_of(name: str, place: Destination, tools: Tools) -> Effect:
@@ -72,12 +75,16 @@ def _webhook(name: str, place: WebhookDestination, tools: Tools) -> Effect:
 
 
 def _pagerduty(name: str, place: PagerDutyDestination, tools: Tools) -> Effect:
-    from spendbrake.actions.effects.pagerduty import Integration, PagerDuty
+    from spendbrake.actions.effects.pagerduty import MINUTE_S, PER_MINUTE, Integration, PagerDuty
+    from spendbrake.actions.gateway.turns.shared import SharedTurns
 
+    store, shared = tools.store, None
+    if store is not None:
+        shared = SharedTurns(store.client, store.layout.prefix, most=PER_MINUTE, span_s=MINUTE_S)
     key = _secret(name, place.routing_key_env, tools)
     try:
         integration = Integration(routing_key=key, base_url=place.base_url)
-        return PagerDuty({name: integration}, clock=tools.wall, timer=time.monotonic)
+        return PagerDuty({name: integration}, clock=tools.wall, timer=time.monotonic, shared=shared)
     except ValueError as error:
         raise Unusable(str(error)) from None
 

@@ -7,6 +7,7 @@ read from the results, which are stamped with the trace's clock.
 from collections.abc import Callable, Iterator
 
 import pytest
+import redis
 
 from kafka.deployment import PARTITIONS, Deployment, wait_for_verdict
 from kafka.sums import eventually
@@ -157,6 +158,8 @@ def test_a_night_is_quiet_for_what_can_wait_and_who_acknowledges_in_time_wakes_n
     assert len(done) == 3, "web, that it was taken on, search"
     assert done[0] < NIGHT + 600
     assert done[-1] >= deadline
+    with redis.Redis.from_url(deployment.redis_url) as client:
+        assert [*client.scan_iter(f"{deployment.prefix.rstrip('.')}:turns:*")], "workers share the key's turns"
     (summary,) = next(each.summaries for each in pager.incidents.values() if each.payload["source"] == "search")
     assert "Not acknowledged in 10 h" in summary
 
