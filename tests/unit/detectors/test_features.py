@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from river import proba, stats
 
 from readings import START, bucket, ordinary
 from spendbrake.detectors.buckets.gaussian_tail import GaussianTail, GaussianTailParams
+from spendbrake.detectors.buckets.phase_knn import products
 from spendbrake.detectors.memory.stored import pack, unpack
 from spendbrake.detectors.series.features import SPANS_S, Features, Rolling, through_gap
 
@@ -75,6 +77,14 @@ def test_mean_and_deviation_are_those_of_rivers_variance_to_the_last_bit() -> No
         river.update(x.rates[0])
     ((n, mean, squares),) = detector.to_state()["moments"]
     assert (n, mean, squares / (n - 1)) == (river.n, river.mean.get(), river.get())
+
+
+@pytest.mark.parametrize("width", [2, 5, 6, 7, 12, 64])
+def test_windows_are_multiplied_in_parts_as_at_once(width: int) -> None:
+    rng = np.random.default_rng(width)
+    values, window = rng.normal(size=200), rng.normal(size=width)
+    whole = [float(values[i : i + width] @ window) for i in range(len(values) - width + 1)]
+    assert products(values, window) == pytest.approx(whole, rel=1e-12, abs=1e-12)
 
 
 def test_late_money_is_put_where_it_belongs() -> None:
