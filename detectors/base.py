@@ -214,7 +214,13 @@ class AmountDetector(Detector[A]):
 
     They are in USD and comparable with themselves: the panel holds each against the greatest that the team has
     come to before, so that what is natural for a team is learned and small money is left alone.
+
+    Attributes:
+        sees: Field of a turn or its call (`talks.marks`) without which no call is its business: the panel shows it only
+            buckets with such a call.
     """
+
+    sees: ClassVar[str] = ""
 
     @abstractmethod
     def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:

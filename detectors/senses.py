@@ -9,7 +9,7 @@ from spendbrake.detectors.base import Amount, AmountDetector, BucketDetector
 from spendbrake.detectors.causes import SESSION
 from spendbrake.detectors.memory.mix import Mix
 from spendbrake.detectors.memory.stored import State
-from spendbrake.detectors.memory.talks import Talks, pseudonym
+from spendbrake.detectors.memory.talks import Talks, marks, pseudonym
 from spendbrake.detectors.series.features import Features
 from spendbrake.detectors.series.fusion import Fusion, Opinion
 from spendbrake.detectors.series.track import Scored, Track, shape
@@ -82,7 +82,10 @@ class Senses:
         self._mix.add(reading, turns)
         opinion = self._level.advance(x) if x.slot is not None else None
         amounts: list[tuple[AmountDetector[Any], Amount]] = []
-        for measure, detector in self._measures:
+        stands_out = marks(turns)
+        for measure, detector, sees in self._measures:
+            if sees and sees not in stands_out:
+                continue
             for amount in measure(x, turns):
                 amounts.append((detector, amount))
         return Noticed(where, x, late, scored, loud, opinion, amounts)
@@ -152,7 +155,7 @@ class Senses:
 
     def _bind(self) -> None:
         """Look the detectors' methods up once instead of with each bucket."""
-        self._measures = [(detector.amounts, detector) for detector in self._amounts]
+        self._measures = [(detector.amounts, detector, detector.sees) for detector in self._amounts]
 
     def _begin(self, where: str) -> Track:
         series = [name for name in self._tracks if name != ITSELF]

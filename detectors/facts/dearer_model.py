@@ -49,6 +49,7 @@ class DearerModel(AmountDetector[DearerModelParams]):
 
     name: ClassVar[str] = "dearer_model"
     family: ClassVar[str] = "model"
+    sees: ClassVar[str] = "requested"
     hard: ClassVar[bool] = True
     parameters = DearerModelParams
 

@@ -97,6 +97,23 @@ class Turn:
     missed_usd: float = 0.0
 
 
+def marks(turns: Sequence[Turn]) -> set[str]:
+    """Return the names of the fields in which any of the turns, or its call, stands out: in most buckets none does."""
+    found = set()
+    for turn in turns:
+        if turn.same:
+            found.add("same")
+        if turn.near:
+            found.add("near")
+        if turn.steady:
+            found.add("steady")
+        if turn.missed_usd:
+            found.add("missed_usd")
+        if turn.call.requested:
+            found.add("requested")
+    return found
+
+
 class Talks:
     """The conversations of a team that are under way; the longest silent makes room."""
 
@@ -126,23 +143,24 @@ class Talks:
     def _take(self, call: Call, usd: float) -> Turn:
         number = call.session or pseudonym(call.key, call.model)
         talk = self._of.get(number)
-        if talk is not None and call.at - talk.at > PAUSE_S:
-            del self._of[number]
-            talk = None
-        if talk is None:
-            talk = self._of[number] = Talk()
-            if len(self._of) > MAX_TALKS:
-                self._of.popitem(last=False)
-            talk.usual_input, talk.usual_output = float(call.input_tokens), float(call.output_tokens)
-            talk.cached = call.cache_read_tokens / call.input_tokens if call.input_tokens else 0.0
+        if talk is None or call.at - talk.at > PAUSE_S:
+            talk = self._begin(number, call)
             turn = Turn(call, usd, talk)
         else:
             self._of.move_to_end(number)
             turn = _follow(talk, call, usd)
         talk.n += 1.0
         talk.at, talk.usd, talk.key, talk.model = call.at, talk.usd + usd, call.key, call.model
-        talk.input_tokens, talk.output_tokens = float(call.input_tokens), float(call.output_tokens)
+        talk.input_tokens, talk.output_tokens = call.input_tokens, call.output_tokens
         return turn
+
+    def _begin(self, number: int, call: Call) -> Talk:
+        self._of.pop(number, None)
+        talk = self._of[number] = Talk(usual_input=call.input_tokens, usual_output=call.output_tokens)
+        talk.cached = call.cache_read_tokens / call.input_tokens if call.input_tokens else 0.0
+        if len(self._of) > MAX_TALKS:
+            self._of.popitem(last=False)
+        return talk
 
     def to_state(self) -> State:
         """Return the conversations in the order of their last calls."""

@@ -22,6 +22,7 @@ class CacheMisses(AmountDetector[CacheMissesParams]):
 
     name: ClassVar[str] = "cache_misses"
     family: ClassVar[str] = "cache"
+    sees: ClassVar[str] = "missed_usd"
     parameters = CacheMissesParams
 
     def __init__(self, params: CacheMissesParams) -> None:

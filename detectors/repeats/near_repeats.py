@@ -19,6 +19,7 @@ class NearRepeats(Stateless[NearRepeatsParams], AmountDetector[NearRepeatsParams
 
     name: ClassVar[str] = "near_repeats"
     family: ClassVar[str] = "loop"
+    sees: ClassVar[str] = "near"
     parameters = NearRepeatsParams
 
     def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:

@@ -19,6 +19,7 @@ class RegularCalls(Stateless[RegularCallsParams], AmountDetector[RegularCallsPar
 
     name: ClassVar[str] = "regular_calls"
     family: ClassVar[str] = "loop"
+    sees: ClassVar[str] = "steady"
     parameters = RegularCallsParams
 
     def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:

@@ -21,6 +21,7 @@ class RetryLoop(AmountDetector[RetryLoopParams]):
 
     name: ClassVar[str] = "retry_loop"
     family: ClassVar[str] = "loop"
+    sees: ClassVar[str] = "same"
     hard: ClassVar[bool] = True
     parameters = RetryLoopParams
 

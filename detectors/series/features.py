@@ -171,7 +171,7 @@ class Rolling:
         self.n += 1
         self.last_at, self.width_s = at, reading.width_s
         self.recent.append((at, usd))
-        return self._features(reading, usd, self._close_minute(reading, usd), self._close_slot(reading, usd))
+        return self._features(reading, usd, self._close_minute(reading, usd), self._close_slot(at, usd))
 
     def rescore(self, reading: BucketReading) -> Features | None:
         """Put late money into a closed bucket; None when that is too long ago or the money is not more."""
@@ -239,9 +239,9 @@ class Rolling:
         a, b, c, d, e = _PER_HOUR
         return [u * a, v * b, w * c, x * d, y * e]
 
-    def _close_slot(self, reading: BucketReading, usd: float) -> Slot | None:
-        """Add the bucket to its slot; return the slot before if this begins another."""
-        slot_at, closed = reading.at - reading.at % SLOT_S, None
+    def _close_slot(self, at: float, usd: float) -> Slot | None:
+        """Add a bucket to its slot; return the slot before if this begins another."""
+        slot_at, closed = at - at % SLOT_S, None
         if slot_at != self.slot_at:
             if self.slot_at:
                 closed = Slot(self.slot_at, self.slot, self.empty)
