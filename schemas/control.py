@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-ControlKind: TypeAlias = Literal["policy", "owners", "topic", "token", "silence", "acknowledgement"]
+ControlKind: TypeAlias = Literal["policy", "owners", "topic", "token", "silence", "acknowledgement", "store"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,4 +112,17 @@ class Acknowledgement:
     by: str
 
 
-ControlMessage: TypeAlias = PolicyVersion | OwnersVersion | TopicRegistration | AccessToken | Silence | Acknowledgement
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSince:
+    """The Redis of the gateways was found empty: whoever owns what stands in it writes it again; key `store`.
+
+    Attributes:
+        since: When that was, epoch seconds UTC.
+    """
+
+    since: float
+
+
+ControlMessage: TypeAlias = (
+    PolicyVersion | OwnersVersion | TopicRegistration | AccessToken | Silence | Acknowledgement | StoreSince
+)

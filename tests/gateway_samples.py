@@ -60,9 +60,18 @@ def untagged(partitions: int = 4, mode: OnUnavailable = "open") -> Chain:
     )
 
 
-def marks(places: Iterable[str] = LOGS, at: float = NOW, offset: int = 10) -> list[Mark]:
+HOME = ("usage.v1/0", "usage.v1/1", "usage.v1/2", "usage.v1/3")
+"""All partitions of the home log."""
+
+
+def marks(
+    places: Iterable[str] = LOGS, at: float = NOW, offset: int = 10, chains_at: float | None = None
+) -> list[Mark]:
     split = [place.partition("/") for place in sorted(set(places))]
-    return [Mark(log=log, partition=int(partition), at=at, stamp=stamp(offset)) for log, _, partition in split]
+    return [
+        Mark(log=log, partition=int(partition), at=at, stamp=stamp(offset), chains_at=chains_at)
+        for log, _, partition in split
+    ]
 
 
 def publish(store: Store, *decisions: Decision, at: float = NOW, **chain_of: Any) -> None:

@@ -32,14 +32,26 @@ for i = 1, #own, 2 do
   if own[i] == 'chain' then chain = chain_from(own[i + 1]) end
 end
 if chain == nil then chain, known = chain_from(call('HGET', tag .. ':u', 'chain')), 'untagged' end
-if not chain then return '{"known":"none","marks":"missing"}' end
+local NONE = '{"known":"none","marks":"missing"}'
+if not chain then return NONE end
+
+-- Since when this Redis has its contents, if that was said: marks from before vouch for what is lost.
+local since = tonumber(call('HGET', tag .. ':m', 'since') or '') or 0
+
+-- Whether all chains of a partition have been written since.
+local function chains_told(field)
+  local raw = since > 0 and call('HGET', tag .. ':m', field .. '|chains')
+  local mark = raw and decoded(raw)
+  return since == 0 or (mark and number(mark.at) or 0) >= since
+end
 
 -- The key's links, those of the project the caller names in front; a node once.
-local links, lists = chain.nodes, {chain.models}
+local links, lists, lost = chain.nodes, {chain.models}, nil
 if text(ARGV[3]) and not text(chain.project) and text(chain.team) then
   local project = chain_from(call('HGET', tag .. ':p:' .. chain.team .. '|' .. ARGV[3], 'chain'))
   local seen = {}
   links = {}
+  if project == nil and not chains_told(chain.nodes[1][2]) then lost = chain.nodes[1][2] end
   if project then lists[#lists + 1] = project.models end
   for _, part in ipairs({project and project.nodes or {}, chain.nodes}) do
     for _, link in ipairs(part) do
@@ -67,6 +79,7 @@ end
 if known == 'untagged' then
   local home = string.match(links[1][2], '^(.*/)')
   for p = 0, (number(chain.partitions) or 0) - 1 do
+    if not chains_told(home .. p) then return NONE end
     if not place[home .. p] then fields[#fields + 1], modes[#fields + 1] = home .. p, links[1][3] end
   end
 end
@@ -74,6 +87,7 @@ local marks, mode, any = 'fresh', nil, nil
 for i, raw in ipairs(call('HMGET', tag .. ':m', unpack(fields))) do
   local mark = raw and decoded(raw)
   local at = mark and number(mark.at)
+  if at and at < since or fields[i] == lost then at = nil end
   if not at or now - at > stale_after then
     if not at then marks = 'missing' elseif marks == 'fresh' then marks = 'stale' end
     if not mode or (CAUTION[modes[i]] or 3) > (CAUTION[mode] or 3) then mode = modes[i] end

@@ -15,6 +15,12 @@ VERSION = 1
 """Of the contract. A change that an old reader would misread takes a new number; fields are only ever added."""
 MAX_EXACT = 2**53
 """Lua counts in doubles: stamps past this could not be told apart."""
+SINCE = "since"
+"""Field beside the marks: from when on this Redis has its contents, by a gateway's or writer's clock."""
+UNCOUNTED_S = 15.0
+"""So long after a call was settled its owner may not have counted it: until it is in the log, and for clocks."""
+CHAINS = "|chains"
+"""Behind a mark's field: since when all chains of the partition were written."""
 CHAIN_LIFE_S = 7 * 86_400
 """Garbage collection of chains that nobody republishes any more, seconds."""
 
@@ -55,17 +61,20 @@ class Chain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """A republish pass over one partition is complete: all that stands there is in Redis.
+    """A republish pass over one partition is complete: all decisions that stand there are in Redis.
 
     Attributes:
         at: The log's clock at the end of the pass, epoch seconds.
         stamp: Place in the log up to which decisions were made.
+        chains_at: The log's clock from which on the chains of all keys and projects known there were written; they
+            are spread over several passes. None where none is complete since the one before.
     """
 
     log: str
     partition: int
     at: float
     stamp: Stamp
+    chains_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,12 +203,21 @@ class Layout:
         }
         return Entry(encoded(name), b"chain", chain.stamp, now + CHAIN_LIFE_S, _json(value))
 
-    def mark_entry(self, mark: Mark) -> Entry:
-        """Return where a mark is kept."""
+    def mark_entries(self, mark: Mark) -> tuple[Entry, ...]:
+        """Return where a mark is kept, and beside it that of the chains."""
         _stamp("mark.stamp", mark.stamp)
-        value = {"at": _finite("mark.at", mark.at), "stamp": [mark.stamp.epoch, mark.stamp.offset]}
-        field = encoded(f"{mark.log}/{mark.partition}")
-        return Entry(encoded(self.marks), field, mark.stamp, mark.at + CHAIN_LIFE_S, _json(value))
+        name = f"{mark.log}/{mark.partition}"
+        fields = {name: mark.at} if mark.chains_at is None else {name: mark.at, name + CHAINS: mark.chains_at}
+        return tuple(
+            Entry(
+                encoded(self.marks),
+                encoded(field),
+                mark.stamp,
+                mark.at + CHAIN_LIFE_S,
+                _json({"at": _finite("mark.at", at), "stamp": [mark.stamp.epoch, mark.stamp.offset]}),
+            )
+            for field, at in fields.items()
+        )
 
     def cap_entry(self, cap: Cap) -> Entry:
         """Return where a cap is kept. What is left is cut to what Lua's doubles hold exactly: 9 M USD."""

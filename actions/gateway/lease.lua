@@ -64,15 +64,15 @@ local function sweep(node, told_at)
   end
 end
 
--- Since when this Redis has every lease: one that was emptied has forgotten those from before it was asked for one.
+-- Since when this Redis has its contents: one that was emptied has forgotten leases from before.
 call('HSETNX', tag .. ':m', 'since', ARGV[3])
+local since = tonumber(call('HGET', tag .. ':m', 'since'))
 
 -- When all caps of a link's partition were told, by its owner's clock; nil while what was forgotten may be uncounted.
 local function all_told_at(link)
-  local since, raw = unpack(call('HMGET', tag .. ':m', 'since', link[2]))
-  local mark = decoded(raw or nil)
+  local mark = decoded(call('HGET', tag .. ':m', link[2]) or nil)
   local at = mark and number(mark.at)
-  return at and at >= tonumber(since) + UNCOUNTED_S and at or nil
+  return at and at >= since + UNCOUNTED_S and at or nil
 end
 
 local function chain_from(raw)
@@ -80,15 +80,28 @@ local function chain_from(raw)
   return chain and chain.v == 1 and type(chain.nodes) == 'table' and #chain.nodes > 0 and chain or nil
 end
 
--- The links of the key, those of a project that the caller names in front; nil where there is no chain at all.
+-- Whether all chains of a partition have been written since.
+local function chains_told(field)
+  local mark = decoded(call('HGET', tag .. ':m', field .. '|chains') or nil)
+  return (mark and number(mark.at) or 0) >= since
+end
+
+-- The links of the key, those of a project that the caller names in front; nil where they are not known.
 local function links_of(project)
   local raw = call('HGET', KEYS[1], 'chain')
   local chain = chain_from(raw)
   if raw and not chain then return nil end
-  if not chain then chain = chain_from(call('HGET', tag .. ':u', 'chain')) end
-  if not chain then return nil end
+  if not chain then
+    chain = chain_from(call('HGET', tag .. ':u', 'chain'))
+    if not chain then return nil end
+    local home = string.match(chain.nodes[1][2], '^(.*/)')
+    for p = 0, (number(chain.partitions) or 0) - 1 do
+      if not chains_told(home .. p) then return nil end
+    end
+  end
   if project == '' or type(chain.project) == 'string' or type(chain.team) ~= 'string' then return chain.nodes end
   local before = chain_from(call('HGET', tag .. ':p:' .. chain.team .. '|' .. project, 'chain'))
+  if not before and not chains_told(chain.nodes[1][2]) then return nil end
   local links, seen = {}, {}
   for _, part in ipairs({before and before.nodes or {}, chain.nodes}) do
     for _, link in ipairs(part) do
@@ -171,11 +184,9 @@ if op == 'settle' then
   local nodes = kept and kept.nodes or {}
   if not kept then
     -- Redis has lost it, or it was granted while Redis was away: what was spent counts all the same.
-    local links = links_of(ARGV[5])
-    for _, link in ipairs(links or {}) do
+    for _, link in ipairs(links_of(ARGV[5]) or {}) do
       if told_of(link[1]) or not all_told_at(link) then nodes[#nodes + 1] = link[1] end
     end
-    if not links then call('HSET', tag .. ':m', 'since', ARGV[3]) end
     count('unknown')
   elseif kept.state == 'released' or kept['until'] <= now then
     count('late')

@@ -24,8 +24,6 @@ REPORTED_WITHIN_S = 10.0
 """By when a call's usage is in the log, where the caller does not say."""
 MARGIN_S = 5.0
 """Clocks differ, and a record may be forwarded to the partition of its team: its owner counts a call by then."""
-SINCE = "since"
-"""Field beside the marks: from when on Redis has heard of every lease, by the gateways' clock."""
 SETTLED_LIFE_S = 3_600.0
 """A settled lease counts no longer than this, whether its owner was heard of or not."""
 
@@ -168,7 +166,7 @@ class Recount(NamedTuple):
 
 
 class LeaseWatch:
-    """Recounts leases and repairs their sums; a Redis that was emptied is noticed by it, if not by a gateway before.
+    """Recounts leases and repairs their sums.
 
     Args:
         client: An asyncio client of redis-py.
@@ -184,7 +182,6 @@ class LeaseWatch:
             StoreUnavailable: Redis failed.
         """
         try:
-            await self._client.hsetnx(self._layout.marks, SINCE, now)
             nodes = sorted(_text(each) for each in await self._client.smembers(self._layout.leased))
             return [await self._one(node, now) for node in nodes]
         except (RedisError, OSError) as error:

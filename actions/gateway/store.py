@@ -12,7 +12,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
-from spendbrake.actions.gateway.contract import Cap, Chain, Entry, Layout, Mark
+from spendbrake.actions.gateway.contract import SINCE, Cap, Chain, Entry, Layout, Mark
 from spendbrake.schemas.decision import Decision
 
 BATCH = 32
@@ -74,7 +74,7 @@ class _Writer(Generic[R]):
 
     def write_marks(self, marks: Iterable[Mark], *, now: float) -> R:
         """Vouch for partitions, after the last write of their passes has returned."""
-        return self._write([(self.layout.mark_entry(mark),) for mark in marks], now)
+        return self._write([self.layout.mark_entries(mark) for mark in marks], now)
 
     def _write(self, items: Sequence[tuple[Entry, ...]], now: float) -> R:
         raise NotImplementedError
@@ -142,6 +142,19 @@ class AsyncStore(_Writer[Awaitable[list[Written]]]):
             url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=AsyncRetry(_BACKOFF, RETRIES)
         )
         return cls(client, prefix)
+
+    async def since(self, now: float) -> float:
+        """Return from when on Redis has its contents, epoch seconds: `now` where they are gone, or never were.
+
+        Raises:
+            StoreUnavailable: Redis failed.
+        """
+        try:
+            if await self._client.hsetnx(self.layout.marks, SINCE, repr(now)):
+                return now
+            return float(await self._client.hget(self.layout.marks, SINCE))
+        except RedisError as error:
+            raise StoreUnavailable(f"cannot reach Redis: {error}") from error
 
     async def aclose(self) -> None:
         """Close the client's connections."""

@@ -22,6 +22,7 @@ from spendbrake.schemas.control import (
     OwnersVersion,
     PolicyVersion,
     Silence,
+    StoreSince,
     TopicRegistration,
 )
 from spendbrake.schemas.decision import Decision
@@ -56,6 +57,7 @@ BUNDLED: Mapping[type[Any], tuple[int, str]] = {
     Acknowledgement: (13, "acknowledgement"),
     Command: (15, "command"),
     Delta: (17, "delta"),
+    StoreSince: (18, "store"),
 }
 """Class to (schema id without a registry, name of its file in schemas/avro)."""
 EARLIER: Mapping[int, str] = {5: "rollup_5", 9: "decision_9", 10: "command_10"}

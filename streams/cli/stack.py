@@ -19,8 +19,9 @@ from spendbrake.streams.budgets.starter import starter_text
 from spendbrake.streams.cli.base import broker_of, place_of, redis_prefix
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.settings import EMBEDDED, Settings, named_secret
-from spendbrake.streams.workers.delivering import limits_service, notify_service
+from spendbrake.streams.workers.delivering import notify_service
 from spendbrake.streams.workers.deployment import CLASSES, Broker, Place, create, publish, read_versions
+from spendbrake.streams.workers.gateways.service import limits_service
 from spendbrake.streams.workers.notify.building import Secrets
 from spendbrake.streams.workers.service import Service, burn_service, parents_service
 from spendbrake.streams.workers.versions import Versions

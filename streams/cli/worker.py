@@ -71,7 +71,8 @@ async def _service(
     from spendbrake.actions.gateway.store import AsyncStore
     from spendbrake.streams.cli.serving import needed_redis
     from spendbrake.streams.settings import named_secret
-    from spendbrake.streams.workers.delivering import limits_service, notify_service
+    from spendbrake.streams.workers.delivering import notify_service
+    from spendbrake.streams.workers.gateways.service import limits_service
     from spendbrake.streams.workers.service import burn_service, parents_service
 
     place = place_of(config)

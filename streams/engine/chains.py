@@ -90,8 +90,12 @@ def _action(
     )
 
 
-def mark_action(state: Stamped, log: str) -> Action:
-    """Return the order that ends a republish pass of a partition of `log`."""
+def mark_action(state: Stamped, log: str, chains_at: float | None = None) -> Action:
+    """Return the order that ends a republish pass of a partition of `log`.
+
+    Args:
+        chains_at: Since when all chains of the partition were told; None where that was not done.
+    """
     return Action(
         id=f"mark-{log}-{state.number}-{state.applied}",
         time=state.now,
@@ -107,7 +111,7 @@ def mark_action(state: Stamped, log: str) -> Action:
         stamp=Stamp(epoch=state.epoch, offset=state.applied),
         partition=state.number,
         expires_at=state.now + LIFE_S,
-        params={"log": log, "partition": state.number, "partitions": 0},
+        params={"log": log, "partition": state.number, "partitions": 0, "chains_at": chains_at},
     )
 
 

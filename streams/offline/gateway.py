@@ -10,7 +10,7 @@ from spendbrake.actions.gateway.verdict import CheckResult
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.usage import UsageEvent
 from spendbrake.streams.metrics import Metrics
-from spendbrake.streams.workers.act import ActLimits
+from spendbrake.streams.workers.gateways.act import ActLimits
 
 NEVER_STALE_S = 1e15
 PATIENCE_S = 10.0

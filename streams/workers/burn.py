@@ -28,6 +28,7 @@ class Burn(Stepper):
     """One burn worker."""
 
     log = USAGE.name
+    shares = SHARES
     engine: Engine
 
     def __init__(self, engine: Engine, *args: Any) -> None:
@@ -41,14 +42,15 @@ class Burn(Stepper):
         self.engine.forget(state.number)
         restore(state, rows, committed)
 
-    def standing(self, state: PartitionState, rules: Rules, turn: int) -> list[Action]:
+    def standing(self, state: PartitionState, rules: Rules, turn: int | None) -> list[Action]:
         """Return every standing decision, and a share of all chains."""
         decisions = [
             action
             for _, head in sorted(state.heads.items())
             for action in rules.ladder.standing_decisions(head.ladder, state.now)
         ]
-        return [*decisions, *chains(state, rules, state.now, turn % SHARES, SHARES)]
+        share = (0, 1) if turn is None else (turn % SHARES, SHARES)
+        return [*decisions, *chains(state, rules, state.now, *share)]
 
     def caps(self, state: PartitionState, rules: Rules, of: Iterable[int] | None) -> Iterable[tuple[int, Action]]:
         """Return the caps of the nodes of teams."""

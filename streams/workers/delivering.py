@@ -9,9 +9,6 @@ from typing import Any, cast
 import structlog
 
 from spendbrake.actions.delivery.retry import Backoff
-from spendbrake.actions.effects.limits import Limits
-from spendbrake.actions.gateway.lease import LeaseWatch
-from spendbrake.actions.gateway.store import AsyncStore
 from spendbrake.schemas.result import Result
 from spendbrake.schemas.topics import ACTIONS, RESULTS
 from spendbrake.schemas.wire.avro import encode
@@ -24,8 +21,8 @@ from spendbrake.streams.transport.chunk import Chunk
 from spendbrake.streams.transport.clients.control import ControlLog, ControlUnavailable, KeyValue
 from spendbrake.streams.transport.producer import Outbox, Sender
 from spendbrake.streams.transport.store import RowLog, changelog_name, declare_table
-from spendbrake.streams.workers.act import Acknowledge, ActLimits, Bury, LeaseMetrics
 from spendbrake.streams.workers.deployment import GROUPS, LEDGER, Broker, Place, admitted
+from spendbrake.streams.workers.gateways.act import Acknowledge, Bury
 from spendbrake.streams.workers.notify.alerts import InForce
 from spendbrake.streams.workers.notify.building import Secrets, Tools
 from spendbrake.streams.workers.notify.destinations import Destinations
@@ -41,23 +38,6 @@ NOTICE_LIFE_S = 86_400.0
 TIDY_S = 3_600.0
 DUE_S = 1.0
 """How often it is looked for alerts that have waited long enough."""
-RECOUNT_S = 10.0
-
-
-async def limits_service(
-    broker: Broker, place: Place, settings: Settings, metrics: Metrics, wall: Callable[[], float], store: AsyncStore
-) -> Service:
-    """Build the worker that puts decisions into Redis."""
-    versions, _ = await ready_versions(broker, place)
-    await admitted(broker, place, versions)
-    topic = place.topic(ACTIONS.name)
-    app = new_app("act-limits", broker, place, settings, topic)
-    bury, acknowledge = _bury(app, place), _acknowledge(app)
-    act = ActLimits(Limits(store), store, bury, acknowledge, place.partitions, metrics, wall)
-    app.agent(chunk_topic(app, topic, place.partitions), name="act-limits")(act.consume)
-    if not place.simulation:  # gateways have the trace's clock there, which leases end by
-        app.task(_recount(app, LeaseMetrics(LeaseWatch(store.client, store.layout.prefix), metrics), wall))
-    return Service("act-limits", app, act, topic)
 
 
 async def notify_service(
@@ -96,8 +76,8 @@ async def notify_service(
         ledgers,
         _ledger_log(app, place, ledgers, writer),
         _publish(app, place, writer),
-        _bury(app, place),
-        _acknowledge(app),
+        bury_into(app, place),
+        acknowledge_to(app),
         writer,
         metrics,
         clock=clock,
@@ -243,16 +223,8 @@ def _in_force(versions: Versions) -> Callable[[float], InForce]:
     return in_force
 
 
-def _recount(app: ChunkApp, leases: LeaseMetrics, wall: Callable[[], float]) -> Callable[[], Awaitable[None]]:
-    async def recount() -> None:
-        while not app.should_stop:
-            await leases.look(wall())
-            await app.sleep(RECOUNT_S)
-
-    return recount
-
-
-def _bury(app: ChunkApp, place: Place) -> Bury:
+def bury_into(app: ChunkApp, place: Place) -> Bury:
+    """Return what sends dead letters with an app's producer."""
     outbox = Outbox(cast(Sender, app.producer), place.prefix)
 
     async def bury(records: Sequence[OutRecord]) -> None:
@@ -277,7 +249,9 @@ def _publish(app: ChunkApp, place: Place, writer: str) -> Publish:
     return publish
 
 
-def _acknowledge(app: ChunkApp) -> Acknowledge:
+def acknowledge_to(app: ChunkApp) -> Acknowledge:
+    """Return what acknowledges chunks to an app's consumer."""
+
     def acknowledge(chunk: Chunk) -> None:
         cast(Any, app.consumer).acknowledge(chunk.tp, chunk.joins, chunk.last, chunk.generation)
 

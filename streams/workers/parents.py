@@ -33,7 +33,7 @@ class Parents(Stepper):
         """Fill an empty state from its rows."""
         restore(state, rows, committed)
 
-    def standing(self, state: ParentsState, rules: Rules, turn: int) -> list[Action]:
+    def standing(self, state: ParentsState, rules: Rules, turn: int | None) -> list[Action]:
         """Return every standing decision."""
         return [
             action

@@ -38,7 +38,7 @@ from spendbrake.streams.workers.versions import Versions
 
 LOG = structlog.get_logger("spendbrake.worker")
 TICK_EVERY_S = 0.25
-CAPS_EVERY_S = 1.0
+CAPS_EVERY_S, REBUILD_EVERY_S = 1.0, 0.5
 COMMIT_S = 1.0
 PLAYED_SNAPSHOT_S, PLAYED_COMMIT_S = 0.2, 0.1
 """Of a simulation: its clock runs as far ahead as commits let it, so rows are written at once, not spread."""
@@ -157,7 +157,6 @@ def _stepping(
 
     spread = Pace(lambda: app.should_stop or app.rebalancing or _pressed(app))
     snapshot = Snapshot(RowLog(table, cast(Sender, app.producer), _writer()), worker.copies, acknowledge, spread.rest)
-
     app.delivery.on_revoke = lambda tps: worker.store_all(snapshot, {tp[1] for tp in tps if tp[0] == topic})
     app.agent(chunk_topic(app, topic, place.partitions), name=name)(worker.consume)
     worker.log_end = lambda number: cast(Any, app.consumer).log_end(TP(topic, number))
@@ -175,6 +174,7 @@ def _stepping(
     _every(app, interval_s, store, hurried=partial(_pressed, app))
     _every(app, settings.republish_s, worker.republish)
     _every(app, CAPS_EVERY_S, worker.tell_caps)
+    _every(app, REBUILD_EVERY_S, lambda: worker.rebuild(versions.store_since))
     app.task(_follow(versions, log, ticker))
     return Service(name, app, worker, topic, versions)
 

@@ -16,6 +16,7 @@ from spendbrake.schemas.control import (
     OwnersVersion,
     PolicyVersion,
     Silence,
+    StoreSince,
     TopicRegistration,
 )
 from spendbrake.schemas.policy import PolicyFile
@@ -37,6 +38,7 @@ KINDS: dict[int, type[ControlMessage]] = {
     11: AccessToken,
     12: Silence,
     13: Acknowledgement,
+    18: StoreSince,
 }
 M = TypeVar("M", PolicyVersion, OwnersVersion, TopicRegistration)
 
@@ -53,6 +55,7 @@ class Versions:
         read_at: When the topic was last read to its end.
         word: Counts what people have said of alerts: silences and acknowledgements.
         tokens: API tokens by id, revoked ones too.
+        store_since: From when on the Redis of the gateways has its contents; what was written before is gone.
     """
 
     def __init__(self, partitions: int, clock: Callable[[], float]) -> None:
@@ -66,13 +69,14 @@ class Versions:
         self.silences: dict[str, Silence] = {}
         self.acknowledged: dict[str, Acknowledgement] = {}
         self.word = 0
+        self.store_since = float("-inf")
 
     def age_s(self) -> float:
         """Return the seconds since the topic was last read to its end."""
         return self._clock() - self.read_at
 
     def take(self, records: Iterable[KeyValue]) -> bool:
-        """Take records in; tell whether a new version was among them."""
+        """Take records in; tell whether engines must hear of any at once."""
         news = False
         for key, value in records:
             if value is not None:
@@ -101,12 +105,19 @@ class Versions:
         elif isinstance(message, Acknowledgement):
             self.acknowledged[message.trouble] = message
             self.word += 1
+        elif isinstance(message, StoreSince):
+            self.store_since = message.since
+            return True
         else:
             self.topics[message.name] = message
         return False
 
     async def follow(self, log: ControlLog, changed: Callable[[], None]) -> None:
-        """Take in what comes, for ever; `changed` is called after a new version. A topic that cannot be read ages."""
+        """Take in what comes, for ever; a topic that cannot be read ages.
+
+        Args:
+            changed: Called after what engines must hear of at once.
+        """
         silent = False
         while True:
             try:
@@ -174,4 +185,6 @@ def control_record(message: ControlMessage) -> tuple[bytes, bytes]:
         return f"silence/{message.id}".encode(), encode(message)
     if isinstance(message, Acknowledgement):
         return f"acknowledgement/{message.trouble}".encode(), encode(message)
+    if isinstance(message, StoreSince):
+        return b"store", encode(message)
     return f"topic/{message.name}".encode(), encode(message)

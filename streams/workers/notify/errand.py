@@ -18,7 +18,7 @@ from spendbrake.schemas.wire.avro import encode
 from spendbrake.streams.engine.emit import MESSAGE_HEADER, REASON_HEADER, STAGE_HEADER
 from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.metrics import Metrics
-from spendbrake.streams.workers.act import Bury
+from spendbrake.streams.workers.gateways.act import Bury
 from spendbrake.streams.workers.notify.lane import Lane
 from spendbrake.streams.workers.notify.together import Together
 

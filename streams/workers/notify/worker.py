@@ -16,7 +16,7 @@ from spendbrake.schemas.command import REDRIVEN_HEADER
 from spendbrake.schemas.result import Result
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.transport.chunk import Chunk
-from spendbrake.streams.workers.act import Acknowledge, Bury, placed_actions
+from spendbrake.streams.workers.gateways.act import Acknowledge, Bury, placed_actions
 from spendbrake.streams.workers.notify.alerts import Alerts, Firing, InForce
 from spendbrake.streams.workers.notify.dispatch import Dispatch
 from spendbrake.streams.workers.notify.errand import Means

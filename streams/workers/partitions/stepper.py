@@ -1,13 +1,16 @@
 """A worker that steps an engine: chunks in, what follows out, rows kept. Which engine it is, subclasses say."""
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import structlog
 
+from spendbrake.actions.gateway.contract import UNCOUNTED_S
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.money import NANO
 from spendbrake.streams.engine.caps import near
@@ -30,6 +33,8 @@ T = TypeVar("T")
 
 SENT_AT_ONCE = 100
 """Orders of a pass that are told before others have the loop."""
+REBUILT_WITHIN_S = 600.0
+"""Whoever takes a partition over this long after gateways have lost everything writes all of it again."""
 
 
 class Steps(Protocol):
@@ -65,6 +70,8 @@ class Stepper(ABC):
     """Logical name of the topic."""
     copies: Copies
     """How a state is taken apart into rows."""
+    shares: ClassVar[int] = 0
+    """Passes of republishing over which the chains of all keys are spread; 0: there are none on this log."""
 
     def __init__(self, engine: Steps, sender: Send, epoch: int, metrics: Metrics, clock: Callable[[], float]) -> None:
         self.engine, self.epoch, self.metrics, self._clock = engine, epoch, metrics, clock
@@ -80,14 +87,16 @@ class Stepper(ABC):
         self._pass = 0
         self._near: dict[int, set[Any]] = {}
         self._told: dict[str, tuple[Any, Any]] = {}
+        self._turns: dict[int, deque[tuple[int, float]]] = {}
+        self._rebuilt: dict[int, float] = {}
 
     @abstractmethod
     def fill(self, state: Any, rows: dict[str, bytes], committed: int) -> None:
         """Fill an empty state from its rows."""
 
     @abstractmethod
-    def standing(self, state: Any, rules: Rules, turn: int) -> list[Action]:
-        """Return what pass number `turn` of republishing repeats."""
+    def standing(self, state: Any, rules: Rules, turn: int | None) -> list[Action]:
+        """Return what pass number `turn` of republishing repeats; all there is when None."""
 
     @abstractmethod
     def caps(self, state: Any, rules: Rules, of: Iterable[Any] | None) -> Iterable[tuple[Any, Action]]:
@@ -193,21 +202,51 @@ class Stepper(ABC):
         """Send every standing decision again, what else gateways must know, and the mark that ends the pass."""
         self._pass += 1
         for owned in list(self.journal.owned.values()):
-            async with owned.gate:
-                state = owned.state
-                if state.applied >= 0:
-                    rules = self.engine.book.at(state.now)
-                    actions = self.standing(state, rules, self._pass)
-                    caps = [cap async for cap in unhurried(self.caps(state, rules, None))]
-                    self._near[owned.number] = {name for name, cap in caps if near(cap)}
-                    actions += self._news(cap for _, cap in caps)
-                    actions.append(mark_action(state, self.log))
-                    for at in range(0, len(actions), SENT_AT_ONCE):
-                        some = [standing_record(a, state.number, state.now) for a in actions[at : at + SENT_AT_ONCE]]
-                        await owned.outputs.send(some)
-                    bound = replace(self.exposure, blind_s=self.exposure.blind_s + self.recovered_s)
-                    usd = bound.bound(self.burn(state, {name for name, _ in caps})) / NANO if caps else 0.0
-                    self.metrics.set("overshoot_bound", usd, self.log, str(owned.number))
+            await self._tell(owned, self._pass)
+
+    async def rebuild(self, since: float) -> None:
+        """Send all of it where gateways have lost everything, without waiting for the passes.
+
+        Once as soon as a log's clock has reached the loss, and its caps once more when they count what was settled
+        before: only then are leases held against them.
+
+        Args:
+            since: When it was lost, epoch seconds.
+        """
+        for owned in list(self.journal.owned.values()):
+            now, told = owned.state.now, self._rebuilt.get(owned.number, -math.inf)
+            if now > since + REBUILT_WITHIN_S or now < since:
+                continue
+            if told < since or told < since + UNCOUNTED_S <= now:
+                await self._tell(owned, None if told < since else self._pass)
+                self._rebuilt[owned.number] = now
+
+    async def _tell(self, owned: Owned, turn: int | None) -> None:
+        async with owned.gate:
+            state = owned.state
+            if state.applied >= 0:
+                rules = self.engine.book.at(state.now)
+                actions = self.standing(state, rules, turn)
+                caps = [cap async for cap in unhurried(self.caps(state, rules, None))]
+                self._near[owned.number] = {name for name, cap in caps if near(cap)}
+                actions += self._news(cap for _, cap in caps)
+                actions.append(mark_action(state, self.log, self._chains_at(state, turn)))
+                for at in range(0, len(actions), SENT_AT_ONCE):
+                    some = [standing_record(a, state.number, state.now) for a in actions[at : at + SENT_AT_ONCE]]
+                    await owned.outputs.send(some)
+                bound = replace(self.exposure, blind_s=self.exposure.blind_s + self.recovered_s)
+                usd = bound.bound(self.burn(state, {name for name, _ in caps})) / NANO if caps else 0.0
+                self.metrics.set("overshoot_bound", usd, self.log, str(owned.number))
+
+    def _chains_at(self, state: Any, turn: int | None) -> float | None:
+        """Return since when all chains of a partition were told, after those of this pass; None where some were not."""
+        if not self.shares or turn is None:
+            return state.now if self.shares else None
+        turns = self._turns.setdefault(state.number, deque(maxlen=self.shares))
+        if not turns or turns[-1][0] != turn:
+            turns.append((turn, state.now))
+        first, at = turns[0]
+        return at if first == turn - self.shares + 1 else None
 
     async def tell_caps(self) -> None:
         """Tell gateways what is left of the caps that are near, where that has changed."""

@@ -12,6 +12,7 @@ from spendbrake.schemas.control import (
     OwnersVersion,
     PolicyVersion,
     Silence,
+    StoreSince,
     TopicRegistration,
 )
 from spendbrake.schemas.decision import Decision, Scope, Stamp
@@ -220,6 +221,7 @@ SAMPLES: dict[str, Any] = {
         created_by="cli:root",
         comment="größere Migration",
     ),
+    "store": StoreSince(since=1_763_000_000.5),
     "acknowledgement": Acknowledgement(trouble="ab" * 16, action="cd" * 16, at=1_763_000_000.0, by="cli:fay"),
     "token": AccessToken(
         id="5f3a9c1d",

@@ -12,7 +12,7 @@ from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.transport.chunk import Chunk
-from spendbrake.streams.workers.act import ActLimits
+from spendbrake.streams.workers.gateways.act import ActLimits
 from unit.delivery.test_runner import ACTION
 
 

@@ -159,7 +159,14 @@ def _cap(action: Action) -> Cap:
 
 
 def _mark(action: Action) -> Mark:
-    return Mark(log=action.params["log"], partition=action.params["partition"], at=action.time, stamp=action.stamp)
+    params = action.params
+    return Mark(
+        log=params["log"],
+        partition=params["partition"],
+        at=action.time,
+        stamp=action.stamp,
+        chains_at=params.get("chains_at"),
+    )
 
 
 class LeaseMetrics:
