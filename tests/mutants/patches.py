@@ -35,6 +35,7 @@ RULES = {
     "forward": "A record of another partition's team is sent home once and counts nothing here",
     "versions": "Rules hold by the log's clock, owners by event time, and both are known before they do",
     "cuts": "Where the log is cut into chunks changes nothing",
+    "emptied": "What a Redis has lost is written again, and nothing from before the loss vouches for it",
     "ids": "No value, clock or version enters an id",
 }
 """What must hold, by the key that patches name."""

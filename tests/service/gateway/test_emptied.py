@@ -1,4 +1,4 @@
-"""A Redis that loses everything while all goes on: what stands is there again in seconds, and nobody is let in meanwhile."""
+"""A Redis that loses everything while all goes on: all is there again in seconds, and nobody is let in meanwhile."""
 
 import asyncio
 import time
