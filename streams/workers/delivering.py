@@ -9,6 +9,7 @@ from typing import Any, cast
 import structlog
 
 from spendbrake.actions.delivery.retry import Backoff
+from spendbrake.actions.gateway.store import AsyncStore
 from spendbrake.schemas.result import Result
 from spendbrake.schemas.topics import ACTIONS, RESULTS
 from spendbrake.schemas.wire.avro import encode
