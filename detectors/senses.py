@@ -15,7 +15,7 @@ from spendbrake.detectors.series.fusion import Fusion, Opinion
 from spendbrake.detectors.series.track import Scored, Track, shape
 from spendbrake.detectors.telling import Story
 from spendbrake.schemas.money import NANO
-from spendbrake.schemas.reading import BucketReading, SessionReading
+from spendbrake.schemas.reading import BucketReading
 
 if TYPE_CHECKING:
     from spendbrake.detectors.panel import Panel
@@ -29,7 +29,7 @@ TOP_SESSIONS = 5
 BUSY_SESSIONS = 2
 """Told besides, for their calls: a loop of cheap ones is no less a loop."""
 MAX_NAMES = 64
-"""Dear sessions whose names are remembered for findings."""
+"""Sessions whose names are remembered for findings: dear ones, and those that a detector speaks of."""
 
 
 @dataclass(slots=True)
@@ -54,7 +54,12 @@ class Noticed:
 
 
 class Senses:
-    """The detectors of buckets and of amounts of one team, and what they share."""
+    """The detectors of buckets and of amounts of one team, and what they share.
+
+    Attributes:
+        nameless: Sessions that have come to be spoken of and whose names are not known, for who shows the readings:
+            no state, it takes them away.
+    """
 
     def __init__(self, panel: "Panel") -> None:
         self._panel = panel
@@ -64,6 +69,7 @@ class Senses:
         self._level = Fusion(panel.level(), panel.fusion)
         self._talks = Talks()
         self._names: OrderedDict[int, str] = OrderedDict()
+        self.nameless: list[int] = []
         self._mix = Mix()
 
     def bucket(self, reading: BucketReading) -> Noticed | None:
@@ -88,6 +94,8 @@ class Senses:
                 continue
             for amount in measure(x, turns):
                 amounts.append((detector, amount))
+                if amount.session not in self._names:
+                    self.nameless.append(amount.session)
         return Noticed(where, x, late, scored, loud, opinion, amounts)
 
     def learn(self, seen: Noticed) -> None:
@@ -105,10 +113,10 @@ class Senses:
             return 0.0, 0.0
         return track.rolling.usual_usd_h(), now - track.rolling.first_at
 
-    def name(self, reading: SessionReading) -> None:
-        """Remember what a dear session is called."""
-        self._names[reading.fingerprint] = reading.session
-        self._names.move_to_end(reading.fingerprint)
+    def name(self, session: int, name: str) -> None:
+        """Remember what a session is called."""
+        self._names[session] = name
+        self._names.move_to_end(session)
         if len(self._names) > MAX_NAMES:
             self._names.popitem(last=False)
 
@@ -124,8 +132,10 @@ class Senses:
         heavy |= self._talks.busiest(since, BUSY_SESSIONS)
         sessions = []
         for number, talk in heavy.items():
-            name = self.named(0 if number == pseudonym(talk.key, talk.model) else number)
-            sessions.append((name, talk.key, round(talk.usd * NANO), round(talk.n)))
+            session = 0 if number == pseudonym(talk.key, talk.model) else number
+            if session not in self._names:
+                self.nameless.append(session)
+            sessions.append((self.named(session), talk.key, round(talk.usd * NANO), round(talk.n)))
         return Story(self._mix.moved(), tuple(sessions))
 
     def to_state(self) -> State:

@@ -74,6 +74,17 @@ class TeamPanel:
         """Return the next `now` at which a tick matters, epoch seconds; None while no incident is open."""
         return self._incidents.next_due()
 
+    def nameless(self) -> list[int]:
+        """Return fingerprints of sessions it has come to speak of and cannot name, once: see `name`."""
+        if not self._senses.nameless:
+            return []
+        sessions, self._senses.nameless = self._senses.nameless, []
+        return sorted({session for session in sessions if session})
+
+    def name(self, session: int, name: str) -> None:
+        """Take in what a session is called. No score depends on it."""
+        self._senses.name(session, name)
+
     def dump(self) -> bytes:
         """Return all state as bytes, for `Panel.load`."""
         return pack(
@@ -210,7 +221,7 @@ class TeamPanel:
     def _fact(self, reading: NewSeries | SessionReading, context: AskContext) -> list[Finding]:
         findings: list[Finding] = []
         if isinstance(reading, SessionReading):
-            self._senses.name(reading)
+            self._senses.name(reading.fingerprint, reading.session)
         for detector in self._facts:
             usual = self._heard(detector, self._usual(reading.now), reading.now)
             evidence = detector.read(reading, usual)

@@ -6,7 +6,7 @@ limit run out) is located to its record and judged in log order, by amounts as t
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,8 +197,7 @@ class Segment:
     # --- judgement -------------------------------------------------------------------------------
 
     def _judge(self, watch: Watch | None) -> Iterator[None]:
-        for point in watch.points() if watch is not None else ():
-            heapq.heappush(self.points, point)
+        self._push(watch.points() if watch is not None else ())
         judged = 0
         while self.points:
             judged += 1
@@ -210,15 +209,24 @@ class Segment:
             moment = Moment(self.clock[point.place], offset, point.place - by_clock, self.ledger)
             if by_clock:
                 self._judge_clock(point, moment)
-            elif point.kind == APART:
-                for row in self.apart.count(point.place, point.row, moment):
-                    for after in watch.nearer(row, point.place) if watch is not None else ():
-                        heapq.heappush(self.points, after)
-                self._push_clock(point.row)
-            elif watch is not None:
-                for after in watch.judge_point(point, moment):
-                    heapq.heappush(self.points, after)
-                self._push_clock(watch.team_of(point))
+            else:
+                self._push(self._judge_row(point, moment, watch))
+            if self.state.asked:
+                asked, self.state.asked = self.state.asked, []
+                self._push(watch.names(asked, moment.place) if watch is not None else ())
+
+    def _push(self, points: Iterable[Point]) -> None:
+        for point in points:
+            heapq.heappush(self.points, point)
+
+    def _judge_row(self, point: Point, moment: Moment, watch: Watch | None) -> Iterator[Point]:
+        if point.kind == APART:
+            for row in self.apart.count(point.place, point.row, moment):
+                yield from watch.nearer(row, point.place) if watch is not None else ()
+            self._push_clock(point.row)
+        elif watch is not None:
+            yield from watch.judge_point(point, moment)
+            self._push_clock(watch.team_of(point))
 
     def _judge_clock(self, point: Point, moment: Moment) -> None:
         team = point.row

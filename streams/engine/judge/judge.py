@@ -10,9 +10,8 @@ from spendbrake.detectors.memory.votes import Vote
 from spendbrake.detectors.panel import TeamPanel
 from spendbrake.schemas.decision import Stamp
 from spendbrake.schemas.finding import Finding
-from spendbrake.schemas.reading import BucketReading, Call, Context, NewSeries, Reading, SessionReading
+from spendbrake.schemas.reading import BucketReading, Call, NewSeries, Reading, SessionReading
 from spendbrake.schemas.standing import Standing
-from spendbrake.schemas.wire.envelope import decode_usage
 from spendbrake.streams.budgets.tiers import Crossing
 from spendbrake.streams.engine.emit import Emitter
 from spendbrake.streams.engine.judge.evidence import approved, context_of, contributors, sample_of, standing_of
@@ -121,8 +120,7 @@ class Judge:
         table.pass_step(row, total)
         if not table.shown[row] or age > DAY_S or not self.judges(name.team, moment.offset):
             return False
-        team = self.state.teams.names[name.team]
-        own = int(self.state.teams.series[name.team])
+        team, own = self.state.teams.names[name.team], int(self.state.teams.series[name.team])
         reading = NewSeries(
             team=team,
             kind=name.kind,  # type: ignore[arg-type]
@@ -144,8 +142,7 @@ class Judge:
         """Show a session that has passed its mark; `place` is its record's in the batch. Tell whether it was shown."""
         if not self.judges(passed.team, moment.offset):
             return False
-        batch, known = self.emit.batch, self.routes.routes[route]
-        event = decode_usage(batch.values[place], batch.headers[place], self.routes.schemas)
+        known, event = self.routes.routes[route], self.routes.event(self.emit.batch, place)
         reading = SessionReading(
             team=known.team_id,
             session=event.session_id or "",
@@ -163,6 +160,12 @@ class Judge:
         )
         self._read(passed.team, reading, moment)
         return True
+
+    def name(self, team: int, session: int, place: int, moment: Moment) -> None:
+        """Tell the detectors of a team what a session is called, by a record of it."""
+        if self.judges(team, moment.offset) and self.state.name(team, session, moment.now):
+            self._panel(team).name(session, self.routes.event(self.emit.batch, place).session_id or "")
+            self._changed(team, moment.now)
 
     # --- budgets ---------------------------------------------------------------------------------
 
@@ -213,7 +216,9 @@ class Judge:
 
     def _read(self, team: int, reading: Reading, moment: Moment) -> None:
         panel = self._panel(team)
-        self._findings(team, panel.read(reading, self._context(team, moment)), moment)
+        self._findings(team, panel.read(reading, lambda: context_of(self.state, self.rules, team, moment)), moment)
+        if nameless := panel.nameless():
+            self.state.ask(team, nameless, moment.now)
         self._changed(team, moment.now)
 
     def _findings(self, team: int, findings: list[Finding], moment: Moment) -> None:
@@ -286,13 +291,9 @@ class Judge:
     def _judgeable(self, offset: int) -> Callable[[int], bool]:
         return lambda team: self.judges(team, offset)
 
-    def _context(self, team: int, moment: Moment) -> Callable[[], Context]:
-        return lambda: context_of(self.state, self.rules, team, moment)
-
     def _standing_by_id(self, team: int, moment: Moment) -> Callable[[str], Standing]:
         def find(node: str) -> Standing:
-            table = self.state.series
-            own = int(self.state.teams.series[team])
+            table, own = self.state.series, int(self.state.teams.series[team])
             row = next((r for r in table.of_team[team] if table.node[r] == node), own)
             return standing_of(self.state, self.rules, row, moment)
 

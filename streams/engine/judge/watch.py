@@ -1,6 +1,6 @@
 """What the records of a segment put up for judgement: amounts passed, tiers crossed, dear sessions, late money."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from spendbrake.streams.engine.state.touched import distinct
 
 I64 = NDArray[np.int64]
 
-CLOSE, CLOCK, LATE, STEP, SESSION, CROSS, ENDED, APART = range(8)
+CLOSE, CLOCK, LATE, STEP, SESSION, CROSS, ENDED, APART, NAME = range(9)
 """What may be up for judgement at one record, in the order in which it is judged: what the clock brings comes first."""
 
 
@@ -89,6 +89,7 @@ class Watch:
                 if table.node[row] is not None:
                     yield from self._begin_ended(row)
         yield from self._sessions()
+        yield from self.names(self.state.waiting(self.begins_at), -1)
         for number, k in self.late.first_points():
             yield self._late_point(number, k)
 
@@ -108,6 +109,8 @@ class Watch:
             yield from self._end(row, k + 1)
         elif point.kind == SESSION and point.passed is not None:
             self.judge.session(point.passed, int(self.rows.route[k]), self.first + point.place, moment)
+        elif point.kind == NAME:
+            self.judge.name(row, int(self.rows.session[k]), self.first + point.place, moment)
         elif point.kind == LATE:
             bucket = self.late.buckets[k]
             self.judge.late(bucket.team, bucket.bucket, self.late.more(bucket), moment)
@@ -183,6 +186,21 @@ class Watch:
             yield Point(int(places[k]), ENDED, int(columns[k]), row, k)
 
     # --- sessions and late money -----------------------------------------------------------------
+
+    def names(self, teams: Collection[int], after: int) -> Iterator[Point]:
+        """Yield the next call, past a record, of each session that detectors of some teams want to be named."""
+        if not teams:
+            return
+        rows, heads = self.rows, self.state.heads
+        team, found = self.judge.routes.team[rows.route], set[tuple[int, int]]()
+        asked = np.array([session for one in teams for session in heads[one].nameless], np.uint64)
+        mine = np.isin(rows.session, asked) & (rows.sign > 0) & (rows.place - self.first > after)
+        for row in np.flatnonzero(mine).tolist():
+            home, session = int(team[row]), int(rows.session[row])
+            fresh = (home, session) not in found and int(rows.offset[row]) > int(self.state.teams.judged[home])
+            if fresh and home in teams and session in heads[home].nameless:
+                found.add((home, session))
+                yield Point(int(rows.place[row]) - self.first, NAME, 0, home, row)
 
     def _sessions(self) -> Iterator[Point]:
         """Add to sessions; corrections are of no session."""

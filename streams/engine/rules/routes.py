@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spendbrake.schemas.usage import UNTAGGED
+from spendbrake.schemas.usage import UNTAGGED, UsageEvent
+from spendbrake.schemas.wire.envelope import decode_usage
 from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.budgets.tree import KEY, PROJECT, NodeView
 from spendbrake.streams.engine.intake.columns import SEP, Part
+from spendbrake.streams.engine.outcome import Batch
 from spendbrake.streams.engine.rules.book import RuleBook, Rules, series_name
 from spendbrake.streams.engine.rules.requested import NO_RATE, is_ours, rate_as_requested
 from spendbrake.streams.engine.state.partition import KeyChain, PartitionState
@@ -110,6 +112,10 @@ class Routes:
     def one(self, part: Part, now: float) -> Route:
         """Return the route of a part of one event."""
         return self.routes[int(self.resolve(part, np.array([now]))[0])]
+
+    def event(self, batch: Batch, place: int) -> UsageEvent:
+        """Return the event of a record of the batch at hand."""
+        return decode_usage(batch.values[place], batch.headers[place], self.schemas)
 
     def _route(self, number: int, text: str, now: float) -> int:
         known = self._index[number].get(text)

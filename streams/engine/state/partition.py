@@ -1,6 +1,8 @@
 """The state of one partition: everything that its log has come to, and nothing else."""
 
+import math
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +25,8 @@ from spendbrake.streams.engine.state.touched import Touched
 
 GRID_S = 180
 """The clock's grid: divides the hour and every local midnight, and fits into the finest ring."""
+MAX_NAMELESS, ASKED_S = 8, 900.0
+"""Sessions of a team that wait for a name, and for how long."""
 MARKS = 64
 """Clocks kept for offsets that may have been committed."""
 
@@ -55,6 +59,7 @@ class Head:
         apart: By key of a calendar that a team's line keeps, and month: what came in it and no window holds, nano-USD.
         shares: By former parent of a team that has moved: what it was told, and keeps.
         keys: API key -> what gateways must know of it, as published; `projects` likewise, by the name events use.
+        nameless: Sessions that detectors speak of, by fingerprint, with the clock then: the next call names them.
     """
 
     ladder: LadderState = field(default_factory=LadderState)
@@ -68,6 +73,7 @@ class Head:
     shares: dict[str, Totals] = field(default_factory=dict)
     keys: dict[str, KeyChain] = field(default_factory=dict)
     projects: dict[str, KeyChain] = field(default_factory=dict)
+    nameless: dict[int, float] = field(default_factory=dict)
 
     @property
     def granted(self) -> bool:
@@ -98,6 +104,7 @@ class PartitionState:
         apart: Teams with money that no window holds.
         moved: Teams whose totals are split among parents.
         voted: Teams whose incidents people have judged.
+        nameless: Teams with sessions to be named; `asked`, those of them that have asked for more at this record.
         replayed: Highest stamp of a loaded row: up to here rows may hold parts of the log already, and everything that
             followed from it was sent.
     """
@@ -121,6 +128,8 @@ class PartitionState:
         self.apart: set[int] = set()
         self.moved: set[int] = set()
         self.voted: set[int] = set()
+        self.nameless: set[int] = set()
+        self.asked: list[int] = []
         self.grid, self.burning = -1, set[int]()
         self.periods = Periods()
         self.hour = -1
@@ -143,6 +152,32 @@ class PartitionState:
         if row not in self.heads:
             self.heads[row] = Head()
         return row
+
+    def ask(self, team: int, sessions: Iterable[int], now: float) -> None:
+        """Note sessions of a team that are to be named; the longest waiting make room."""
+        waiting = self.heads[team].nameless
+        new = [session for session in sessions if session not in waiting]
+        if not new:
+            return
+        waiting.update((session, now) for session in new)
+        for session in list(waiting)[:-MAX_NAMELESS]:
+            del waiting[session]
+        self.nameless.add(team)
+        self.asked.append(team)
+
+    def name(self, team: int, session: int, now: float) -> bool:
+        """Take a session for named; False if it was not to be, or asked for too long ago."""
+        asked = self.heads[team].nameless.pop(session, -math.inf)
+        return now - asked < ASKED_S
+
+    def waiting(self, now: float) -> set[int]:
+        """Return the teams with sessions to be named; what has waited too long is forgotten."""
+        for team in sorted(self.nameless):
+            head = self.heads[team]
+            head.nameless = {session: at for session, at in head.nameless.items() if now - at < ASKED_S}
+            if not head.nameless:
+                self.nameless.discard(team)
+        return self.nameless
 
     def settle(self, hour: int, offset: int) -> None:
         """Begin an hour of the clock at a record: what detectors compare with is taken at full hours."""

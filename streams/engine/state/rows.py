@@ -135,6 +135,7 @@ def _head(state: PartitionState, team: int) -> dict[str, Any]:
         "shares": {former: share.to_state() for former, share in head.shares.items()},
         "keys": _chains(head.keys),
         "projects": _chains(head.projects),
+        "nameless": list(head.nameless.items()),
         "closed": int(state.teams.closed[team]),
         "floor": int(state.teams.closable(state.now, team)),
         "due": _known(float(state.teams.due[team])),
@@ -221,8 +222,6 @@ def _load_head(state: PartitionState, name: str, meta: Mapping[str, Any], arrays
     head = state.heads[team]
     head.ladder = LadderState.from_state(meta["ladder"])
     head.tiers = {node: NodeTiers.from_state(tiers) for node, tiers in meta["tiers"].items()}
-    if head.granted:
-        state.granted.add(team)
     head.commands, head.burning = dict(meta["commands"]), dict(meta["burning"])
     if any(turn % 2 for turn in head.burning.values()):
         state.burning.add(team)
@@ -230,11 +229,12 @@ def _load_head(state: PartitionState, name: str, meta: Mapping[str, Any], arrays
         head.votes = Votes.from_state(meta["votes"])
         state.voted.add(team)
     head.apart = {key: Counter(dict(months)) for key, months in meta["apart"].items()}
-    if head.apart:
-        state.apart.add(team)
     head.shares = {former: Totals.from_state(share) for former, share in meta["shares"].items()}
-    if head.shares:
-        state.moved.add(team)
+    head.nameless = {session: at for session, at in meta.get("nameless", ())}
+    of = (state.granted, head.granted), (state.apart, head.apart), (state.moved, head.shares)
+    for teams_with, any_of in (*of, (state.nameless, head.nameless)):
+        if any_of:
+            teams_with.add(team)
     for kind, chains in (("keys", head.keys), ("projects", head.projects)):
         chains |= {name: KeyChain(tuple(nodes), *rest) for name, (nodes, *rest) in meta[kind].items()}
     head.saved_panel = arrays["panel"].tobytes() if "panel" in arrays else None
