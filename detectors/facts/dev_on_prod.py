@@ -47,6 +47,8 @@ class DevOnProd(AmountDetector[DevOnProdParams]):
         super().__init__(params)
         self._keys: OrderedDict[str, list[float]] = OrderedDict()
         """By key: first and last call, USD of days in production and elsewhere, USD of six hours elsewhere."""
+        self._elsewhere: dict[str, str] = {}
+        """Where keys that serve production were last used outside it."""
 
     def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
         """Return the money of production keys that went elsewhere."""
@@ -63,30 +65,35 @@ class DevOnProd(AmountDetector[DevOnProdParams]):
             line[4] += turn.usd
             past = line[2] + max(line[3] - line[4], 0.0)
             if call.at - line[0] >= self.params.settled_s and line[2] >= self.params.share * past > 0.0:
+                self._elsewhere[call.key] = call.environment
                 found.append(Amount(call.key, line[4], call.key, call.model, call.session, span_s=SPAN_S))
         return found
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Say which key serves whom."""
+        environment = self._elsewhere.get(amount.key, "")
         return Evidence(
             excess=round(amount.usd * NANO),
             subject=amount.subject,
             key=amount.key or None,
             text=(
-                f"Production key {amount.key} is used outside production: {usd_text(round(amount.usd * NANO))} within "
-                f"six hours, last on {amount.model} in {named(amount.session)}"
+                f"Production key {amount.key} is used in {environment}: {usd_text(round(amount.usd * NANO))} outside "
+                f"production within six hours, last on {amount.model} in {named(amount.session)}"
             ),
+            details={"environment": environment},
         )
 
     def to_state(self) -> State:
         """Return the keys, longest silent first."""
-        return {"keys": list(self._keys), "figures": np.array(list(self._keys.values()), np.float64).reshape(-1, 5)}
+        figures = np.array(list(self._keys.values()), np.float64).reshape(-1, 5)
+        return {"keys": list(self._keys), "figures": figures, "elsewhere": dict(self._elsewhere)}
 
     @classmethod
     def from_state(cls, params: DevOnProdParams, state: Mapping[str, Any]) -> Self:
         """Return the detector that `state` describes."""
         detector = cls(params)
         detector._keys = OrderedDict(zip(state["keys"], state["figures"].tolist(), strict=True))
+        detector._elsewhere = dict(state.get("elsewhere", {}))
         return detector
 
     def _line(self, key: str, at: float) -> list[float]:
@@ -94,7 +101,7 @@ class DevOnProd(AmountDetector[DevOnProdParams]):
         if line is None:
             line = self._keys[key] = [at, at, 0.0, 0.0, 0.0]
             if len(self._keys) > MAX_KEYS:
-                self._keys.popitem(last=False)
+                self._elsewhere.pop(self._keys.popitem(last=False)[0], None)
             return line
         self._keys.move_to_end(key)
         passed = at - line[1]
