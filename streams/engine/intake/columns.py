@@ -66,7 +66,7 @@ class Part:
     error: Mask
     session: NDArray[np.uint64]
     units: Mask
-    owners: list[str]
+    owners: list[str] | pa.StringArray
 
     @classmethod
     def empty(cls) -> "Part":
@@ -95,8 +95,8 @@ def concat(parts: Sequence[Part]) -> Part:
     columns = {name: np.concatenate([getattr(part, name) for part in full]) for name in ARRAYS if name != "owner"}
     shift = np.cumsum([0] + [len(part.owners) for part in full])
     owner = np.concatenate([part.owner + n for part, n in zip(full, shift, strict=False)])
-    joined = Part(**columns, owner=owner, owners=[text for part in full for text in part.owners])
-    return joined.take(np.argsort(joined.place, kind="stable"))
+    texts = [text for part in full for text in map(str, part.owners)]
+    return Part(**columns, owner=owner, owners=texts).take(np.argsort(columns["place"], kind="stable"))
 
 
 def owner_text(event: UsageEvent, forwarded_to: str | None = None) -> str:
@@ -264,7 +264,7 @@ def _columns(place: I64, table: pa.RecordBatch, owner: pa.StringArray, at: F64) 
         error=_filled(failed, False, np.bool_),
         session=_sessions(table),
         units=_filled(table.column("units"), 0.0, np.float64) > 0,
-        owners=owner.to_pylist(),
+        owners=owner,
     )
 
 

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from spendbrake.streams.budgets.tree import KEY, PROJECT, NodeView
 from spendbrake.streams.engine.intake.columns import SEP, Part
 from spendbrake.streams.engine.outcome import Batch
 from spendbrake.streams.engine.rules.book import RuleBook, Rules, series_name
+from spendbrake.streams.engine.rules.names import UNKNOWN, Names, owner_texts
 from spendbrake.streams.engine.rules.requested import NO_RATE, is_ours, rate_as_requested
 from spendbrake.streams.engine.state.partition import KeyChain, PartitionState
 from spendbrake.streams.engine.state.series import OTHER, UNGROUPED
@@ -72,7 +72,7 @@ class Routes:
         self.owners_known = book.owners.count
         self.schemas: Mapping[int, Any] | None = None
         self.routes: list[Route] = []
-        self._index: defaultdict[int, dict[str, int]] = defaultdict(dict)
+        self._index: defaultdict[int, Names] = defaultdict(Names)
         self._homes: dict[str, int] = {}
         self._bound: set[tuple[int, int, str, str]] = set()
         self.team = np.zeros(64, np.int64)
@@ -85,16 +85,18 @@ class Routes:
         if not len(part):
             return np.zeros(0, np.int64)
         numbers = self.book.owners.number_at(part.at)
-        names = list(map(part.owners.__getitem__, part.owner.tolist()))
-        first = int(numbers[0])
+        texts, first = owner_texts(part), int(numbers[0])
         if (numbers == first).all():
-            found = np.fromiter(map(self._index[first].get, names, repeat(-1)), np.int64, len(names))
+            found = self._index[first].find(texts)
         else:
-            pairs = zip(numbers.tolist(), names, strict=True)
-            found = np.fromiter((self._index[n].get(name, -1) for n, name in pairs), np.int64, len(names))
+            found = np.full(len(part), UNKNOWN, np.int64)
+            for number in np.unique(numbers).tolist():
+                mine = np.flatnonzero(numbers == number)
+                found[mine] = self._index[number].find(texts)[mine]
         # In the order of the log: the first to come get the places that are limited.
-        for row in np.flatnonzero(found < 0).tolist():
-            found[row] = self._route(int(numbers[row]), names[row], float(now[row]))
+        for row in np.flatnonzero(found == UNKNOWN).tolist():
+            text = texts[row] if isinstance(texts, list) else texts[row].as_py()
+            found[row] = self._route(int(numbers[row]), text, float(now[row]))
         return found
 
     def row_of(self, team: NodeView, node: NodeView | None = None) -> int:

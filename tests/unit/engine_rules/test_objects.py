@@ -83,7 +83,7 @@ def one_of(part: Part, place: int) -> list[Any]:
     """Return what is known of the event at a place."""
     (row,) = (part.place == place).nonzero()
     told = [[getattr(part, name)[i] for name in ARRAYS if name not in ("place", "owner")] for i in row.tolist()]
-    return [*told, *(part.owners[part.owner[i]] for i in row.tolist())]
+    return [*told, *(str(part.owners[int(part.owner[i])]) for i in row.tolist())]
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: value[-60:].decode(errors="replace"))
