@@ -10,6 +10,7 @@ from pydantic import Field
 
 from spendbrake.detectors.base import BucketDetector, Evidence, Params
 from spendbrake.detectors.causes import level_evidence
+from spendbrake.detectors.memory.room import FIRST, wider
 from spendbrake.detectors.memory.stored import State, frozen32
 from spendbrake.detectors.series.features import SLOT_S, Features, Gap
 
@@ -54,10 +55,9 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
     def __init__(self, params: PhaseKnnParams) -> None:
         super().__init__(params)
         self._room = params.windows + 2 * params.width
-        # One place more than is used: the present window is read with the slot that is not yet there.
-        self._values = np.zeros(2 * self._room + 1, np.float32)
-        self._minutes = np.zeros(2 * self._room, np.uint16)
-        self._norms = np.zeros(2 * self._room)
+        self._values = np.zeros(FIRST, np.float32)
+        self._minutes = np.zeros(FIRST, np.uint16)
+        self._norms = np.zeros(FIRST)
         """Of the window that ends at a slot, its sum of squares; not kept, it follows from the values."""
         self._end, self._n = 0, 0
         self._offset = 0.0
@@ -132,6 +132,7 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
         """Return the detector that `state` describes."""
         detector = cls(params)
         values = frozen32(state["values"])
+        detector._make_room(len(values))
         detector._end, detector._n = len(values), state["n"]
         detector._values[: len(values)] = values
         detector._minutes[: len(values)] = state["minutes"]
@@ -159,6 +160,10 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
             self._minutes[:held] = self._minutes[kept].copy()
             self._norms[:held] = self._norms[kept].copy()
             self._end = held
+        # A place more than is used: the present window is read with the slot that is not yet there.
+        n, most = self._end + n + 1, 2 * self._room + 1
+        self._values, self._minutes = wider(self._values, n, most), wider(self._minutes, n, most)
+        self._norms = wider(self._norms, n, most)
 
     def _measure_last(self) -> None:
         """Sum the squares of the window that ends at the last slot."""

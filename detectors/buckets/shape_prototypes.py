@@ -9,6 +9,7 @@ from pydantic import Field
 
 from spendbrake.detectors.base import BucketDetector, Evidence, Params
 from spendbrake.detectors.causes import level_evidence
+from spendbrake.detectors.memory.room import wider
 from spendbrake.detectors.memory.stored import State, frozen32
 from spendbrake.detectors.series.features import Features, Gap
 
@@ -44,9 +45,9 @@ class ShapePrototypes(BucketDetector[ShapePrototypesParams]):
 
     def __init__(self, params: ShapePrototypesParams) -> None:
         super().__init__(params)
-        self._prototypes = np.zeros((params.most, POINTS), np.float32)
-        self._norms = np.zeros(params.most, np.float32)
-        self._matched = np.zeros(params.most, np.int64)
+        self._prototypes = np.zeros((0, POINTS), np.float32)
+        self._norms = np.zeros(0, np.float32)
+        self._matched = np.zeros(0, np.int64)
         self._known = self._n = 0
         self._blocks = np.zeros(2 * POINTS, np.float32)
         self._part: list[float] = []
@@ -105,7 +106,9 @@ class ShapePrototypes(BucketDetector[ShapePrototypesParams]):
     def from_state(cls, params: ShapePrototypesParams, state: Mapping[str, Any]) -> Self:
         """Return the detector that `state` describes."""
         detector = cls(params)
-        known = detector._known = len(state["matched"])
+        known = len(state["matched"])
+        detector._make_room(known)
+        detector._known = known
         detector._prototypes[:known] = state["prototypes"]
         detector._matched[:known] = state["matched"]
         for i in range(known):
@@ -130,12 +133,18 @@ class ShapePrototypes(BucketDetector[ShapePrototypesParams]):
     def _push(self, blocks: "np.ndarray[Any, np.dtype[np.float32]]") -> None:
         self._blocks = np.concatenate((self._blocks, blocks))[-2 * POINTS :]
 
+    def _make_room(self, n: int) -> None:
+        most = self.params.most
+        self._prototypes, self._matched = wider(self._prototypes, n, most), wider(self._matched, n, most)
+        self._norms = wider(self._norms, n, most)
+
     def _take(self, shape: "np.ndarray[Any, np.dtype[np.float32]]") -> None:
         spread = math.sqrt(max(self._square - self._mean * self._mean, 0.0))
         if self._known and self._nearest(shape)[0] <= self.params.apart * spread * math.sqrt(POINTS):
             return
         if self._known < self.params.most:
             at, self._known = self._known, self._known + 1
+            self._make_room(self._known)
         else:
             at = int(self._matched.argmin())
         self._prototypes[at], self._matched[at] = shape, self._n

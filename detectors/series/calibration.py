@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from spendbrake.detectors.memory.room import FIRST, wider
 from spendbrake.detectors.memory.stored import State, frozen32
 from spendbrake.schemas.policy import Part
 
@@ -49,7 +50,7 @@ class Tail:
     def __init__(self, params: TailParams) -> None:
         self.params = params
         self.begin = -math.log1p(-params.quantile)
-        self.buffer = np.zeros(params.size, dtype=np.float32)
+        self.buffer = np.zeros(min(FIRST, params.size), dtype=np.float32)
         self.filled = 0
         self.stride = 1
         self.n = 0
@@ -89,6 +90,7 @@ class Tail:
         tail = cls(params)
         kept = frozen32(state["buffer"])
         tail.filled = len(kept)
+        tail.buffer = wider(tail.buffer, tail.filled, params.size)
         tail.buffer[: tail.filled] = kept
         tail.stride, tail.n, tail.next_fit = state["stride"], state["n"], state["next_fit"]
         start = state.get("start")
@@ -100,6 +102,7 @@ class Tail:
         if self.filled == self.params.size:
             self._thin()
         if self.n % self.stride == 0:  # of a stride that may be twice as wide now
+            self.buffer = wider(self.buffer, self.filled + 1, self.params.size)
             self.buffer[self.filled] = raw
             self.filled += 1
 
