@@ -44,6 +44,9 @@ chaos: $(READY) ## Kills, freezes, restarts and failing receivers on real server
 effects-test: $(READY) ## Tests against a real Alertmanager (Debian: prometheus-alertmanager).
 	$(BIN)/pytest -q -m alertmanager
 
+forge-test: $(READY) ## Tickets in a real Gitea, built on first use (Go, a C compiler and git; some 5 minutes).
+	$(BIN)/pytest -q -m forge
+
 gateway-test: $(READY) ## Real gateways obey: LiteLLM's proxy and Envoy, fetched on first use (some 700 MB).
 	$(BIN)/pytest -q -m gateway
 
@@ -118,4 +121,4 @@ fmt: $(READY) ## Rewrite in the house format.
 ci: ## What continuous integration runs.
 	.ci/run
 
-.PHONY: help venv lock demo test kafka-test chaos effects-test gateway-test wheel-test peers bench $(BENCHES:%=bench-%) bench-report bench-incidents bench-nab mutants lint type fmt ci
+.PHONY: help venv lock demo test kafka-test chaos effects-test forge-test gateway-test wheel-test peers bench $(BENCHES:%=bench-%) bench-report bench-incidents bench-nab mutants lint type fmt ci

@@ -1,4 +1,4 @@
-"""Effect `ticket`: one ticket an alert, in Jira or on GitHub; later news are comments. It looks before it writes.
+"""Effect `ticket`: one ticket an alert, in Jira, GitHub or Gitea; later news are comments. It looks before it writes.
 
 Each ticket and comment carries a mark made of the alert's or the action's id, which is searched for first: sent twice
 is written once. Both systems index what is new after a moment; a try follows a failed one seconds later.
@@ -22,7 +22,7 @@ MAX_TITLE = 250
 class Tracker:
     """Where tickets are kept, and how they read (`string.Template` over the names in `fields_of`)."""
 
-    system: Literal["jira", "github"]
+    system: Literal["jira", "github", "gitea"]
     url: str
     project: str
     token: str = field(repr=False)
@@ -43,8 +43,8 @@ class Tickets(Protocol):
     async def create(self, mark: str, title: str, body: str) -> str:
         """Write a ticket; return its name."""
 
-    async def comments(self, ticket: str) -> list[str]:
-        """Return the text of all comments."""
+    async def texts(self, ticket: str) -> list[str]:
+        """Return what stands in a ticket: its own text, and that of all comments."""
 
     async def comment(self, ticket: str, text: str) -> None:
         """Add a comment."""
@@ -106,7 +106,7 @@ class Ticket(Effect):
             await tickets.aclose()
 
     async def _add(self, tickets: Tickets, ticket: str, action: Action) -> None:
-        told = await tickets.comments(ticket)
+        told = await tickets.texts(ticket)
         if not any(action.id in text for text in told):
             await tickets.comment(ticket, _marked(text_of(action), action))
 
@@ -132,10 +132,11 @@ def _marked(text: str, action: Action) -> str:
 
 
 def _opened(place: Tracker, clock: Callable[[], float], timeout_s: float) -> Tickets:
-    from spendbrake.actions.effects.trackers import github, jira
+    from spendbrake.actions.effects.trackers import gitea, github, jira
 
-    if place.system == "github":
-        return github.GitHub(place.url, place.project, place.token, place.labels, clock=clock, timeout_s=timeout_s)
+    if place.system != "jira":
+        kind = github.GitHub if place.system == "github" else gitea.Gitea
+        return kind(place.url, place.project, place.token, place.labels, clock=clock, timeout_s=timeout_s)
     return jira.Jira(
         place.url,
         place.project,

@@ -69,9 +69,12 @@ class AlertmanagerDestination(Part):
 
 class TicketDestination(Part):
     type: Literal["ticket"]
-    system: Literal["jira", "github"]
+    system: Literal["jira", "github", "gitea"]
     project: str = Field(min_length=1, description="Key of the Jira project, or `owner/repository`.")
-    url: str = Field("https://api.github.com", description="Base URL of the API; for Jira that of the site.")
+    url: str = Field(
+        "https://api.github.com",
+        description="Base URL of the API; for Jira that of the site, for Gitea that with `/api/v1`.",
+    )
     token_env: Variable = Field("TICKET_TOKEN", description="Environment variable with the API token.")
     username: str | None = Field(None, description="For Jira Cloud: the e-mail address that owns the token.")
     issue_type: str = Field("Task", description="For Jira.")
@@ -92,10 +95,10 @@ class TicketDestination(Part):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.system == "github" and self.project.count("/") != 1:
-            raise ValueError("a GitHub project is `owner/repository`")
-        if self.system == "jira" and self.url == "https://api.github.com":
-            raise ValueError("a Jira destination needs the url of its site")
+        if self.system != "jira" and self.project.count("/") != 1:
+            raise ValueError("a project of GitHub or Gitea is `owner/repository`")
+        if self.system != "github" and self.url == "https://api.github.com":
+            raise ValueError(f"a destination of system {self.system} needs the url of its site")
         return self
 
 

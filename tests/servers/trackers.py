@@ -81,7 +81,8 @@ class GitHubServer(TrackerServer):
                 return web.json_response(_page([{"body": text} for text in issue.comments], request.query))
             issue.comments.append((await request.json())["body"])
             return web.json_response({"id": len(issue.comments)}, status=201)
-        issue.open = (await request.json())["state"] == "open"
+        if request.method == "PATCH":
+            issue.open = (await request.json())["state"] == "open"
         return web.json_response(self._shown(int(number)))
 
     def _list(self, query: Mapping[str, str]) -> web.Response:
@@ -124,7 +125,8 @@ class JiraServer(TrackerServer):
             return await self._comment(issue, request)
         if part == "/transitions":
             return await self._transition(issue, request)
-        return web.json_response({"fields": {"status": {"statusCategory": {"key": "new" if issue.open else "done"}}}})
+        status = {"statusCategory": {"key": "new" if issue.open else "done"}}
+        return web.json_response({"fields": {"status": status, "description": issue.body}})
 
     def _search(self, jql: str) -> web.Response:
         match = re.fullmatch(r'project = "OPS" AND labels = "([^"]*)" ORDER BY created ASC', jql)

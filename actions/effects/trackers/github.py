@@ -44,7 +44,7 @@ class GitHub:
         """
         params = {"labels": LABEL, "state": "all", "sort": "created", "direction": "desc"}
         async for issue in self._pages(self._issues, params):
-            if "pull_request" not in issue and mark in (issue.get("body") or ""):
+            if not issue.get("pull_request") and mark in (issue.get("body") or ""):
                 return str(issue["number"])
         return None
 
@@ -54,10 +54,10 @@ class GitHub:
         answer = await self._caller.call("POST", self._issues, told=True, json=issue)
         return str(answer.json()["number"])
 
-    async def comments(self, ticket: str) -> list[str]:
-        """Return the text of all comments."""
-        url = f"{self._issues}/{ticket}/comments"
-        return [str(comment.get("body") or "") async for comment in self._pages(url, {})]
+    async def texts(self, ticket: str) -> list[str]:
+        """Return the text of the issue and of all comments."""
+        issue = (await self._caller.call("GET", f"{self._issues}/{ticket}", told=True)).json()
+        return [str(each.get("body") or "") for each in (issue, *await self._comments(ticket))]
 
     async def comment(self, ticket: str, text: str) -> None:
         """Add a comment."""
@@ -71,6 +71,9 @@ class GitHub:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._caller.aclose()
+
+    async def _comments(self, ticket: str) -> list[dict[str, Any]]:
+        return [comment async for comment in self._pages(f"{self._issues}/{ticket}/comments", {})]
 
     async def _pages(self, url: str, params: dict[str, str]) -> AsyncIterator[dict[str, Any]]:
         for number in range(1, PAGES + 1):

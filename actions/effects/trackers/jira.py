@@ -56,8 +56,13 @@ class Jira:
         answer = await self._caller.call("POST", f"{self._api}/2/issue", told=True, json={"fields": fields})
         return str(answer.json()["key"])
 
-    async def comments(self, ticket: str) -> list[str]:
-        """Return the text of all comments."""
+    async def texts(self, ticket: str) -> list[str]:
+        """Return the description of the issue and the text of all comments."""
+        params = {"fields": "description"}
+        issue = await self._caller.call("GET", f"{self._api}/2/issue/{ticket}", told=True, params=params)
+        return [str(issue.json()["fields"].get("description") or ""), *await self._comments(ticket)]
+
+    async def _comments(self, ticket: str) -> list[str]:
         found: list[str] = []
         while True:
             params = {"startAt": str(len(found)), "maxResults": str(PAGE)}

@@ -40,6 +40,8 @@ async def test_an_alert_has_one_ticket_and_later_news_are_comments(server: Track
     assert issue.title == "Critical: Payments: critical crossed"
     assert "90.24% of $500,000.00" in issue.body
     assert {"spendbrake", "finops"} <= set(issue.labels)
+    assert await effect.carry_out(first) == {"ticket": told["ticket"], "created": False}
+    assert issue.comments == [], "the first news are not written twice"
     worse = replace(first, rung="stop", id="2" * 32, reason="and worse")
     for _ in range(2):
         assert await effect.carry_out(worse) == {"ticket": told["ticket"], "created": False}
