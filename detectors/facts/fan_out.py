@@ -99,14 +99,16 @@ class FanOut(AmountDetector[FanOutParams]):
     def to_state(self) -> State:
         """Return the counts."""
         figures = [self._at, self._first_at, self._begun, self._usual, self._sum]
-        return {"figures": figures, "latest": [list(names) for names in self._latest]}
+        whose = list(dict.fromkeys(self._latest))  # few, as a rule
+        return {"figures": figures, "whose": whose, "latest": [whose.index(one) for one in self._latest]}
 
     @classmethod
     def from_state(cls, params: FanOutParams, state: Mapping[str, Any]) -> Self:
         """Return the detector that `state` describes."""
         detector = cls(params)
         detector._at, detector._first_at, detector._begun, detector._usual, detector._sum = state["figures"]
-        detector._latest.extend((key, project) for key, project in state.get("latest", ()))
+        whose = [(key, project) for key, project in state.get("whose", ())]
+        detector._latest.extend(whose[number] for number in state.get("latest", ()) if whose)
         return detector
 
     def _typical(self) -> float:
