@@ -72,8 +72,8 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
         first, last = max(m - self.params.windows, 0) + width - 1, m + width - 1
         now = self._values[end - width + 1 : end + 1].astype(np.float64)
         now[-1] = np.float32(slot.usd - self._offset)
-        distances = products(self._values[first - width + 1 : last].astype(np.float64), now)
-        distances *= -2.0
+        # |a - b|^2 = |a|^2 - 2 a b + |b|^2, of which the last is added to the nearest alone.
+        distances = products(self._values[first - width + 1 : last].astype(np.float64), -2.0 * now)
         distances += self._norms[first:last]
         weight = self.params.phase**2 * max(self._spread(slot.usd), 0.0) * width
         apart = NEARNESS.take(self._minutes[first:last] + (DAY_MINUTES - minute_of(slot.at)))
@@ -188,8 +188,8 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
 def products(values: NDArray[np.float64], window: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the inner product of the window with every window of the values."""
     n = len(values) - len(window) + 1
-    total = np.zeros(n)
-    for k in range(0, len(window), TAPS):
+    total = np.correlate(values[: n + min(TAPS, len(window)) - 1], window[:TAPS], "valid")
+    for k in range(TAPS, len(window), TAPS):
         part = window[k : k + TAPS]
         total += np.correlate(values[k : k + n + len(part) - 1], part, "valid")
     return total
