@@ -86,10 +86,14 @@ def state_of_things(
     return ". ".join(part for part in parts if part)
 
 
-def dear_session(context: Context, sessions: Sequence[tuple[str, str, int, int]], text: str) -> str:
-    """Return the dearest session under way, if it has a name, `text` has not, and it matters beside the last 15 min."""
-    name, _, cost, calls = max(sessions, key=lambda one: one[2], default=("", "", 0, 0))
-    if not name.startswith(SESSION) or name in text or cost < MOST * context.cost_15m:
+def dear_session(context: Context, sessions: Sequence[tuple[str, str, int, int]], key: str | None, text: str) -> str:
+    """Return the dearest session under way, of `key` where one is, if it has a name that `text` does not tell already.
+
+    It must matter beside the last 15 minutes.
+    """
+    mine = [one for one in sessions if key is None or one[1] == key]
+    name, _, cost, calls = max(mine, key=lambda one: one[2], default=("", "", 0, 0))
+    if not name.startswith(SESSION) or name.removeprefix(SESSION) in text or cost < MOST * context.cost_15m:
         return ""
     return f", dearest {name} with {usd_text(cost)} in {calls_text(calls)} so far"
 

@@ -108,7 +108,7 @@ class Telling:
         key, project = self._lay(incident, seen, context)
         story, text = self.story(seen.now), seen.evidence.text
         usual = seen.usual.usd_h if seen.usual.age_s >= YOUNG_S else 0.0
-        laid_to = LaidTo(key, project, dear_session(context, story.sessions, text))
+        laid_to = LaidTo(key, project, dear_session(context, story.sessions, key, text))
         present = state_of_things(context, story.moved, self.team, usual, laid_to, text)
         lasted, more = seen.now - incident.opened_at, incident.excess >= TOLD_APART * seen.evidence.excess
         so_far = whole_text(incident.excess, lasted) if state == "update" and more and lasted >= SHORT_S else ""

@@ -84,7 +84,7 @@ class FanOut(AmountDetector[FanOutParams]):
             excess=round(amount.usd * NANO),
             text=(
                 f"Fan-out: {amount.calls} conversations have begun within ten minutes where "
-                f"{'hardly one is' if usual < 1.0 else f'{usual:.0f} are'} usual. "
+                f"{'one is' if usual < 1.5 else f'{usual:.0f} are'} usual. "
                 f"{usd_text(round(amount.usd * NANO))} in the last hour for the first calls of such, to "
                 f"{amount.model}; {most} of the last {whole} are of key {key}"
                 + (f" in project {project}" if project else "")

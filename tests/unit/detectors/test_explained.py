@@ -114,14 +114,16 @@ def test_the_project_is_named_where_no_key_carries_it_and_where_a_key_must_have_
 
 
 def test_the_dearest_session_is_named_if_it_can_be_and_matters() -> None:
-    sessions = (("session s-1", "key-a", 5 * NANO, 40), ("one session", "key-a", NANO, 9))
-    said = dear_session(BUSY, sessions, "")
+    sessions = (("session s-1", "key-a", 5 * NANO, 40), ("session s-2", "key-b", 9 * NANO, 9))
+    said = dear_session(BUSY, sessions, "key-a", "")
     assert said == ", dearest session s-1 with $5.00 in 40 calls so far"
     assert f"most on m-1{said}. Now" in state_of_things(BUSY, (), "search", 0.0, LaidTo("key-a", None, said), "")
-    assert dear_session(BUSY, sessions, "Loop in session s-1") == ""
-    assert dear_session(BUSY, (("session s-1", "key-a", 3 * NANO, 40),), "") == ""
-    assert dear_session(BUSY, (("one session", "key-a", 9 * NANO, 40), *sessions), "") == ""
-    assert dear_session(BUSY, (), "") == ""
+    assert "session s-2" in dear_session(BUSY, sessions, None, "")
+    assert dear_session(BUSY, sessions, "key-c", "") == ""
+    assert dear_session(BUSY, sessions, "key-a", "Session s-1: $5.00") == ""
+    assert dear_session(BUSY, (("session s-1", "key-a", 3 * NANO, 40),), None, "") == ""
+    assert dear_session(BUSY, (("one session", "key-a", 9 * NANO, 40), *sessions[:1]), None, "") == ""
+    assert dear_session(BUSY, (), None, "") == ""
 
 
 def test_a_key_that_has_gone_quiet_is_said_to_be() -> None:
