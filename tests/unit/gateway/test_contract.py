@@ -57,7 +57,7 @@ def test_a_chain_is_written_so() -> None:
 
 def test_a_mark_is_written_so() -> None:
     (mark,) = marks(["usage.v1/3"])
-    entry = LAYOUT.mark_entry(mark)
+    (entry,) = LAYOUT.mark_entries(mark)
     assert (entry.key, entry.field, entry.payload) == (
         b"{sb}:m", b"usage.v1/3", b'{"at":1763845200.0,"stamp":[1,10]}',
     )  # fmt: skip
