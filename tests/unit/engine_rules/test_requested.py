@@ -1,9 +1,11 @@
 """Which calls are shown to the detectors as billed for another model than the one they asked for."""
 
+import orjson
 import pytest
 
 from enginelog import START, Cut, Log, engine, event, policy
 from spendbrake.schemas.reading import Call
+from spendbrake.schemas.wire.json import usage_to_object
 from spendbrake.streams.engine.judge.evidence import sample_of
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.state.rows import copy_team, restore
@@ -37,6 +39,28 @@ def test_a_call_billed_dearer_than_asked_is_shown_with_what_it_would_have_cost()
     assert (asked.model, asked.requested) == ("claude-opus-4-5-20251101", "gpt-4o-mini")
     assert (asked.cost, asked.as_requested) == (7_500_000, MINI_NANO)
     assert as_asked.requested == ""
+
+
+@pytest.mark.parametrize("form", ["avro", "json"])
+def test_in_a_crowd_each_call_keeps_what_it_asked_for(form: str) -> None:
+    log, of = Log(), engine(policy(**WATCHED))
+    for i in range(12):
+        asked = (
+            {"requested_model": "gpt-4o-mini"}
+            if i % 3 == 0
+            else {"requested_model": OPUS["model"]}
+            if i % 3 == 1
+            else {}
+        )
+        one = event(i, START + 1, **OPUS, **asked)
+        if form == "avro":
+            log.add(one)
+        else:
+            log.raw(orjson.dumps(usage_to_object(one)), START + 1)
+    state = of.new_state(0, 1)
+    of.step(state, Cut(log.records, 0))
+    found = [call.requested for call in sample_of(state, 0, int(START // 10))]
+    assert found == ["gpt-4o-mini", "", ""] * 4
 
 
 def test_a_discount_of_the_producer_holds_for_both_models() -> None:
