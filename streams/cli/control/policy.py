@@ -1,6 +1,7 @@
 """`spendbrake policy`: a starter file, a check that names every problem, and putting a version into force."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -29,9 +30,11 @@ def init(
 
 @app.command()
 def check(file: File) -> None:
-    """Name every problem of a policy file at once."""
-    _load(file)
+    """Name every problem of a policy file at once; of a good one, whom its policies do not bind yet."""
+    document = _load(file)
     console.print(f"{file}: a good policy file")
+    for line in _rollouts(document):
+        console.print(line, markup=False, highlight=False)
 
 
 @app.command()
@@ -60,6 +63,18 @@ def diff_(
     console.print(f"{len(changes)} changes")
     if changes:
         raise typer.Exit(1)
+
+
+def _rollouts(document: dict[str, object]) -> Iterator[str]:
+    """Yield in words which policies bind only a share of the keys, or nobody."""
+    from spendbrake.schemas.policy import PolicyFile
+
+    for policy in PolicyFile.model_validate(document).policies:
+        if policy.mode == "shadow":
+            yield f"policy {policy.name}: binds nobody; what it would have done is on record (mode: shadow)"
+        elif policy.canary_percent is not None and policy.canary_percent < 100:
+            share = f"{policy.canary_percent:g} % of the keys"
+            yield f"policy {policy.name}: binds {share}; what it would have done to the others is on record"
 
 
 async def _in_force() -> dict[str, object]:

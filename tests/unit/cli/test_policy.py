@@ -1,0 +1,42 @@
+"""`spendbrake policy check`: every problem of a bad file, and of a good one whom it does not bind yet."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from spendbrake.streams.cli.main import app
+
+BLOCK = [{"name": "block", "limit": {"verdict": "block"}}]
+
+
+def check(folder: Path, *policies: dict[str, Any]) -> tuple[int, list[str]]:
+    file = folder / "policy.yaml"
+    listed = [{"when": {"tiers": ["hard-cap"]}, "rungs": BLOCK} | policy for policy in policies]
+    file.write_text(json.dumps({"nodes": [{"id": "acme", "level": "organization"}], "policies": listed}))
+    result = CliRunner().invoke(app, ("policy", "check", str(file)), env={"COLUMNS": "300"})
+    return result.exit_code, result.output.splitlines()
+
+
+def test_a_good_file_tells_whom_its_policies_do_not_bind_yet(tmp_path: Path) -> None:
+    code, said = check(
+        tmp_path,
+        {"name": "some", "canary_percent": 2.5},
+        {"name": "nobody", "mode": "shadow"},
+        {"name": "all"},
+        {"name": "whole", "canary_percent": 100},
+    )
+    assert code == 0
+    assert said[1:] == [
+        "policy some: binds 2.5 % of the keys; what it would have done to the others is on record",
+        "policy nobody: binds nobody; what it would have done is on record (mode: shadow)",
+    ]
+
+
+@pytest.mark.parametrize("share", [0, 101])
+def test_a_share_that_is_none_is_refused(tmp_path: Path, share: int) -> None:
+    code, said = check(tmp_path, {"name": "some", "canary_percent": share})
+    assert code == 1
+    assert "canary_percent" in "".join(said)
