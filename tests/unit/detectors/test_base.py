@@ -51,3 +51,10 @@ def headed(head: object) -> bytes:
 def test_bytes_that_are_no_state_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="detector state"):
         unpack(data)
+
+
+def test_numbers_of_numpy_and_wide_ints_keep_their_values() -> None:
+    state = {"x": [np.float64(0.1), 2**70], "a": [np.arange(3), None]}
+    back = unpack(pack(state))
+    assert back["x"] == [0.1, 2**70]
+    assert back["a"][0].tolist() == [0, 1, 2]
