@@ -2,9 +2,11 @@
 
 Each call is held at the most it may cost, made, reported (until the broker has it) and settled (until Redis has it).
 Then a team may have spent its cap and not a nano-dollar more, whoever was killed or frozen meanwhile. A Valkey that has
-lost everything has forgotten leases: then the calls that were under way may come on top, and nothing else.
+lost everything has forgotten leases: then the calls that were under way may come on top, and nothing else. Every other
+team's Valkey is emptied in the midst of its cap, beside the faults of the storm.
 """
 
+import contextlib
 import random
 import threading
 import time
@@ -13,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+import redis
 from confluent_kafka import Producer
 
 from chaos.books.recount import price
@@ -103,7 +106,8 @@ class Holders(threading.Thread):
             raise self.failure
 
     def _spend(self, spent: Spent) -> None:
-        desk = Desk(self._scene, self._guard, spent, self._numbers)
+        loses = self.spent.index(spent) % 2 == 1
+        desk = Desk(self._scene, self._guard, spent, self._numbers, loses=loses)
         desk.open()
         losses = self._scene.losses
         workers = [threading.Thread(target=desk.work, args=(n,), daemon=True) for n in range(HOLDERS)]
@@ -119,9 +123,14 @@ class Holders(threading.Thread):
 
 
 class Desk:
-    """One team's holders, and what they do for a call."""
+    """One team's holders, and what they do for a call.
 
-    def __init__(self, scene: Scene, guard: Guard, spent: Spent, numbers: Iterator[int]) -> None:
+    Args:
+        loses: Whether Valkey is emptied once half of the cap is spent.
+    """
+
+    def __init__(self, scene: Scene, guard: Guard, spent: Spent, numbers: Iterator[int], *, loses: bool) -> None:
+        self._scene, self._loses = scene, loses
         self.refused, self.records = 0, 0
         self.failure: BaseException | None = None
         self._guard, self._spent, self._numbers = guard, spent, numbers
@@ -156,6 +165,7 @@ class Desk:
                     assert lease.source == "redis", lease
                     time.sleep(chance.uniform(0, CALL_S))
                     self._settle(lease, self._call(producer, chance))
+                    self._lose()
                 elif lease.code == "budget_exceeded" and lease.node == self._spent.team:
                     with self._lock:
                         self.refused += 1
@@ -164,6 +174,16 @@ class Desk:
                     time.sleep(min(lease.retry_after or PAUSE_S, 1.0))
         except BaseException as error:
             self.failure = error
+
+    def _lose(self) -> None:
+        """Have Valkey emptied, once."""
+        with self._lock:
+            due = self._loses and 2 * sum(self._spent.costs) >= self._spent.cap
+            self._loses = self._loses and not due
+        if due:
+            self._scene.losses += 1
+            with contextlib.suppress(redis.ConnectionError):  # it is away: that is a loss as well
+                self._scene.servers.valkey.empty()
 
     def _goes_on(self) -> bool:
         return time.monotonic() < self._until
