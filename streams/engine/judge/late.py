@@ -149,6 +149,7 @@ class Apart:
         """Count a record to its nodes; return the series whose hard caps have come nearer or moved away by it."""
         table, moved = self.state.series, []
         amounts = sorted(self._amounts[place, team].items())
+        self.state.dirty_heads.add(team)
         for row, cost in amounts:
             if table.told[row]:
                 self._tell(team, row, cost)

@@ -137,6 +137,24 @@ def test_a_crash_anywhere_changes_nothing(crash: int) -> None:
     assert Merged([*records(before), *told_last, *records(after)]) == Merged(records(told))
 
 
+def test_money_apart_is_stored_though_nothing_else_of_its_team_has_changed() -> None:
+    """Rows are stored after each record, as a busy worker does: a head that was not dirty would keep its old one."""
+    of, log = engine(COUNTING), broken(40)
+    whole, _ = play(log.every(1), of)
+    state, stored = of.new_state(0, 1), {}
+    for cut in log.every(1):
+        of.step(state, cut)
+        of.flush(state)
+        stored |= snapshot(state)
+    state.mark()
+    again = of.new_state(0, 1)
+    restore(again, stored | snapshot(state), len(log.records))
+    assert again.heads[0].apart == whole.heads[0].apart
+    assert {node: tiers.apart for node, tiers in again.heads[0].tiers.items()} == {
+        node: tiers.apart for node, tiers in whole.heads[0].tiers.items()
+    }
+
+
 def snapshot(state: PartitionState) -> dict[str, bytes]:
     units = [copy_team(state, team) for team in dirty_teams(state)]
     rows = [row for unit in units for row in (*unit.heads, *unit.series)]
