@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 UV := $(shell command -v uv)
 BIN := .venv/bin
 READY := .venv/.ready
+BY_TWO := -n 2 --dist loadfile# two processes, each with servers of its own
 FOLDERS := schemas detectors actions streams tests
 
 .DEFAULT_GOAL := help
@@ -33,10 +34,10 @@ demo: $(READY) ## A day of a small company in a minute; its runaway agent is sto
 	$(BIN)/spendbrake demo
 
 test: $(READY) ## All tests that need no broker of their own: unit, contract, scripted, Valkey, doctests.
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q $(BY_TWO)
 
 kafka-test: $(READY) ## Tests against a real Apache Kafka (Java 17 and Maven; no Docker).
-	$(BIN)/pytest -q -m kafka
+	$(BIN)/pytest -q -m kafka $(BY_TWO)
 
 chaos: $(READY) ## Kills, freezes, restarts and failing receivers on real servers; then a recount (ARGS="--long").
 	PYTHONPATH=tests $(BIN)/python -m chaos.run $(ARGS)
