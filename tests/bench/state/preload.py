@@ -25,7 +25,9 @@ from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.state.rows import copy_blocks, copy_partition, copy_team, dirty_teams
 from spendbrake.streams.engine.step import Engine, EngineSettings
 from spendbrake.streams.transport.chunk import Chunk
+from spendbrake.streams.transport.port import Headers
 from spendbrake.streams.transport.store import changelog_name
+from spendbrake.streams.workers.partitions.ticker import tick
 
 DAY_S = 86_400.0
 BLOCKS = 256
@@ -74,10 +76,15 @@ def aged(past: Past, document: dict[str, Any]) -> tuple[Engine, list[PartitionSt
             if pairs:
                 _step(engine, state, pairs, at)
         at += span / steps
+    for state in states:  # what the last burst has left open closes, or all of it would with the first record measured
+        end = tick(state.number, at, SECRET.encode())
+        _step(engine, state, [(end.key or b"", end.value or b"")], at, end.headers)
     return engine, states
 
 
-def _step(engine: Engine, state: PartitionState, pairs: list[tuple[bytes, bytes]], at: float) -> None:
+def _step(
+    engine: Engine, state: PartitionState, pairs: list[tuple[bytes, bytes]], at: float, headers: Headers = ()
+) -> None:
     size = 1_000
     for begin in range(0, len(pairs), size):
         some = pairs[begin : begin + size]
@@ -86,7 +93,7 @@ def _step(engine: Engine, state: PartitionState, pairs: list[tuple[bytes, bytes]
         chunk = Chunk(
             topic=USAGE.name, partition=state.number, generation=1, joins=first, first=first,
             last=first + len(some) - 1, offsets=range(first, first + len(some)), values=[value for _, value in some],
-            keys=[key for key, _ in some], timestamps_ms=stamps, headers=[()] * len(some),
+            keys=[key for key, _ in some], timestamps_ms=stamps, headers=[headers] * len(some),
         )  # fmt: skip
         engine.step(state, chunk)
 
