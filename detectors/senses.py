@@ -89,7 +89,7 @@ class Senses:
         opinion = self._level.advance(x) if x.slot is not None else None
         amounts: list[tuple[AmountDetector[Any], Amount]] = []
         stands_out = marks(turns)
-        for measure, detector, sees in self._measures:
+        for measure, detector, sees in self._measures if stands_out else self._always:
             if sees and sees not in stands_out:
                 continue
             for amount in measure(x, turns):
@@ -166,6 +166,7 @@ class Senses:
     def _bind(self) -> None:
         """Look the detectors' methods up once instead of with each bucket."""
         self._measures = [(detector.amounts, detector, detector.sees) for detector in self._amounts]
+        self._always = [one for one in self._measures if not one[2]]
 
     def _begin(self, where: str) -> Track:
         series = [name for name in self._tracks if name != ITSELF]

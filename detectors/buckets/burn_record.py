@@ -11,6 +11,7 @@ from pydantic import Field
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
 from spendbrake.detectors.causes import rate_text, span_text
+from spendbrake.detectors.memory.labels import key_label, model_label
 from spendbrake.detectors.memory.records import BLOCK_S
 from spendbrake.detectors.memory.stored import State
 from spendbrake.detectors.memory.talks import Turn
@@ -66,14 +67,21 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
         spent, at = {TEAM: x.usd}, x.at
         for turn in turns:
             call, usd = turn.call, turn.usd
-            key, model = f"key/{call.key}", f"model/{call.model}"
+            key, model = key_label(call.key), model_label(call.model)
             spent[key] = spent.get(key, 0.0) + usd
             spent[model] = spent.get(model, 0.0) + usd
         least = max(0.2 * self.params.floor_usd, 0.01 * (x.usual_usd_h * 24.0))
         block, before, left = at // BLOCK_S, at, ONES
         found: list[Amount] = []
+        lines = self._sums
         for name, usd in spent.items():
-            line = self._line(name, at, block)
+            line = lines.get(name)
+            if line is None:
+                line = self._begin(name, at, block)
+            else:
+                lines.move_to_end(name)
+                if line[1] != block:
+                    line[1], line[PEAKS:] = block, NOTHING
             last, _, a, b, c, d, e, f, g, h = line
             if last != before:  # most were seen in one bucket before
                 before, left = last, fading(int(at - last)) if at > last else ONES
@@ -125,17 +133,11 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
         detector._told = dict(zip(state["told"], state["told_sums"].tolist(), strict=True))
         return detector
 
-    def _line(self, name: str, at: float, block: float) -> list[float]:
-        """Return the line of a series, its peaks those of the block."""
-        line = self._sums.get(name)
-        if line is None:
-            line = self._sums[name] = [at, block, *NOTHING, *NOTHING]
-            if len(self._sums) > MAX_SERIES:
-                self._sums.popitem(last=False)
-            return line
-        self._sums.move_to_end(name)
-        if line[1] != block:
-            line[1], line[PEAKS:] = block, NOTHING
+    def _begin(self, name: str, at: float, block: float) -> list[float]:
+        """Return the line of a new series; the longest silent makes room."""
+        line = self._sums[name] = [at, block, *NOTHING, *NOTHING]
+        if len(self._sums) > MAX_SERIES:
+            self._sums.popitem(last=False)
         return line
 
     def _risen(self, name: str, line: list[float], least: float, x: Features) -> list[Amount]:

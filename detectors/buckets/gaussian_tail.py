@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator
@@ -44,20 +43,6 @@ class GaussianTailParams(Params):
         return spans
 
 
-@dataclass(slots=True)
-class Moments:
-    """Weight, mean and squared deviations of the rates over one span, by Welford's sums.
-
-    Bit by bit those of river's `stats.Var`, which takes six calls a rate and cannot be restored from its own figures
-    to the last bit.
-    """
-
-    span: int
-    n: float = 0.0
-    mean: float = 0.0
-    squares: float = 0.0
-
-
 class GaussianTail(BucketDetector[GaussianTailParams]):
     """River's `GaussianScorer` on the logarithm of the upper tail.
 
@@ -78,7 +63,10 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
 
     def __init__(self, params: GaussianTailParams) -> None:
         super().__init__(params)
-        self._moments = [Moments(span) for span in params.spans]
+        self._n = 0.0
+        self._means, self._squares = [0.0] * len(params.spans), [0.0] * len(params.spans)
+        """Of the rate over each span, by Welford's sums: bit by bit those of river's `stats.Var`, which takes six calls
+        a rate and cannot be restored from its own figures to the last bit."""
 
     def score_one(self, x: Features) -> float:
         """Return -log10 of the upper tail of the span that stands out most; 0.0 below the mean."""
@@ -87,30 +75,32 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
 
     def learn_one(self, x: Features) -> None:
         """Take the rates of `x` for usual."""
-        rates = x.rates
-        for one in self._moments:
-            away = rates[one.span] - one.mean
-            one.n += 1.0
-            one.mean += 1.0 / one.n * away
-            one.squares += away * (rates[one.span] - one.mean)
-        if self._moments[0].n > 2 * self.params.memory:
-            self._fade()
+        self._n += 1.0
+        part, means, squares, rates = 1.0 / self._n, self._means, self._squares, x.rates
+        for i, span in enumerate(self.params.spans):
+            rate, mean = rates[span], means[i]
+            away = rate - mean
+            means[i] = mean = mean + part * away
+            squares[i] += away * (rate - mean)
+        if self._n > 2 * self.params.memory:
+            self._n, self._squares = self._n / 2, [each / 2 for each in squares]
 
     def learn_empty(self, gap: Gap) -> None:
         """Learn the rates as they decayed through the gap: a group of known moments (Chan, Golub and LeVeque, 1983)."""
-        shares, rates, k = through_gap(gap.n, gap.width_s), gap.rates, gap.n
-        for one in self._moments:
-            (mean, deviation), rate, before = shares[one.span], rates[one.span], one.n
-            away = rate * mean - one.mean
-            one.n = n = before + k
-            one.mean += away * k / n
-            one.squares += k * (rate * deviation) ** 2 + away * away * before * k / n
+        shares, rates, k, before = through_gap(gap.n, gap.width_s), gap.rates, gap.n, self._n
+        self._n = n = before + k
+        means, squares = self._means, self._squares
+        for i, span in enumerate(self.params.spans):
+            (mean, deviation), rate = shares[span], rates[span]
+            away = rate * mean - means[i]
+            means[i] += away * k / n
+            squares[i] += k * (rate * deviation) ** 2 + away * away * before * k / n
 
     def explain(self, x: Features) -> Evidence:
         """Return the excess over the span that stands out most."""
         _, i = self._farthest(x)
-        one = self._moments[i]
-        usual, rate, span_s = max(one.mean, 0.0), x.rates[one.span], SPANS_S[one.span]
+        span = self.params.spans[i]
+        usual, rate, span_s = max(self._means[i], 0.0), x.rates[span], SPANS_S[span]
         excess = max(int((rate - usual) * span_s / 3_600.0 * NANO), 0)
         return Evidence(
             excess=excess,
@@ -126,24 +116,25 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
 
     def to_state(self) -> State:
         """Return weight, mean and squared deviations of each span."""
-        return {"moments": [[one.n, one.mean, one.squares] for one in self._moments]}
+        return {"moments": [[self._n, *one] for one in zip(self._means, self._squares, strict=True)]}
 
     @classmethod
     def from_state(cls, params: GaussianTailParams, state: Mapping[str, Any]) -> Self:
         """Return the detector that `state` describes."""
         detector = cls(params)
-        detector._moments = [Moments(span, *kept) for span, kept in zip(params.spans, state["moments"], strict=True)]
+        for i, (n, mean, squares) in enumerate(state["moments"]):
+            detector._n, detector._means[i], detector._squares[i] = n, mean, squares
         return detector
 
     def _farthest(self, x: Features) -> tuple[float, int]:
         """Return the most deviations that a span is above its mean, and its place; 0.0 while learning."""
-        best, place, rates = 0.0, 0, x.rates
-        if self._moments[0].n < self.params.grace:
+        best, place, rates, means, n = 0.0, 0, x.rates, self._means, self._n
+        if n < self.params.grace:
             return best, place
-        for i, one in enumerate(self._moments):
-            above = rates[one.span] - one.mean
+        for i, span in enumerate(self.params.spans):
+            above = rates[span] - means[i]
             if above > 0.0:
-                deviation, least = math.sqrt(one.squares / (one.n - 1.0)), self.params.least_spread * one.mean
+                deviation, least = math.sqrt(self._squares[i] / (n - 1.0)), self.params.least_spread * means[i]
                 if deviation < least:
                     deviation = least
                 sigmas = above / deviation if deviation > 0.0 else MAX_SIGMAS
@@ -152,10 +143,6 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
                 if sigmas > best:
                     best, place = sigmas, i
         return best, place
-
-    def _fade(self) -> None:
-        for one in self._moments:
-            one.n, one.squares = one.n / 2, one.squares / 2
 
 
 def log10_tail(z: float) -> float:

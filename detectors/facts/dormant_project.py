@@ -9,6 +9,7 @@ from pydantic import Field
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
 from spendbrake.detectors.causes import span_text
+from spendbrake.detectors.memory.labels import key_label, project_label
 from spendbrake.detectors.memory.stored import State
 from spendbrake.detectors.memory.talks import Turn
 from spendbrake.detectors.series.features import HOUR_S, Features
@@ -58,8 +59,8 @@ class DormantProject(AmountDetector[DormantProjectParams]):
         found, watched_s = [], self.params.watched_s
         for turn in turns:
             call = turn.call
-            at, key = call.at - self._slept, f"key/{call.key}"
-            for name in (f"project/{call.project}", key) if call.project else (key,):
+            at, key = call.at - self._slept, key_label(call.key)
+            for name in (project_label(call.project), key) if call.project else (key,):
                 line = self._line(name, at)
                 if at - line[1] < watched_s:
                     line[3] += turn.usd

@@ -41,7 +41,7 @@ class ErrorStorm(AmountDetector[ErrorStormParams]):
         """Return the money lost beyond chance."""
         if not turns:
             return ()
-        _, _, short, _, _, long = decays(max(x.at - self._at, 0.0))
+        _, _, short, _, _, long = decays(x.at - self._at if x.at > self._at else 0.0)
         (hour, hour_lost), (days, days_lost) = self._hour, self._days
         hour, hour_lost, days, days_lost = hour * short, hour_lost * short, days * long, days_lost * long
         self._at, self._failed = x.at, self._failed * short

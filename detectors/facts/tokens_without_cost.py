@@ -34,7 +34,7 @@ class TokensWithoutCost(AmountDetector[TokensWithoutCostParams]):
         """Return what the free tokens of an hour would have cost."""
         if not turns:
             return ()
-        _, _, short, _, _, long = decays(max(x.at - self._at, 0.0))
+        _, _, short, _, _, long = decays(x.at - self._at if x.at > self._at else 0.0)
         self._at, self._free = x.at, self._free * short
         paid, usd, last = self._tokens * long, self._usd * long, None
         for turn in turns:

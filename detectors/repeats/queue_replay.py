@@ -45,7 +45,7 @@ class QueueReplay(AmountDetector[QueueReplayParams]):
         """Return the repeated money beyond chance."""
         if not turns:
             return ()
-        _, _, short, _, _, long = decays(max(x.at - self._at, 0.0))
+        _, _, short, _, _, long = decays(x.at - self._at if x.at > self._at else 0.0)
         hour, hour_again, days, days_again = self._sums
         hour, hour_again, days, days_again = hour * short, hour_again * short, days * long, days_again * long
         self._at, last, seen = x.at, None, self._seen

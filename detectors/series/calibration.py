@@ -102,7 +102,8 @@ class Tail:
         if self.filled == self.params.size:
             self._thin()
         if self.n % self.stride == 0:  # of a stride that may be twice as wide now
-            self.buffer = wider(self.buffer, self.filled + 1, self.params.size)
+            if self.filled == len(self.buffer):
+                self.buffer = wider(self.buffer, self.filled + 1, self.params.size)
             self.buffer[self.filled] = raw
             self.filled += 1
 
