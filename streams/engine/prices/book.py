@@ -126,12 +126,15 @@ def _name(provider: str, model: str) -> tuple[str, str]:
 
 def _find(provider: str, model: str, data: Data) -> tuple[Provider, ModelInfo] | None:
     # A snapshot remembers every name it has been asked for: a fresh one cannot grow with what events send.
-    name = provider.lower().strip()
+    name, asked = provider.lower().strip(), model.strip()
     snapshot = DataSnapshot(providers=list(data), from_auto_update=False)
-    try:
-        return snapshot.find_provider_model(model.strip(), None, _ALIASES.get(name, name) or None, None)
-    except LookupError:
-        return None
+    routed = asked[len(name) + 1 :] if name and asked.lower().startswith(f"{name}/") else ""
+    for each in filter(None, (asked, routed)):  # `azure/gpt-4o` of azure, as proxies write it
+        try:
+            return snapshot.find_provider_model(each, None, _ALIASES.get(name, name) or None, None)
+        except LookupError:
+            continue
+    return None
 
 
 class _Table:

@@ -282,3 +282,15 @@ def test_the_library_has_the_constraints_this_book_understands() -> None:
         if isinstance(each, ConditionalPrice)
     }
     assert kinds <= {"NoneType", "StartDateConstraint", "TimeOfDateConstraint"}
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [("azure", "gpt-4o"), ("OpenAI", "gpt-4o-mini"), ("vertex_ai", "gemini-2.5-pro"), ("groq", "gemma2-9b-it")],
+)
+def test_a_model_may_be_named_with_its_provider_as_proxies_write_it(provider: str, model: str) -> None:
+    book = PriceBook(Prices())
+    known = book.rate_id(provider, model)
+    assert known != 0
+    assert book.rate_id(provider, f"{provider.lower()}/{model}") == known
+    assert book.rate_id(provider, f"other/{model}") == 0, "another's name is nobody's"
