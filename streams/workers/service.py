@@ -241,6 +241,8 @@ def _every(
 ) -> None:
     """Call `work` again and again, `interval_s` after it has returned; what it raises ends the process.
 
+    An app that stops takes its producer away from work that is under way: that fails, and is no error.
+
     Args:
         hurried: Tells whether it should be called sooner.
     """
@@ -253,7 +255,12 @@ def _every(
             await app.sleep(least_s)
             await pace.rest(interval_s - least_s)
             if not app.should_stop and not app.rebalancing:
-                await work()
+                try:
+                    await work()
+                except Exception as error:
+                    if not app.should_stop:
+                        raise
+                    LOG.info("left undone: the worker stops", error=repr(error))
 
 
 def _follow(versions: Versions, log: Any, ticker: Ticker) -> Callable[[], Awaitable[None]]:

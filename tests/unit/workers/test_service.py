@@ -1,10 +1,42 @@
-"""What makes a start of a process its own."""
+"""What makes a start of a process its own, and how it ends."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import pytest
+from faust.exceptions import NotReady
 
 from spendbrake.streams.transport.store import split_key
-from spendbrake.streams.workers.service import _writer
+from spendbrake.streams.workers.service import _every, _writer
 
 
 def test_no_two_starts_write_under_one_name() -> None:
     names = {_writer() for _ in range(100)}
     assert len(names) == 100
     assert {split_key(f"head|a@{name}".encode()) for name in names} == {("head|a", name) for name in names}
+
+
+class App:
+    """What repeated work needs of an app."""
+
+    should_stop = rebalancing = False
+
+    def task(self, loop: Callable[[], Awaitable[None]]) -> None:
+        self.loop = loop
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("stops", [True, False])
+async def test_work_that_fails_because_the_app_stops_is_no_error_and_any_other_ends_the_process(stops: bool) -> None:
+    app = App()
+
+    async def work() -> None:
+        app.should_stop = stops
+        raise NotReady("the producer is gone")
+
+    _every(app, 1.0, work)
+    with contextlib.nullcontext() if stops else pytest.raises(NotReady):
+        await app.loop()
