@@ -249,16 +249,19 @@ def _every(
     least_s = min(interval_s, LEAST_PAUSE_S) if hurried is not None else interval_s
     pace = Pace(lambda: app.should_stop or hurried is None or hurried(), app.sleep)
 
+    def stops() -> bool:
+        return bool(app.should_stop)
+
     @app.task
     async def loop() -> None:
-        while not app.should_stop:
+        while not stops():
             await app.sleep(least_s)
             await pace.rest(interval_s - least_s)
-            if not app.should_stop and not app.rebalancing:
+            if not stops() and not app.rebalancing:
                 try:
                     await work()
                 except Exception as error:
-                    if not app.should_stop:
+                    if not stops():
                         raise
                     LOG.info("left undone: the worker stops", error=repr(error))
 
