@@ -78,7 +78,9 @@ class FanOut(AmountDetector[FanOutParams]):
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Say how many begin, what they cost, and whose most of them are: each by itself is cheap and has no name."""
-        ((key, project), most), whole = Counter(self._latest).most_common(1)[0], len(self._latest)
+        # A state from before they were remembered has none yet.
+        (key, project), most = next(iter(Counter(self._latest).most_common(1)), ((amount.key, ""), 0))
+        whole = len(self._latest)
         usual = self._typical()
         return Evidence(
             excess=round(amount.usd * NANO),
@@ -86,7 +88,8 @@ class FanOut(AmountDetector[FanOutParams]):
                 f"Fan-out: {amount.calls} conversations have begun within ten minutes where "
                 f"{'one is' if usual < 1.5 else f'{usual:.0f} are'} usual. "
                 f"{usd_text(round(amount.usd * NANO))} in the last hour for the first calls of such, to "
-                f"{amount.model}; {most} of the last {whole} are of key {key}"
+                f"{amount.model}"
+                + (f"; {most} of the last {whole} are of key {key}" if whole else "")
                 + (f" in project {project}" if project else "")
             ),
             details={

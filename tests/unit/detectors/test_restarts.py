@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from readings import DAY_S, START, bucket, context, new_series, ordinary, session
+from spendbrake.detectors.base import Amount
+from spendbrake.detectors.facts.fan_out import FanOut, FanOutParams
 from spendbrake.detectors.memory.votes import Vote, Votes
 from spendbrake.detectors.panel import Panel, TeamPanel
+from spendbrake.detectors.series.features import Features
 from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.money import NANO
 from spendbrake.schemas.policy import Detection
@@ -105,3 +108,12 @@ def test_state_is_bounded_a_team_and_a_series() -> None:
     grown = len(alone.dump())
     assert grown < MOST_BYTES
     assert (grown - size) / MOST_SERIES < 4_000, "bytes that one more series takes"
+
+
+def test_a_fan_out_of_a_state_that_remembers_no_key_is_told_without_one() -> None:
+    detector = FanOut.from_state(FanOutParams(), {"figures": [0.0, 0.0, 500.0, 2.0, 3.0]})
+    amount = Amount("fan", 3.0, "key-1", "gpt-4o", 0, 500, 3_600.0, 0.0)
+    features = Features(10.0, 10.0, 1.0, 1, [0.0] * 5, 0.1, 10.0, 1, None)
+    text = detector.explain(amount, features, str).text
+    assert text.startswith("Fan-out: 500 conversations have begun")
+    assert text.endswith("to gpt-4o")
