@@ -152,9 +152,12 @@ class AsyncStore(_Writer[Awaitable[list[Written]]]):
         try:
             if await self._client.hsetnx(self.layout.marks, SINCE, repr(now)):
                 return now
-            return float(await self._client.hget(self.layout.marks, SINCE))
+            kept = await self._client.hget(self.layout.marks, SINCE)
         except RedisError as error:
             raise StoreUnavailable(f"cannot reach Redis: {error}") from error
+        if kept is None:
+            raise StoreUnavailable("Redis was emptied while it was asked")
+        return float(kept)
 
     async def aclose(self) -> None:
         """Close the client's connections."""

@@ -1,18 +1,17 @@
 """Issues of a Gitea repository: of GitHub's shape, but labels go by number. API: https://docs.gitea.com/api."""
 
-from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 
-from spendbrake.actions.effects.base import GiveUp
-from spendbrake.actions.effects.trackers.github import LABEL, GitHub
+from spendbrake.actions.effects.trackers.github import GitHub
 
-PAGE, PAGES = 50, 40
-"""Fifty is the most that a page holds unless its administrator says otherwise."""
 COLOR = "#d73a4a"
 
 
 class Gitea(GitHub):
     """A repository, `owner/name`. The token needs to read and write issues, which labels belong to."""
+
+    page: ClassVar[tuple[str, int]] = ("limit", 50)
+    """Fifty is the most that a page holds unless its administrator says otherwise."""
 
     async def create(self, mark: str, title: str, body: str) -> str:
         """Write an issue, and labels that there are not yet; return its number."""
@@ -33,13 +32,3 @@ class Gitea(GitHub):
     async def _comments(self, ticket: str) -> list[dict[str, Any]]:
         # All of them come in one answer.
         return list((await self._caller.call("GET", f"{self._issues}/{ticket}/comments", told=True)).json())
-
-    async def _pages(self, url: str, params: dict[str, str]) -> AsyncIterator[dict[str, Any]]:
-        for number in range(1, PAGES + 1):
-            asked = {**params, "limit": str(PAGE), "page": str(number)}
-            found = (await self._caller.call("GET", url, told=True, params=asked)).json()
-            for each in found:
-                yield each
-            if len(found) < PAGE:
-                return
-        raise GiveUp(f"more than {PAGE * PAGES} issues carry the label {LABEL}: close or unlabel old ones")

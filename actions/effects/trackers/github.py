@@ -4,18 +4,21 @@ The search index lags, the list of a label's issues does not: a ticket is found 
 """
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from spendbrake.actions.effects.base import GiveUp
 from spendbrake.actions.effects.calls import Caller
 
 LABEL = "spendbrake"
-PAGE, PAGES = 100, 20
-"""Issues a page, and pages, that are searched for a mark from the newest back."""
+MOST = 2_000
+"""Issues that are searched for a mark from the newest back."""
 
 
 class GitHub:
     """A repository, `owner/name`. The token needs to read and write issues."""
+
+    page: ClassVar[tuple[str, int]] = ("per_page", 100)
+    """What the size of a page is called, and the largest."""
 
     def __init__(
         self,
@@ -76,11 +79,12 @@ class GitHub:
         return [comment async for comment in self._pages(f"{self._issues}/{ticket}/comments", {})]
 
     async def _pages(self, url: str, params: dict[str, str]) -> AsyncIterator[dict[str, Any]]:
-        for number in range(1, PAGES + 1):
-            asked = {**params, "per_page": str(PAGE), "page": str(number)}
+        name, size = self.page
+        for number in range(1, MOST // size + 1):
+            asked = {**params, name: str(size), "page": str(number)}
             found = (await self._caller.call("GET", url, told=True, params=asked)).json()
             for each in found:
                 yield each
-            if len(found) < PAGE:
+            if len(found) < size:
                 return
-        raise GiveUp(f"more than {PAGE * PAGES} issues carry the label {LABEL}: close or unlabel old ones")
+        raise GiveUp(f"more than {MOST} issues carry the label {LABEL}: close or unlabel old ones")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -10,7 +11,7 @@ from lease_desk import Desk, recount
 from servers.valkey import Valkey
 from spendbrake.actions.gateway.contract import SINCE, UNCOUNTED_S
 from spendbrake.actions.gateway.lease import LEASE, MARGIN_S, REPORTED_WITHIN_S, Lease
-from spendbrake.actions.gateway.store import AsyncStore
+from spendbrake.actions.gateway.store import AsyncStore, StoreUnavailable
 
 
 def test_a_cap_told_before_everything_was_lost_is_not_believed_again(valkey) -> None:
@@ -44,6 +45,21 @@ async def test_an_emptied_redis_is_noticed_by_its_writer_if_not_by_a_gateway(own
         at.now = NOW + 9 + UNCOUNTED_S
         at.tell(0, 100)
         assert at.reserve(100).granted, "it has heard of every lease since"
+
+
+class Emptied:
+    """A Redis that is emptied between two questions."""
+
+    async def hsetnx(self, name: str, field: str, value: str) -> int:
+        return 0
+
+    async def hget(self, name: str, field: str) -> None:
+        return None
+
+
+async def test_a_redis_that_is_emptied_while_it_is_asked_is_asked_again() -> None:
+    with pytest.raises(StoreUnavailable, match="emptied while"):
+        await AsyncStore(Emptied()).since(NOW)
 
 
 def test_script_and_contract_agree_on_how_long_a_call_may_be_uncounted() -> None:
