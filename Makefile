@@ -48,6 +48,9 @@ effects-test: $(READY) ## Tests against a real Alertmanager (Debian: prometheus-
 forge-test: $(READY) ## Tickets in a real Gitea, built on first use (Go, a C compiler and git; some 5 minutes).
 	$(BIN)/pytest -q -m forge
 
+contract-test: $(READY) ## Our requests, and our doubles, against what vendors publish of their APIs (npm and Go; 150 MB once).
+	$(BIN)/pytest -q -m vendors tests/vendors
+
 gateway-test: $(READY) ## Real gateways obey: LiteLLM's proxy and Envoy, fetched on first use (some 700 MB).
 	$(BIN)/pytest -q -m gateway
 
@@ -122,4 +125,4 @@ fmt: $(READY) ## Rewrite in the house format.
 ci: ## What continuous integration runs.
 	.ci/run
 
-.PHONY: help venv lock demo test kafka-test chaos effects-test forge-test gateway-test wheel-test peers bench $(BENCHES:%=bench-%) bench-report bench-incidents bench-nab mutants lint type fmt ci
+.PHONY: help venv lock demo test kafka-test chaos effects-test forge-test contract-test gateway-test wheel-test peers bench $(BENCHES:%=bench-%) bench-report bench-incidents bench-nab mutants lint type fmt ci

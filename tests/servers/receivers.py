@@ -6,6 +6,8 @@ connection), `refuse` (breaks the connection before it takes anything in).
 """
 
 import asyncio
+import hashlib
+import hmac
 import json
 import ssl
 import threading
@@ -15,6 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
+from urllib.parse import urlencode
 
 from aiohttp import web
 from standardwebhooks import Webhook
@@ -237,6 +240,36 @@ class SlackServer(Served):
             return _slack_error("missing_scope")
         channels = [{"id": place, "name": name} for name, place in self.channels.items()]
         return web.json_response({"ok": True, "channels": channels, "response_metadata": {"next_cursor": ""}})
+
+
+def slack_press(user: str, button: str, value: str, at: str, answer_url: str = "", **more: Any) -> bytes:
+    """Return what Slack posts when somebody presses a button; `at` is when, in its own form."""
+    words = {"type": "plain_text", "text": button, "emoji": True}
+    action = {"type": "button", "block_id": "b", "action_id": button, "text": words, "value": value, "action_ts": at}
+    payload = {
+        "type": "block_actions",
+        "user": {"id": user, "username": user.lower(), "name": user.lower(), "team_id": "T1"},
+        "api_app_id": "A1",
+        "token": "of former times",
+        "container": {"type": "message", "message_ts": "1001.000000", "channel_id": "C0PAYMENTS"},
+        "trigger_id": "1.2.3",
+        "team": {"id": "T1", "domain": "acme"},
+        "channel": {"id": "C0PAYMENTS", "name": "payments-ops"},
+        "actions": [action],
+        "response_url": answer_url,
+    }
+    return urlencode({"payload": json.dumps(payload | more)}).encode()
+
+
+def slack_signed(body: bytes, at: float, secret: str) -> tuple[bytes, dict[str, str]]:
+    """Return a body that Slack posts, with the headers that say that it is Slack's."""
+    stamp = str(int(at))
+    digest = hmac.new(secret.encode(), b"v0:" + stamp.encode() + b":" + body, hashlib.sha256).hexdigest()
+    return body, {
+        "content-type": "application/x-www-form-urlencoded",
+        "x-slack-request-timestamp": stamp,
+        "x-slack-signature": f"v0={digest}",
+    }
 
 
 class WebhookServer(Served):

@@ -10,6 +10,8 @@ from aiohttp import web
 
 from servers.receivers import Served, broken
 
+AT = "2026-11-26T12:00:00Z"
+
 
 @dataclass
 class Issue:
@@ -78,9 +80,10 @@ class GitHubServer(TrackerServer):
         issue = self.issues[int(number) - 1]
         if comments:
             if request.method == "GET":
-                return web.json_response(_page([{"body": text} for text in issue.comments], request.query))
+                told = [self._comment(number, n) for n in range(len(issue.comments))]
+                return web.json_response(_page(told, request.query))
             issue.comments.append((await request.json())["body"])
-            return web.json_response({"id": len(issue.comments)}, status=201)
+            return web.json_response(self._comment(number, len(issue.comments) - 1), status=201)
         if request.method == "PATCH":
             issue.open = (await request.json())["state"] == "open"
         return web.json_response(self._shown(int(number)))
@@ -102,22 +105,38 @@ class GitHubServer(TrackerServer):
 
     def _shown(self, number: int) -> dict[str, Any]:
         issue = self.issues[number - 1]
-        return {"number": number, "title": issue.title, "body": issue.body, "state": "open" if issue.open else "closed"}
+        url = f"{self.url}/repos/acme/spend/issues/{number}"
+        return {
+            "id": 1_000 + number, "node_id": f"I_{number}", "number": number, "title": issue.title, "body": issue.body,
+            "state": "open" if issue.open else "closed", "locked": False, "user": None, "assignee": None,
+            "labels": [{"name": name} for name in issue.labels], "milestone": None, "comments": len(issue.comments),
+            "url": url, "html_url": url, "repository_url": f"{self.url}/repos/acme/spend",
+            "comments_url": f"{url}/comments", "events_url": f"{url}/events", "labels_url": f"{url}/labels{{/name}}",
+            "created_at": AT, "updated_at": AT, "closed_at": None if issue.open else AT,
+        }  # fmt: skip
+
+    def _comment(self, number: str, n: int) -> dict[str, Any]:
+        url = f"{self.url}/repos/acme/spend/issues/{number}"
+        return {
+            "id": n + 1, "node_id": f"IC_{n}", "body": self.issues[int(number) - 1].comments[n], "user": None,
+            "url": f"{url}/comments/{n}", "html_url": f"{url}#issuecomment-{n}", "issue_url": url,
+            "created_at": AT, "updated_at": AT,
+        }  # fmt: skip
 
 
 class JiraServer(TrackerServer):
-    """Issues of the project OPS: To Do, In Progress, Done."""
+    """Issues of the project OPS: To Do, In Progress, Done. Texts are documents, as in the API's version 3."""
 
     authorization = f"Basic {base64.b64encode(b'me@example.com:token-1').decode()}"
-    transitions = ({"id": "11", "to": {"statusCategory": {"key": "indeterminate"}}},)
-    closing = ({"id": "31", "to": {"statusCategory": {"key": "done"}}},)
+    transitions = ({"id": "11", "name": "Start", "to": {"statusCategory": {"key": "indeterminate"}}},)
+    closing = ({"id": "31", "name": "Close", "to": {"statusCategory": {"key": "done"}}},)
 
     async def answer(self, request: web.Request) -> web.Response:
         if request.path == "/rest/api/3/search/jql":
             return self._search(request.query["jql"])
-        if request.path == "/rest/api/2/issue" and request.method == "POST":
+        if request.path == "/rest/api/3/issue" and request.method == "POST":
             return self._create((await request.json())["fields"])
-        match = re.fullmatch(r"/rest/api/2/issue/OPS-(\d+)(/\w+)?", request.path)
+        match = re.fullmatch(r"/rest/api/3/issue/OPS-(\d+)(/\w+)?", request.path)
         if match is None:
             return web.json_response({"errorMessages": ["not found"]}, status=404)
         issue, part = self.issues[int(match[1]) - 1], match[2]
@@ -126,37 +145,70 @@ class JiraServer(TrackerServer):
         if part == "/transitions":
             return await self._transition(issue, request)
         status = {"statusCategory": {"key": "new" if issue.open else "done"}}
-        return web.json_response({"fields": {"status": status, "description": issue.body}})
+        return web.json_response(
+            {
+                "id": match[1],
+                "key": f"OPS-{match[1]}",
+                "fields": {"status": status, "description": document(issue.body)},
+            }
+        )
 
     def _search(self, jql: str) -> web.Response:
         match = re.fullmatch(r'project = "OPS" AND labels = "([^"]*)" ORDER BY created ASC', jql)
         if match is None:
             return web.json_response({"errorMessages": ["jql"]}, status=400)
-        found = [{"key": f"OPS-{number}"} for number, issue in enumerate(self.issues, 1) if match[1] in issue.labels]
-        return web.json_response({"issues": found, "isLast": True})
+        found = [
+            {"id": str(number), "key": f"OPS-{number}", "fields": {"labels": issue.labels}}
+            for number, issue in enumerate(self.issues, 1)
+            if match[1] in issue.labels
+        ]
+        return web.json_response({"issues": found})
 
     def _create(self, fields: Mapping[str, Any]) -> web.Response:
         known = fields["project"] == {"key": "OPS"} and fields["issuetype"] == {"name": "Task"}
         if not known or not 0 < len(fields["summary"]) <= 255 or "\n" in fields["summary"]:
             return web.json_response({"errors": {"summary": "invalid"}}, status=400)
-        if any(" " in label for label in fields["labels"]) or not isinstance(fields["description"], str):
+        if any(" " in label for label in fields["labels"]):
             return web.json_response({"errors": {"labels": "invalid"}}, status=400)
-        self.issues.append(Issue(fields["summary"], fields["description"], list(fields["labels"])))
-        return web.json_response({"key": f"OPS-{len(self.issues)}"}, status=201)
+        self.issues.append(Issue(fields["summary"], words_of(fields["description"]), list(fields["labels"])))
+        number = len(self.issues)
+        told = {"id": str(number), "key": f"OPS-{number}", "self": f"{self.url}/rest/api/3/issue/{number}"}
+        return web.json_response(told, status=201)
 
     async def _comment(self, issue: Issue, request: web.Request) -> web.Response:
         if request.method == "POST":
-            issue.comments.append((await request.json())["body"])
-            return web.json_response({"id": "1"}, status=201)
+            issue.comments.append(words_of((await request.json())["body"]))
+            return web.json_response({"id": str(len(issue.comments)), "body": document(issue.comments[-1])}, status=201)
         start = int(request.query.get("startAt", 0))
-        page = [{"body": text} for text in issue.comments[start : start + 2]]
-        return web.json_response({"comments": page, "startAt": start, "total": len(issue.comments)})
+        page = [{"id": str(start + n), "body": document(text)} for n, text in enumerate(issue.comments[start:][:2])]
+        return web.json_response({"comments": page, "startAt": start, "maxResults": 2, "total": len(issue.comments)})
 
     async def _transition(self, issue: Issue, request: web.Request) -> web.Response:
         if request.method == "GET":
             return web.json_response({"transitions": [*self.transitions, *self.closing]})
         issue.open = (await request.json())["transition"]["id"] != "31"
         return web.Response(status=204)
+
+
+def words_of(text: Mapping[str, Any]) -> str:
+    """Return the text of a document of paragraphs with line breaks; refuse all else.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if (text["type"], text["version"]) != ("doc", 1) or {each["type"] for each in text["content"]} != {"paragraph"}:
+        raise ValueError(f"not a document of paragraphs: {text}")
+    return "\n\n".join(
+        "".join("\n" if part["type"] == "hardBreak" else part["text"] for part in each.get("content", ()))
+        for each in text["content"]
+    )
+
+
+def document(text: str) -> dict[str, Any]:
+    """Return a text as a document, as an editor would keep it: a paragraph a line, words apart."""
+    lines = [re.findall(r"\S+\s*", line) for line in text.split("\n")]
+    content = [{"type": "paragraph", "content": [{"type": "text", "text": word} for word in words]} for words in lines]
+    return {"type": "doc", "version": 1, "content": content}
 
 
 def _page(rows: list[dict[str, Any]], query: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -1,18 +1,14 @@
 """An exception asked for over HTTP and approved by two people's buttons in Slack: the whole way, and back."""
 
-import hashlib
-import hmac
-import json
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
-from servers.receivers import SlackServer
+from servers.receivers import SlackServer, slack_press, slack_signed
 from service.test_up import until
 from spendbrake.schemas.result import Result
 from spendbrake.schemas.topics import RESULTS
@@ -47,16 +43,8 @@ def policy(slack: SlackServer) -> dict[str, Any]:
 
 
 def pressed(user: str, button: str, value: str) -> tuple[bytes, dict[str, str]]:
-    """Return what Slack posts when a button is pressed, signed as Slack does."""
-    action = {"action_id": button, "value": value, "action_ts": f"{time.time():.6f}"}
-    payload = {"type": "block_actions", "user": {"id": user}, "actions": [action]}
-    body, stamp = urlencode({"payload": json.dumps(payload)}).encode(), str(int(time.time()))
-    digest = hmac.new(SIGNING.encode(), f"v0:{stamp}:".encode() + body, hashlib.sha256).hexdigest()
-    return body, {
-        "content-type": "application/x-www-form-urlencoded",
-        "x-slack-request-timestamp": stamp,
-        "x-slack-signature": f"v0={digest}",
-    }
+    """Return what Slack posts when a button is pressed now."""
+    return slack_signed(slack_press(user, button, value, f"{time.time():.6f}"), time.time(), SIGNING)
 
 
 def buttons(message: Any) -> dict[str, str]:

@@ -1,19 +1,15 @@
 """Buttons pressed in Slack: signed, fresh, once; who may decide; and the presser is told on a real server."""
 
-import hashlib
-import hmac
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlencode
 
 import httpx
 import pytest
 from aiohttp import web
 
-from servers.receivers import Served
+from servers.receivers import Served, slack_press, slack_signed
 from spendbrake.schemas.command import Command
 from spendbrake.schemas.finding import COMMAND, Finding
 from spendbrake.schemas.policy import PolicyFile
@@ -104,23 +100,11 @@ async def pressed(log: Log, server: Answers, *presses: tuple[bytes, dict[str, st
 
 
 def press(server: Answers, button: str, value: str, user: str = "UFAY", at: str = "1.0", **more: Any) -> bytes:
-    payload = {
-        "type": "block_actions",
-        "user": {"id": user, "username": user.lower()},
-        "actions": [{"action_id": button, "value": value, "action_ts": at}],
-        "response_url": f"http://127.0.0.1:{server.port}/answer",
-    }
-    return urlencode({"payload": json.dumps(payload | more)}).encode()
+    return slack_press(user, button, value, at, f"http://127.0.0.1:{server.port}/answer", **more)
 
 
 def signed(body: bytes, at: float = NOW, secret: str = SECRET) -> tuple[bytes, dict[str, str]]:
-    stamp = str(int(at))
-    digest = hmac.new(secret.encode(), b"v0:" + stamp.encode() + b":" + body, hashlib.sha256).hexdigest()
-    return body, {
-        "content-type": "application/x-www-form-urlencoded",
-        "x-slack-request-timestamp": stamp,
-        "x-slack-signature": f"v0={digest}",
-    }
+    return slack_signed(body, at, secret)
 
 
 async def test_approvers_decide_in_their_own_role_and_are_told_so() -> None:
