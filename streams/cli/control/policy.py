@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spendbrake.streams.cli.base import broker_of, console, fail, place_of, run, settings, user
+from spendbrake.streams.cli.base import broker_of, console, fail, length_s, place_of, run, settings, user
 
 app = typer.Typer(help="Write, check and apply the policy file.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="Policy file (YAML).", exists=True, dir_okay=False)]
@@ -65,6 +65,23 @@ def diff_(
         raise typer.Exit(1)
 
 
+@app.command()
+def record(
+    name: Annotated[str | None, typer.Argument(help="Of one policy: each time, one by one.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only what began in the last 90m, 12h, 7d.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show what policies in shadow, and rollouts to the keys that they do not bind yet, would have done.
+
+    The money is what was burned meanwhile, at the rate told as each limit began: not all of it would have been
+    stopped. `policy backtest` obeys decisions, and says what would have been.
+    """
+    length = None if since is None else length_s(since)
+    if since is not None and length is None:
+        fail(f"--since {since}: a number with m, h or d, such as 12h", 2)
+    run(_record(name, length, as_json))
+
+
 def _rollouts(document: dict[str, object]) -> Iterator[str]:
     """Yield in words which policies bind only a share of the keys, or nobody."""
     from spendbrake.schemas.policy import PolicyFile
@@ -75,6 +92,32 @@ def _rollouts(document: dict[str, object]) -> Iterator[str]:
         elif policy.canary_percent is not None and policy.canary_percent < 100:
             share = f"{policy.canary_percent:g} % of the keys"
             yield f"policy {policy.name}: binds {share}; what it would have done to the others is on record"
+
+
+async def _record(name: str | None, length: float | None, as_json: bool) -> None:
+    from spendbrake.streams.cli.alerts.would import document_of, sheet_of, spells_of
+    from spendbrake.streams.workers.deployment import read_versions
+    from spendbrake.streams.workers.people.shadow import Would, shadows, would_of
+
+    config = settings()
+    async with broker_of(config) as broker:
+        place = place_of(config)
+        actions, last = await shadows(broker, place)
+        now = last if place.simulation else time.time()
+        policies = (await read_versions(broker, place)).book.at(now).file.policies
+    found = would_of(actions, 0.0 if length is None else now - length)
+    if name is not None and name not in found and name not in {each.name for each in policies}:
+        fail(f"no policy {name!r} is in force, and none has left a record")
+    for each in policies:
+        partial = each.canary_percent is not None and each.canary_percent < 100
+        if each.name not in found and (each.mode == "shadow" or partial or each.name == name):
+            found[each.name] = Would()
+    found = {each: would for each, would in sorted(found.items()) if name in (None, each)}
+    bound = {each.name: "nobody" if each.mode == "shadow" else f"{each.canary_percent or 100:g} %" for each in policies}
+    if as_json:
+        console.print_json(data=document_of(found, bound, now))
+    else:
+        console.print(sheet_of(found, bound, now) if name is None else spells_of(found[name], now))
 
 
 async def _in_force() -> dict[str, object]:
