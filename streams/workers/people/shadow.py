@@ -1,4 +1,4 @@
-"""What policies that bind nobody, or not everybody yet, would have done, from the log of actions. It decides nothing."""
+"""What policies that bind nobody, or not everybody yet, would have done, by the log of actions. It decides nothing."""
 
 import math
 from collections import Counter
