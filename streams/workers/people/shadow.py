@@ -180,11 +180,12 @@ def _spell(action: Action) -> Spell:
 
 def _step(action: Action) -> Step:
     rate = action.evidence.get("rate_usd_h")
-    told = isinstance(rate, int | float) and not isinstance(rate, bool) and math.isfinite(rate)
+    if not isinstance(rate, int | float) or isinstance(rate, bool) or not math.isfinite(rate):
+        rate = None
     return Step(
         verdict=action.verdict,
         rung=action.rung.removesuffix(OTHERS),
         at=action.time,
         until=action.expires_at,
-        rate_usd_h=float(rate) if told else None,
+        rate_usd_h=None if rate is None else float(rate),
     )
