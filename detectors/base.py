@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import Field
 
 from spendbrake.detectors.memory.stored import State
-from spendbrake.detectors.memory.talks import Turn
+from spendbrake.detectors.memory.talks import Turns
 from spendbrake.detectors.series.features import Features, Gap
 from spendbrake.schemas.money import NanoUsd
 from spendbrake.schemas.policy import Part
@@ -54,8 +54,7 @@ class Evidence:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Usual:
+class Usual(NamedTuple):
     """What is usual for a team at some moment.
 
     Attributes:
@@ -216,14 +215,14 @@ class AmountDetector(Detector[A]):
     come to before, so that what is natural for a team is learned and small money is left alone.
 
     Attributes:
-        sees: Field of a turn or its call (`talks.marks`) without which no call is its business: the panel shows it only
-            buckets with such a call.
+        sees: Mark (`talks.marks`) without which no call is its business: the panel shows it only buckets with such a
+            call.
     """
 
     sees: ClassVar[str] = ""
 
     @abstractmethod
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+    def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
         """Take in a closed bucket and its calls; return the amounts that have risen."""
 
     @abstractmethod

@@ -128,6 +128,8 @@ class Alarms:
 
     def recent(self, now: float) -> float:
         """Return the decayed count at `now`."""
+        if not self.count:
+            return 0.0
         return self.count * math.exp(-max(now - self.at, 0.0) / self.memory_s)
 
     def add(self, now: float) -> None:

@@ -9,7 +9,8 @@ from spendbrake.detectors.base import Amount, AmountDetector, BucketDetector
 from spendbrake.detectors.causes import SESSION
 from spendbrake.detectors.memory.mix import Mix
 from spendbrake.detectors.memory.stored import State
-from spendbrake.detectors.memory.talks import Talks, marks, pseudonym
+from spendbrake.detectors.memory.talks import Talks, pseudonym
+from spendbrake.detectors.memory.turnover import Turnover
 from spendbrake.detectors.series.features import Features
 from spendbrake.detectors.series.fusion import Fusion, Opinion
 from spendbrake.detectors.series.track import Scored, Track, shape
@@ -88,9 +89,9 @@ class Senses:
         self._mix.add(reading, turns)
         opinion = self._level.advance(x) if x.slot is not None else None
         amounts: list[tuple[AmountDetector[Any], Amount]] = []
-        stands_out = marks(turns)
-        for measure, detector, sees in self._measures if stands_out else self._always:
-            if sees and sees not in stands_out:
+        marks = turns.marks
+        for measure, detector, sees in self._measures if marks else self._always:
+            if sees and sees not in marks:
                 continue
             for amount in measure(x, turns):
                 amounts.append((detector, amount))
@@ -154,6 +155,8 @@ class Senses:
         self._level = Fusion.from_state(self._panel.level(), self._panel.fusion, kept["level"])
         self._mix = Mix.from_state(kept["mix"])
         self._talks = Talks.from_state(kept["talks"])
+        if "turnover" not in kept["talks"]:
+            self._talks.turnover = Turnover.from_detectors(kept["amounts"])
         self._names = OrderedDict((int(number), name) for number, name in kept["names"])
         for where, state in kept["tracks"].items():
             self._tracks[where] = Track.from_state(self._panel.builds(where), self._panel.tail, state)

@@ -59,11 +59,9 @@ class TeamPanel:
         """
         if not self._panel.enabled:
             return []
-        findings = self._telling.resolved(reading.now)
-        findings += (
-            self._bucket(reading, context) if isinstance(reading, BucketReading) else self._fact(reading, context)
-        )
-        return findings
+        resolved = self._telling.resolved(reading.now)
+        told = self._bucket(reading, context) if isinstance(reading, BucketReading) else self._fact(reading, context)
+        return resolved + told if resolved else told
 
     def tick(self, now: float, offset: int) -> list[Finding]:
         """Resolve what has been quiet long enough at `now`. Call it at the first record past `wants_until`."""

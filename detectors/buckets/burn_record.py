@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from math import exp
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,12 +13,13 @@ from spendbrake.detectors.causes import rate_text, span_text
 from spendbrake.detectors.memory.labels import key_label, model_label
 from spendbrake.detectors.memory.records import BLOCK_S
 from spendbrake.detectors.memory.stored import State
-from spendbrake.detectors.memory.talks import Turn
-from spendbrake.detectors.series.features import HOUR_S, Features
+from spendbrake.detectors.memory.talks import Turns
+from spendbrake.detectors.series import features
+from spendbrake.detectors.series.features import HOUR_S, Features, decays
 from spendbrake.schemas.money import NANO, usd_text
 
 DAY_S = 86_400.0
-SPANS_S = (600.0, 3_600.0, 21_600.0, DAY_S)
+SPANS_S = features.SPANS_S[1:]
 SHORT = 2
 """So many spans tell whether a burn that was told has grown again."""
 BURSTS = (0.25, 0.45, 0.75, 2.0)
@@ -27,7 +27,6 @@ BURSTS = (0.25, 0.45, 0.75, 2.0)
 MAX_SERIES = 24
 TEAM = "team"
 NOTHING = [0.0] * len(SPANS_S)
-ONES: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
 SUMS, PEAKS = 2, 2 + len(SPANS_S)
 """A series is a line of numbers: its time, its block of six hours, its sums, and their peaks in the block so far."""
 RISE = 1.02
@@ -62,16 +61,17 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
         self._told_at = -DAY_S
         self._told: dict[str, list[float]] = {}
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+    def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
         """Return the sums of what the bucket has added to."""
-        spent, at = {TEAM: x.usd}, x.at
+        spent, at, params = {TEAM: x.usd}, x.at, self.params
         for turn in turns:
             call, usd = turn.call, turn.usd
             key, model = key_label(call.key), model_label(call.model)
             spent[key] = spent.get(key, 0.0) + usd
             spent[model] = spent.get(model, 0.0) + usd
-        least = max(0.2 * self.params.floor_usd, 0.01 * (x.usual_usd_h * 24.0))
-        block, before, left = at // BLOCK_S, at, ONES
+        least = max(0.2 * params.floor_usd, 0.01 * (x.usual_usd_h * 24.0))
+        muted = at - self._told_at < params.mute_s
+        block, before, left = at // BLOCK_S, turns.turnover.before, turns.turnover.left
         found: list[Amount] = []
         lines = self._sums
         for name, usd in spent.items():
@@ -84,13 +84,14 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
                     line[1], line[PEAKS:] = block, NOTHING
             last, _, a, b, c, d, e, f, g, h = line
             if last != before:  # most were seen in one bucket before
-                before, left = last, fading(int(at - last)) if at > last else ONES
-            p, q, r, s = left
+                before, left = last, decays(at - last if at > last else 0.0)
+            _, p, q, r, s, _ = left
             a, b, c, d = a * p + usd, b * q + usd, c * r + usd, d * s + usd
             line[0], line[2], line[3], line[4], line[5] = at, a, b, c, d
             if d <= least:  # the longest span holds the most
                 continue
-            if least < a >= RISE * e or least < b >= RISE * f or c >= RISE * g or d >= RISE * h:
+            minutes = least < a >= RISE * e or least < b >= RISE * f
+            if minutes or (not muted and (least < c >= RISE * g or (d >= RISE * h and name[:4] != "key/"))):
                 found += self._risen(name, line, least, x)
         return found
 
@@ -162,9 +163,3 @@ def named(name: str, span: int) -> tuple[str, str, str]:
     kind, _, label = name.partition("/")
     key, model = (label, "") if kind == "key" else ("", label)
     return f"{name}|{SPANS_S[span]:.0f}", key, model
-
-
-@lru_cache(maxsize=4096)
-def fading(seconds: int) -> tuple[float, ...]:
-    """Return what is left of each sum after so long."""
-    return tuple(exp(-seconds / span) for span in SPANS_S)

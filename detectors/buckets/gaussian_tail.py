@@ -63,6 +63,7 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
 
     def __init__(self, params: GaussianTailParams) -> None:
         super().__init__(params)
+        self._spans, self._grace, self._least_spread = params.spans, params.grace, params.least_spread
         self._n = 0.0
         self._means, self._squares = [0.0] * len(params.spans), [0.0] * len(params.spans)
         """Of the rate over each span, by Welford's sums: bit by bit those of river's `stats.Var`, which takes six calls
@@ -77,7 +78,7 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
         """Take the rates of `x` for usual."""
         self._n += 1.0
         part, means, squares, rates = 1.0 / self._n, self._means, self._squares, x.rates
-        for i, span in enumerate(self.params.spans):
+        for i, span in enumerate(self._spans):
             rate, mean = rates[span], means[i]
             away = rate - mean
             means[i] = mean = mean + part * away
@@ -90,7 +91,7 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
         shares, rates, k, before = through_gap(gap.n, gap.width_s), gap.rates, gap.n, self._n
         self._n = n = before + k
         means, squares = self._means, self._squares
-        for i, span in enumerate(self.params.spans):
+        for i, span in enumerate(self._spans):
             (mean, deviation), rate = shares[span], rates[span]
             away = rate * mean - means[i]
             means[i] += away * k / n
@@ -129,12 +130,12 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
     def _farthest(self, x: Features) -> tuple[float, int]:
         """Return the most deviations that a span is above its mean, and its place; 0.0 while learning."""
         best, place, rates, means, n = 0.0, 0, x.rates, self._means, self._n
-        if n < self.params.grace:
+        if n < self._grace:
             return best, place
-        for i, span in enumerate(self.params.spans):
+        for i, span in enumerate(self._spans):
             above = rates[span] - means[i]
             if above > 0.0:
-                deviation, least = math.sqrt(self._squares[i] / (n - 1.0)), self.params.least_spread * means[i]
+                deviation, least = math.sqrt(self._squares[i] / (n - 1.0)), self._least_spread * means[i]
                 if deviation < least:
                     deviation = least
                 sigmas = above / deviation if deviation > 0.0 else MAX_SIGMAS

@@ -19,6 +19,8 @@ NEARNESS = np.cos(np.arange(-DAY_MINUTES, DAY_MINUTES) * (2.0 * math.pi / DAY_MI
 """Cosine of the angle between two times of day, by the minutes between them and a day."""
 TAPS = 6
 """Places of a window that are correlated at once: numpy is quick up to 11, and calls BLAS for each place past it."""
+FEW = 4
+"""Up to so many windows are measured one by one: numpy takes a call for each place of a window."""
 SETTLED = 5_000
 """Slots from which on the scale of the series forgets as fast as it learns."""
 
@@ -76,9 +78,9 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
         distances = products(self._values[first - width + 1 : last].astype(np.float64), -2.0 * now)
         distances += self._norms[first:last]
         weight = self.params.phase**2 * max(self._spread(slot.usd), 0.0) * width
-        apart = NEARNESS.take(self._minutes[first:last] + (DAY_MINUTES - minute_of(slot.at)))
-        apart *= -2.0 * weight
-        distances += apart
+        midnight = DAY_MINUTES - minute_of(slot.at)
+        by_minute = NEARNESS[midnight : midnight + DAY_MINUTES] * (-2.0 * weight)
+        distances += by_minute.take(self._minutes[first:last])
         offset, total = float(now @ now) + 2.0 * weight, 0.0
         for _ in range(self.params.neighbours):  # a few minima cost less than a partition
             at = int(distances.argmin())
@@ -98,7 +100,7 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
             self._make_room(1)
             self._values[self._end], self._minutes[self._end] = value, minute_of(x.slot.at)
             self._end, self._n = self._end + 1, self._n + 1
-            self._measure_last()
+            self._measure(self._end - 1, self._end)
 
     def learn_empty(self, gap: Gap) -> None:
         """Append slots without money."""
@@ -165,19 +167,17 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
         self._values, self._minutes = wider(self._values, n, most), wider(self._minutes, n, most)
         self._norms = wider(self._norms, n, most)
 
-    def _measure_last(self) -> None:
-        """Sum the squares of the window that ends at the last slot."""
-        width, norm = self.params.width, 0.0
-        if self._end >= width:
-            for value in self._values[self._end - width : self._end].tolist():
-                norm += value * value
-            self._norms[self._end - 1] = norm
-
     def _measure(self, begin: int, end: int) -> None:
-        """Sum the squares of the windows that end at these slots, each in the order of `_measure_last`."""
+        """Sum the squares of the windows that end at these slots; each in order of time, however many there are."""
         width = self.params.width
         first = max(begin, width - 1)
-        if first < end:
+        if end - first <= FEW:
+            for last in range(first, end):
+                norm = 0.0
+                for value in self._values[last - width + 1 : last + 1].tolist():
+                    norm += value * value
+                self._norms[last] = norm
+        else:
             squares = np.square(self._values[first - width + 1 : end], dtype=np.float64)
             norms = squares[: end - first].copy()
             for k in range(1, width):

@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from spendbrake.detectors.base import BucketDetector, Evidence, Params
 from spendbrake.detectors.causes import level_evidence
 from spendbrake.detectors.memory.room import wider
 from spendbrake.detectors.memory.stored import State, frozen32
-from spendbrake.detectors.series.features import Features, Gap
+from spendbrake.detectors.series.features import Features, Gap, Slot
 
 BLOCK = 4
 """Slots averaged to a point of a shape."""
@@ -29,6 +30,14 @@ class ShapePrototypesParams(Params):
 
     most: int = Field(256, ge=16, le=2_000)
     apart: float = Field(0.1, gt=0)
+
+
+class Looked(NamedTuple):
+    """A shape, its distance to the nearest prototype, and the place of that."""
+
+    shape: NDArray[np.float32]
+    distance: float
+    at: int
 
 
 class ShapePrototypes(BucketDetector[ShapePrototypesParams]):
@@ -52,12 +61,16 @@ class ShapePrototypes(BucketDetector[ShapePrototypesParams]):
         self._blocks = np.zeros(2 * POINTS, np.float32)
         self._part: list[float] = []
         self._offset = self._mean = self._square = self._distance = 0.0
+        self._last: tuple[Slot, Looked] | None = None
+        """The slot between its score and its learning."""
 
     def score_one(self, x: Features) -> float:
         """Return the distance at the end of a block, in between that of the block before."""
         if x.slot is None or len(self._part) < BLOCK - 1 or not self._known:
             return self._distance
-        return self._nearest(self._shape(x.slot.usd))[0]
+        looked = self._look(x.slot)
+        self._last = x.slot, looked
+        return looked.distance
 
     def learn_one(self, x: Features) -> None:
         """Take the slot in; at the end of a block learn the shape of five hours ago."""
@@ -73,11 +86,12 @@ class ShapePrototypes(BucketDetector[ShapePrototypesParams]):
         if len(self._part) < BLOCK - 1:
             self._part.append(value)
             return
-        shape = self._shape(x.slot.usd)
+        looked = self._last[1] if self._last is not None and self._last[0] is x.slot else self._look(x.slot)
+        self._last = None
         if self._known:
-            self._distance, at = self._nearest(shape)
-            self._matched[at] = self._n
-        self._push(shape[-1:])
+            self._distance = looked.distance
+            self._matched[looked.at] = self._n
+        self._push(looked.shape[-1:])
         self._part.clear()
         if self._n >= 2 * POINTS * BLOCK:
             self._take(self._blocks[:POINTS].copy())
@@ -117,11 +131,16 @@ class ShapePrototypes(BucketDetector[ShapePrototypesParams]):
         detector._offset, detector._mean, detector._square, detector._distance = state["scale"]
         return detector
 
-    def _shape(self, usd: float) -> "np.ndarray[Any, np.dtype[np.float32]]":
+    def _look(self, slot: Slot) -> "Looked":
+        """Return the shape that a slot ends, and what of the prototypes is nearest."""
+        shape = self._shape(slot.usd)
+        return Looked(shape, *(self._nearest(shape) if self._known else (0.0, 0)))
+
+    def _shape(self, usd: float) -> NDArray[np.float32]:
         block = np.float32((sum(self._part) + usd - self._offset) / BLOCK)
         return np.concatenate((self._blocks[POINTS + 1 :], (block,)), dtype=np.float32)
 
-    def _nearest(self, shape: "np.ndarray[Any, np.dtype[np.float32]]") -> tuple[float, int]:
+    def _nearest(self, shape: NDArray[np.float32]) -> tuple[float, int]:
         if self._n < POINTS * BLOCK - 1:
             return 0.0, 0
         known = self._known
@@ -130,7 +149,7 @@ class ShapePrototypes(BucketDetector[ShapePrototypesParams]):
         apart = self._prototypes[at] - shape
         return math.sqrt(float(apart @ apart)), at
 
-    def _push(self, blocks: "np.ndarray[Any, np.dtype[np.float32]]") -> None:
+    def _push(self, blocks: NDArray[np.float32]) -> None:
         self._blocks = np.concatenate((self._blocks, blocks))[-2 * POINTS :]
 
     def _make_room(self, n: int) -> None:
@@ -138,7 +157,7 @@ class ShapePrototypes(BucketDetector[ShapePrototypesParams]):
         self._prototypes, self._matched = wider(self._prototypes, n, most), wider(self._matched, n, most)
         self._norms = wider(self._norms, n, most)
 
-    def _take(self, shape: "np.ndarray[Any, np.dtype[np.float32]]") -> None:
+    def _take(self, shape: NDArray[np.float32]) -> None:
         spread = math.sqrt(max(self._square - self._mean * self._mean, 0.0))
         if self._known and self._nearest(shape)[0] <= self.params.apart * spread * math.sqrt(POINTS):
             return

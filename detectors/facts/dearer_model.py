@@ -10,7 +10,7 @@ import numpy as np
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
 from spendbrake.detectors.causes import CARRIES, calls_text
 from spendbrake.detectors.memory.stored import State
-from spendbrake.detectors.memory.talks import Turn
+from spendbrake.detectors.memory.talks import Turns
 from spendbrake.detectors.series.features import Features
 from spendbrake.schemas.money import NANO, usd_text
 
@@ -58,7 +58,7 @@ class DearerModel(AmountDetector[DearerModelParams]):
         self._lines: OrderedDict[tuple[str, str, str], Line] = OrderedDict()
         """By requested model, billed model and key; the longest silent first."""
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+    def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
         """Return the money beyond what was asked for, by the two models."""
         moved = [turn for turn in turns if turn.call.requested]
         if not moved:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
 from spendbrake.detectors.memory.stored import State
-from spendbrake.detectors.memory.talks import Turn
+from spendbrake.detectors.memory.talks import Turns
 from spendbrake.detectors.series.features import USUAL_S, Features
 from spendbrake.schemas.money import NANO, usd_text
 
@@ -50,15 +50,16 @@ class DevOnProd(AmountDetector[DevOnProdParams]):
         self._elsewhere: dict[str, str] = {}
         """Where keys that serve production were last used outside it."""
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+    def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
         """Return the money of production keys that went elsewhere."""
         found: list[Amount] = []
+        production = self.params.production
         for turn in turns:
             call = turn.call
             if not call.environment or not call.key:
                 continue
             line = self._line(call.key, call.at)
-            if call.environment in self.params.production:
+            if call.environment in production:
                 line[2] += turn.usd
                 continue
             line[3] += turn.usd

@@ -11,7 +11,7 @@ from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evid
 from spendbrake.detectors.causes import span_text
 from spendbrake.detectors.memory.labels import key_label, project_label
 from spendbrake.detectors.memory.stored import State
-from spendbrake.detectors.memory.talks import Turn
+from spendbrake.detectors.memory.talks import Turns
 from spendbrake.detectors.series.features import HOUR_S, Features
 from spendbrake.schemas.money import NANO, usd_text
 
@@ -51,17 +51,24 @@ class DormantProject(AmountDetector[DormantProjectParams]):
         self._at = self._slept = 0.0
         """Last bucket, and the days of silence of the whole team: times of calls are told without them."""
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+    def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
         """Return what those that woke within a day have spent."""
         if self._at and x.at - self._at > DAY_S:
             self._slept += x.at - self._at
         self._at = x.at
-        found, watched_s = [], self.params.watched_s
+        found, known = [], self._known
+        asleep_s, watched_s = self.params.asleep_s, self.params.watched_s
         for turn in turns:
             call = turn.call
             at, key = call.at - self._slept, key_label(call.key)
             for name in (project_label(call.project), key) if call.project else (key,):
-                line = self._line(name, at)
+                line = known.get(name)
+                if line is None or at - line[0] >= asleep_s:
+                    line = self._wake(name, at, line)
+                else:
+                    known.move_to_end(name)
+                    if at > line[0]:
+                        line[0] = at
                 if at - line[1] < watched_s:
                     line[3] += turn.usd
                     found.append(Amount(name, line[3], call.key, call.model, call.session, span_s=line[2]))
@@ -96,17 +103,11 @@ class DormantProject(AmountDetector[DormantProjectParams]):
         detector._at, detector._slept = state["clock"]
         return detector
 
-    def _line(self, name: str, at: float) -> list[float]:
-        """Return what is known of a project or key after a call at `at`."""
-        line = self._known.get(name)
-        if line is None:
-            line = self._known[name] = [at, -DAY_S, 0.0, 0.0]
-            if len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
-            return line
+    def _wake(self, name: str, at: float, line: list[float] | None) -> list[float]:
+        """Return what is known of a project or key that is new, or wakes with a call at `at`."""
+        woke = [at, -DAY_S, 0.0, 0.0] if line is None else [at, at, at - line[0], 0.0]
+        self._known[name] = woke
         self._known.move_to_end(name)
-        if at > line[0]:
-            if at - line[0] >= self.params.asleep_s:
-                line[1], line[2], line[3] = at, at - line[0], 0.0
-            line[0] = at
-        return line
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+        return woke

@@ -1,14 +1,14 @@
 """Calls that fail and are paid for: more of the hour's money than usual. What costs nothing is not looked at."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from pydantic import Field
 
-from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
-from spendbrake.detectors.memory.stored import State
-from spendbrake.detectors.memory.talks import Turn
-from spendbrake.detectors.series.features import HOUR_S, Features, decays
+from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence, Stateless
+from spendbrake.detectors.memory.talks import Turns
+from spendbrake.detectors.memory.turnover import Turnover
+from spendbrake.detectors.series.features import HOUR_S, Features
 from spendbrake.schemas.money import NANO, usd_text
 
 
@@ -24,47 +24,33 @@ class ErrorStormParams(AmountParams):
     chance: float = Field(3.0, ge=0)
 
 
-class ErrorStorm(AmountDetector[ErrorStormParams]):
+class ErrorStorm(Stateless[ErrorStormParams], AmountDetector[ErrorStormParams]):
     """Money of an hour for calls that failed, beyond the team's own share over days."""
 
     name: ClassVar[str] = "error_storm"
     family: ClassVar[str] = "errors"
+    sees: ClassVar[str] = "error"
     parameters = ErrorStormParams
 
     def __init__(self, params: ErrorStormParams) -> None:
         super().__init__(params)
-        self._at = self._failed = 0.0
-        self._hour, self._days = [0.0, 0.0], [0.0, 0.0]
-        """All money, and that of failed calls."""
+        self._turnover = Turnover()
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+    def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
         """Return the money lost beyond chance."""
-        if not turns:
+        self._turnover = whole = turns.turnover
+        if "error" not in turns.marks or whole.failed < self.params.least_calls:
             return ()
-        _, _, short, _, _, long = decays(x.at - self._at if x.at > self._at else 0.0)
-        (hour, hour_lost), (days, days_lost) = self._hour, self._days
-        hour, hour_lost, days, days_lost = hour * short, hour_lost * short, days * long, days_lost * long
-        self._at, self._failed = x.at, self._failed * short
-        last = None
-        for turn in turns:
-            usd = turn.usd
-            hour, days = hour + usd, days + usd
-            if turn.call.error:
-                hour_lost, days_lost, last = hour_lost + usd, days_lost + usd, turn.call
-                self._failed += x.calls / len(turns)
-        self._hour, self._days = [hour, hour_lost], [days, days_lost]
-        if last is None or self._failed < self.params.least_calls:
-            return ()
-        before = days - hour
-        share = max(days_lost - hour_lost, 0.0) / before if before > 0.0 else 0.0
-        beyond = hour_lost - self.params.chance * share * hour
+        beyond = whole.beyond(whole.hour_lost, whole.days_lost, self.params.chance)
         if beyond <= 0.0:
             return ()
-        return (Amount("errors", beyond, last.key, last.model, last.session, round(self._failed), HOUR_S),)
+        last = next(turn.call for turn in reversed(turns) if turn.call.error)
+        return (Amount("errors", beyond, last.key, last.model, last.session, round(whole.failed), HOUR_S),)
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Say what fails."""
-        lost, share = usd_text(round(self._hour[1] * NANO)), self._hour[1] / max(self._hour[0], 1e-9)
+        whole = self._turnover
+        lost, share = usd_text(round(whole.hour_lost * NANO)), whole.hour_lost / max(whole.hour, 1e-9)
         return Evidence(
             excess=round(amount.usd * NANO),
             key=amount.key or None,
@@ -74,15 +60,3 @@ class ErrorStorm(AmountDetector[ErrorStormParams]):
             ),
             details={"failed_calls": amount.calls, "failed_share": round(share, 4)},
         )
-
-    def to_state(self) -> State:
-        """Return the sums."""
-        return {"at": self._at, "failed": self._failed, "hour": list(self._hour), "days": list(self._days)}
-
-    @classmethod
-    def from_state(cls, params: ErrorStormParams, state: Mapping[str, Any]) -> Self:
-        """Return the detector that `state` describes."""
-        detector = cls(params)
-        detector._at, detector._failed = state["at"], state["failed"]
-        detector._hour, detector._days = list(state["hour"]), list(state["days"])
-        return detector

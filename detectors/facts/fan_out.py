@@ -9,8 +9,8 @@ from pydantic import Field
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
 from spendbrake.detectors.memory.stored import State
-from spendbrake.detectors.memory.talks import Turn
-from spendbrake.detectors.series.features import HOUR_S, USUAL_S, Features, decays
+from spendbrake.detectors.memory.talks import Turns
+from spendbrake.detectors.series.features import HOUR_S, USUAL_S, Features
 from spendbrake.schemas.money import NANO, usd_text
 
 SPAN_S = 600.0
@@ -49,11 +49,11 @@ class FanOut(AmountDetector[FanOutParams]):
         self._at = self._first_at = self._begun = self._usual = self._sum = 0.0
         self._latest: deque[tuple[str, str]] = deque(maxlen=LATEST)
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+    def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
         """Return the money of young conversations while they fan out."""
         if not turns:
             return ()
-        _, short, hour, _, _, long = decays(max(x.at - self._at, 0.0) if self._at else 0.0)
+        _, short, hour, _, _, long = turns.turnover.left
         self._at, self._first_at = x.at, self._first_at or x.at
         self._begun, self._sum, self._usual = self._begun * short, self._sum * hour, self._usual * long
         new = 0

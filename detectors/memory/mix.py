@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from spendbrake.detectors.memory.stored import State
-from spendbrake.detectors.memory.talks import Turn
+from spendbrake.detectors.memory.talks import Turns
 from spendbrake.schemas.money import NANO, NanoUsd, usd_text
 from spendbrake.schemas.reading import BucketReading
 
@@ -91,7 +91,7 @@ class Pending:
         self.calls = self.failed = self.tokens = self.usd = 0.0
         self.models: dict[str, list[float]] = {}
 
-    def add(self, reading: BucketReading, turns: Sequence[Turn]) -> None:
+    def add(self, reading: BucketReading, turns: Turns) -> None:
         """Add a bucket; its models as the sampled calls have it."""
         fresh, output, calls = reading.input_tokens, reading.output_tokens, reading.calls
         tokens = float((fresh if fresh > 0 else 0) + (output if output > 0 else 0))
@@ -102,10 +102,7 @@ class Pending:
         self.tokens += tokens
         if reading.cost > 0:
             self.usd += reading.cost / NANO
-        sampled = 0
-        for turn in turns:
-            sampled += turn.call.input_tokens + turn.call.output_tokens
-        part = tokens / sampled if sampled > 1 else tokens
+        part = tokens / turns.tokens if turns.tokens > 1 else tokens
         for turn in turns:
             call = turn.call
             sums = self.models.get(call.model)
@@ -122,7 +119,7 @@ class Mix:
         self.now, self.usual = (Sums(span_s) for span_s in SPANS_S)
         self.pending = Pending(0.0)
 
-    def add(self, reading: BucketReading, turns: Sequence[Turn]) -> None:
+    def add(self, reading: BucketReading, turns: Turns) -> None:
         """Add a bucket and its sampled calls to both."""
         slot = reading.at - reading.at % SLOT_S
         if slot != self.pending.at:

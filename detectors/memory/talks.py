@@ -6,7 +6,7 @@ Calls of no session belong to the conversation of their key and model.
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from operator import attrgetter
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.memory.turnover import Turnover
 from spendbrake.schemas.money import NANO
 from spendbrake.schemas.reading import BucketReading, Call
 
@@ -97,38 +98,41 @@ class Turn:
     missed_usd: float = 0.0
 
 
-def marks(turns: Sequence[Turn]) -> set[str]:
-    """Return the names of the fields in which any of the turns, or its call, stands out: in most buckets none does."""
-    found = set()
-    for turn in turns:
-        if turn.same:
-            found.add("same")
-        if turn.near:
-            found.add("near")
-        if turn.steady:
-            found.add("steady")
-        if turn.missed_usd:
-            found.add("missed_usd")
-        if turn.call.requested:
-            found.add("requested")
-    return found
+class Turns(list[Turn]):
+    """The sampled calls of a bucket, in their conversations, and what the team's have come to with them.
+
+    Attributes:
+        marks: In what any of them stands out, by the names of a turn's fields and of its call's; `free` are calls that
+            were answered and cost nothing. In most buckets none does.
+        tokens: Of all of them.
+    """
+
+    __slots__ = ("marks", "tokens", "turnover")
+
+    def __init__(self, turnover: Turnover) -> None:
+        self.turnover, self.tokens = turnover, 0
+        self.marks: set[str] = set()
 
 
 class Talks:
-    """The conversations of a team that are under way; the longest silent makes room."""
+    """The conversations of a team that are under way, the longest silent makes room; and what all its calls come to."""
 
     def __init__(self) -> None:
         self._of: OrderedDict[int, Talk] = OrderedDict()
+        self.turnover = Turnover()
 
-    def advance(self, reading: BucketReading) -> Sequence[Turn]:
+    def advance(self, reading: BucketReading) -> Turns:
         """Take in the sampled calls of a bucket; each stands for its part of the bucket's money."""
-        if not reading.sample:
-            return ()
         kept = 0
         for call in reading.sample:
             kept += call.cost
         weight = reading.cost / kept / NANO if kept > 0 and reading.cost > kept else 1.0 / NANO
-        return [self._take(call, call.cost * weight) for call in reading.sample]
+        turns = Turns(self.turnover)
+        for call in reading.sample:
+            turns.append(self._take(call, call.cost * weight, turns.marks))
+        if turns:
+            self.turnover.add(reading.at, reading.calls, turns)
+        return turns
 
     def heaviest(self, since: float, n: int) -> list[tuple[int, Talk]]:
         """Return the conversations with a call after `since` that have cost most, dearest first."""
@@ -140,7 +144,7 @@ class Talks:
         live = [(number, talk) for number, talk in self._of.items() if talk.at >= since and talk.n >= MANY]
         return sorted(live, key=lambda one: -one[1].n)[:n]
 
-    def _take(self, call: Call, usd: float) -> Turn:
+    def _take(self, call: Call, usd: float, marks: set[str]) -> Turn:
         number = call.session or pseudonym(call.key, call.model)
         talk = self._of.get(number)
         if talk is None or call.at - talk.at > PAUSE_S:
@@ -148,7 +152,9 @@ class Talks:
             turn = Turn(call, usd, talk)
         else:
             self._of.move_to_end(number)
-            turn = _follow(talk, call, usd)
+            turn = _follow(talk, call, usd, marks)
+        if call.requested:
+            marks.add("requested")
         talk.n += 1.0
         talk.at, talk.usd, talk.key, talk.model = call.at, talk.usd + usd, call.key, call.model
         talk.input_tokens, talk.output_tokens = call.input_tokens, call.output_tokens
@@ -163,9 +169,10 @@ class Talks:
         return talk
 
     def to_state(self) -> State:
-        """Return the conversations in the order of their last calls."""
+        """Return the conversations in the order of their last calls, and the turnover."""
         talks = self._of.values()
         return {
+            "turnover": self.turnover.to_state(),
             "numbers": np.array(list(self._of), dtype=np.uint64).view(np.int64),
             "names": [[t.key, t.model] for t in talks],
             "figures": np.array(list(map(_FIGURES, talks)), np.float64).reshape(-1, len(FIELDS)),
@@ -178,6 +185,8 @@ class Talks:
         numbers = state["numbers"].view(np.uint64).tolist()
         for number, names, figures in zip(numbers, state["names"], state["figures"].tolist(), strict=True):
             talks._of[number] = Talk(*names, *figures)
+        if "turnover" in state:
+            talks.turnover = Turnover.from_state(state["turnover"])
         return talks
 
 
@@ -187,8 +196,8 @@ def pseudonym(key: str, model: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{key}\x1f{model}".encode(), digest_size=8).digest(), "little") or 1
 
 
-def _follow(talk: Talk, call: Call, usd: float) -> Turn:
-    """Return what a call is to those before it, and note it in the conversation."""
+def _follow(talk: Talk, call: Call, usd: float, marks: set[str]) -> Turn:
+    """Return what a call is to those before it, and note it in the conversation and in what stands out."""
     gap, fresh, output = call.at - talk.at, call.input_tokens, call.output_tokens
     # What goes on for ever comes to a standstill: it is the team's usual.
     n, left = talk.n, math.exp(-gap / PAUSE_S) if gap > 0.0 else 1.0
@@ -202,6 +211,9 @@ def _follow(talk: Talk, call: Call, usd: float) -> Turn:
     talk.steady_usd = talk.steady_usd * left + (usd if steady else 0.0)
     missed = _missed(talk, call, usd) if gap < CACHE_S and talk.cached > LEAST_CACHED else 0.0
     talk.missed_usd = talk.missed_usd * left + missed
+    if same or near or steady or missed:
+        told = (("same", same), ("near", near), ("steady", steady), ("missed_usd", missed))
+        marks.update(name for name, stands_out in told if stands_out)
     part = 1.0 / n if n < 10.0 else 0.1
     talk.gap_off = talk.gap_off + part * (abs(gap - talk.gap) - talk.gap_off) if n > 1 else gap
     talk.gap += part * (gap - talk.gap)
@@ -218,9 +230,10 @@ def _near(tokens: int, usual: float) -> bool:
 
 def _missed(talk: Talk, call: Call, usd: float) -> float:
     """Return the part of a call's money that a cache hit, as usual in this conversation, would have saved."""
-    missed = min(call.input_tokens, talk.input_tokens) * talk.cached - call.cache_read_tokens
-    if missed <= max(LEAST_MISS, 0.1 * call.input_tokens):
+    whole, before = call.input_tokens, talk.input_tokens
+    missed = (whole if whole < before else before) * talk.cached - call.cache_read_tokens
+    if missed <= LEAST_MISS or missed <= 0.1 * whole:
         return 0.0
-    fresh = call.input_tokens - call.cache_read_tokens - call.cache_write_tokens
-    whole = fresh + CACHED * call.cache_read_tokens + WRITTEN * call.cache_write_tokens + OUTPUT * call.output_tokens
-    return usd * missed * (1.0 - CACHED) / max(whole, 1.0)
+    fresh = whole - call.cache_read_tokens - call.cache_write_tokens
+    price = fresh + CACHED * call.cache_read_tokens + WRITTEN * call.cache_write_tokens + OUTPUT * call.output_tokens
+    return usd * missed * (1.0 - CACHED) / max(price, 1.0)

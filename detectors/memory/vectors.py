@@ -1,6 +1,7 @@
 """Token vectors (model, input, output) of the last day, in fixed memory: which calls have been made before."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class Vectors:
 
     def again(self, call: Call) -> bool:
         """Say whether the very tokens were used within a day in another session, or in none; remember the call."""
-        mixed = (call.input_tokens * 1_000_003 + call.output_tokens + pseudonym("", call.model)) * _MIX & _MASK
+        mixed = (call.input_tokens * 1_000_003 + call.output_tokens + number(call.model)) * _MIX & _MASK
         mixed = (mixed ^ mixed >> 29) * _MIX & _MASK
         slot, tag, at = mixed >> 53, (mixed & 0xFFFFFF) << 8 | call.session & 0xFF, int(call.at)
         before = self._tag[slot]
@@ -44,3 +45,9 @@ class Vectors:
         vectors = cls()
         vectors._tag, vectors._at = state["tag"].copy().data, state["at"].copy().data
         return vectors
+
+
+@lru_cache(maxsize=1_024)
+def number(model: str) -> int:
+    """Return a number for a model."""
+    return pseudonym("", model)

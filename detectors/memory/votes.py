@@ -7,7 +7,6 @@ are none of its business.
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 from pydantic import Field
@@ -85,7 +84,7 @@ class Votes:
         """Return what is usual as a detector is held to it; never less than of a team without alarms."""
         if detector.hard or not self._latest:
             return usual
-        return replace(usual, alarms=max(usual.alarms + self.sway(detector.name, now, params), 0.0))
+        return usual._replace(alarms=max(usual.alarms + self.sway(detector.name, now, params), 0.0))
 
     def to_state(self) -> dict[str, Any]:
         """Return all of it, JSON-able."""

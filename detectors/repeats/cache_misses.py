@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
 from spendbrake.detectors.memory.stored import State
-from spendbrake.detectors.memory.talks import Turn
+from spendbrake.detectors.memory.talks import Turns
 from spendbrake.detectors.series.features import Features
 from spendbrake.schemas.money import NANO, usd_text
 
@@ -29,7 +29,7 @@ class CacheMisses(AmountDetector[CacheMissesParams]):
         super().__init__(params)
         self._sum, self._at = 0.0, 0.0
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+    def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
         """Return what the conversation and the team have missed."""
         found: list[Amount] = []
         for turn in turns:

@@ -7,9 +7,10 @@ from pydantic import Field
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
 from spendbrake.detectors.memory.stored import State
-from spendbrake.detectors.memory.talks import Turn
+from spendbrake.detectors.memory.talks import Turns
+from spendbrake.detectors.memory.turnover import Turnover
 from spendbrake.detectors.memory.vectors import Vectors
-from spendbrake.detectors.series.features import HOUR_S, Features, decays
+from spendbrake.detectors.series.features import HOUR_S, Features
 from spendbrake.schemas.money import NANO, usd_text
 
 CHANCE = 3.0
@@ -37,36 +38,31 @@ class QueueReplay(AmountDetector[QueueReplayParams]):
     def __init__(self, params: QueueReplayParams) -> None:
         super().__init__(params)
         self._seen = Vectors()
-        self._at = 0.0
-        self._sums = [0.0, 0.0, 0.0, 0.0]
-        """Of an hour: all money, repeated money; of days likewise."""
+        self._hour = self._days = 0.0
+        """USD of repeated calls, of an hour and of days."""
+        self._turnover = Turnover()
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+    def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
         """Return the repeated money beyond chance."""
         if not turns:
             return ()
-        _, _, short, _, _, long = decays(x.at - self._at if x.at > self._at else 0.0)
-        hour, hour_again, days, days_again = self._sums
-        hour, hour_again, days, days_again = hour * short, hour_again * short, days * long, days_again * long
-        self._at, last, seen = x.at, None, self._seen
+        self._turnover = whole = turns.turnover
+        _, _, short, _, _, long = whole.left
+        self._hour, self._days = self._hour * short, self._days * long
+        last, again = None, self._seen.again
         for turn in turns:
-            usd = turn.usd
-            hour, days = hour + usd, days + usd
-            if seen.again(turn.call):
-                hour_again, days_again, last = hour_again + usd, days_again + usd, turn.call
-        self._sums = [hour, hour_again, days, days_again]
+            if again(turn.call):
+                self._hour, self._days, last = self._hour + turn.usd, self._days + turn.usd, turn.call
         if last is None:
             return ()
-        before = days - hour
-        share = max(days_again - hour_again, 0.0) / before if before > 0.0 else 0.0
-        beyond = hour_again - CHANCE * share * hour
+        beyond = whole.beyond(self._hour, self._days, CHANCE)
         if beyond <= 0.0:
             return ()
         return (Amount("replay", beyond, last.key, last.model, last.session, span_s=HOUR_S),)
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Say what runs again."""
-        share, money = self._sums[1] / max(self._sums[0], 1e-9), usd_text(round(self._sums[1] * NANO))
+        share, money = self._hour / max(self._turnover.hour, 1e-9), usd_text(round(self._hour * NANO))
         return Evidence(
             excess=round(amount.usd * NANO),
             key=amount.key or None,
@@ -78,12 +74,15 @@ class QueueReplay(AmountDetector[QueueReplayParams]):
 
     def to_state(self) -> State:
         """Return the vectors and the sums."""
-        return {"seen": self._seen.to_state(), "at": self._at, "sums": list(self._sums)}
+        return {"seen": self._seen.to_state(), "again": [self._hour, self._days]}
 
     @classmethod
     def from_state(cls, params: QueueReplayParams, state: Mapping[str, Any]) -> Self:
         """Return the detector that `state` describes."""
         detector = cls(params)
         detector._seen = Vectors.from_state(state["seen"])
-        detector._at, detector._sums = state["at"], list(state["sums"])
+        if "again" in state:
+            detector._hour, detector._days = state["again"]
+        else:  # a state from before all money was summed elsewhere
+            _, detector._hour, _, detector._days = state["sums"]
         return detector

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence, Stateless
 from spendbrake.detectors.causes import span_text
-from spendbrake.detectors.memory.talks import Turn
+from spendbrake.detectors.memory.talks import Turns
 from spendbrake.detectors.series.features import Features
 from spendbrake.schemas.money import NANO, usd_text
 
@@ -22,7 +22,7 @@ class RegularCalls(Stateless[RegularCallsParams], AmountDetector[RegularCallsPar
     sees: ClassVar[str] = "steady"
     parameters = RegularCallsParams
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+    def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
         """Return the conversation of each such call."""
         found: list[Amount] = []
         for turn in turns:

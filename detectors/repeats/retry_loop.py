@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
 from spendbrake.detectors.causes import calls_text
 from spendbrake.detectors.memory.stored import State
-from spendbrake.detectors.memory.talks import Turn
+from spendbrake.detectors.memory.talks import Turns
 from spendbrake.detectors.series.features import HOUR_S, Features
 from spendbrake.schemas.money import NANO, usd_text
 
@@ -29,7 +29,7 @@ class RetryLoop(AmountDetector[RetryLoopParams]):
         super().__init__(params)
         self._hour, self._at = 0.0, 0.0
 
-    def amounts(self, x: Features, turns: Sequence[Turn]) -> Sequence[Amount]:
+    def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
         """Return the run that a repeated call belongs to, and the team's repeats of an hour."""
         found: list[Amount] = []
         for turn in turns:

@@ -43,12 +43,12 @@ class Tail:
     cost is amortised O(1) a score, and the answer depends on the scores alone.
     """
 
-    __slots__ = ("begin", "buffer", "filled", "inverse", "n", "next_fit", "params", "start", "stride")
+    __slots__ = ("begin", "buffer", "filled", "inverse", "n", "next_fit", "params", "size", "start", "stride")
 
     shaped_by: ClassVar[tuple[str, ...]] = ("size", "quantile", "burn_in", "max_stride", "clip")
 
     def __init__(self, params: TailParams) -> None:
-        self.params = params
+        self.params, self.size = params, params.size
         self.begin = -math.log1p(-params.quantile)
         self.buffer = np.zeros(min(FIRST, params.size), dtype=np.float32)
         self.filled = 0
@@ -71,7 +71,7 @@ class Tail:
         self.n += 1
         if self.n >= self.next_fit:
             self._fit()
-            self.next_fit = self.n + max(8, min(self.n >> 5, self.params.size * self.stride >> 3))
+            self.next_fit = self.n + max(8, min(self.n >> 5, self.size * self.stride >> 3))
 
     def to_state(self) -> State:
         """Return the buffer and what was taken from it: no start while burning in."""
@@ -99,7 +99,7 @@ class Tail:
         return tail
 
     def _keep(self, raw: float) -> None:
-        if self.filled == self.params.size:
+        if self.filled == self.size:
             self._thin()
         if self.n % self.stride == 0:  # of a stride that may be twice as wide now
             if self.filled == len(self.buffer):

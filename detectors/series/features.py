@@ -125,7 +125,11 @@ def through_gap(n: int, width_s: float) -> tuple[tuple[float, float], ...]:
 
 
 class Rolling:
-    """Rolling sums of one series, O(1) a bucket; the state behind `Features`."""
+    """Rolling sums of one series, O(1) a bucket; the state behind `Features`.
+
+    Args:
+        minutes: Whether anybody reads whole minutes; else none is summed.
+    """
 
     __slots__ = (
         "empty",
@@ -133,6 +137,7 @@ class Rolling:
         "last_at",
         "minute",
         "minute_at",
+        "minutes",
         "n",
         "recent",
         "slot",
@@ -141,7 +146,8 @@ class Rolling:
         "width_s",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, minutes: bool = True) -> None:
+        self.minutes = minutes
         self.n = 0
         self.first_at = 0.0
         self.last_at = -math.inf
@@ -171,7 +177,8 @@ class Rolling:
         self.n += 1
         self.last_at, self.width_s = at, reading.width_s
         self.recent.append((at, usd))
-        return self._features(reading, usd, self._close_minute(reading, usd), self._close_slot(at, usd))
+        minute = self._close_minute(reading, usd) if self.minutes else None
+        return self._features(reading, usd, minute, self._close_slot(at, usd))
 
     def rescore(self, reading: BucketReading) -> Features | None:
         """Put late money into a closed bucket; None when that is too long ago or the money is not more."""
@@ -207,14 +214,15 @@ class Rolling:
         }
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> "Rolling":
+    def from_state(cls, state: Mapping[str, Any], *, minutes: bool = True) -> "Rolling":
         """Return the sums that `state` describes."""
-        rolling = cls()
+        rolling = cls(minutes=minutes)
         rolling.n, rolling.first_at, rolling.width_s = state["n"], state["first_at"], state["width_s"]
         rolling.last_at = state["last_at"] if rolling.n else -math.inf
         rolling.sums = [float(x) for x in state["sums"]]
         rolling.recent.extend((at, usd) for at, usd in state["recent"].tolist())
-        rolling.minute_at, rolling.minute = state["minute_at"], [float(x) for x in state["minute"]]
+        if minutes:
+            rolling.minute_at, rolling.minute = state["minute_at"], [float(x) for x in state["minute"]]
         rolling.slot_at, rolling.slot, rolling.empty = state["slot"]
         return rolling
 

@@ -31,7 +31,7 @@ class Track:
 
     def __init__(self, builds: Sequence[Build], tail_params: TailParams) -> None:
         self._tail_params = tail_params
-        self.rolling = Rolling()
+        self.rolling = Rolling(minutes=by_minute(builds))
         self.slots = [(build(params), Tail(tail_params)) for build, params in builds]
 
     def advance(self, reading: BucketReading) -> Features:
@@ -73,7 +73,7 @@ class Track:
     def from_state(cls, builds: Sequence[Build], tail_params: TailParams, state: Mapping[str, Any]) -> "Track":
         """Return the track that `state` describes; what was learned under other parameters begins anew."""
         track = cls((), tail_params)
-        track.rolling = Rolling.from_state(state["rolling"])
+        track.rolling = Rolling.from_state(state["rolling"], minutes=by_minute(builds))
         same_tail = state["tail_shape"] == shape(tail_params, Tail.shaped_by)
         for build, params in builds:
             kept = state["slots"].get(build.name)
@@ -83,6 +83,11 @@ class Track:
             tail = Tail.from_state(tail_params, kept["tail"]) if same_tail else Tail(tail_params)
             track.slots.append((build.from_state(params, kept["detector"]), tail))
         return track
+
+
+def by_minute(builds: Sequence[Build]) -> bool:
+    """Say whether one of the detectors reads whole minutes."""
+    return any(build.every_s == 60 for build, _ in builds)
 
 
 def families(scored: Sequence[Scored]) -> Iterator[Scored]:

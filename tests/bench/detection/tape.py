@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from spendbrake.detectors.base import Amount, AmountDetector, BucketDetector, Evidence
-from spendbrake.detectors.memory.talks import Talk, Turn
+from spendbrake.detectors.memory.talks import Talk, Turn, Turns
 from spendbrake.detectors.panel import Panel, TeamPanel
 from spendbrake.detectors.senses import ITSELF, Noticed, Senses
 from spendbrake.detectors.series.calibration import Tail
@@ -129,7 +129,8 @@ class Player(Senses):
         if one.where == ITSELF:
             self._usual = x.usual_usd_h, x.at - x.age_s
         loud = [Scored(Said(self._kinds[it.detector], it.evidence), self._nothing, 0.0, it.score) for it in one.loud]
-        turns = [Turn(_call(x.at, key, model), usd, NOBODY) for key, model, usd in one.spent]
+        turns = Turns(self._talks.turnover)
+        turns += [Turn(_call(x.at, key, model), usd, NOBODY) for key, model, usd in one.spent]
         amounts = [(detector, amount) for detector in self._anew for amount in detector.amounts(x, turns)]
         amounts += [(self._by_name[name], amount) for name, amount in one.amounts if name in self._by_name]
         return Noticed(one.where, x, one.late, loud, loud, self._opinion(one), amounts)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from readings import DAY_S, START, bucket, context, new_series, ordinary, session
 from spendbrake.detectors.base import Amount
 from spendbrake.detectors.facts.fan_out import FanOut, FanOutParams
+from spendbrake.detectors.memory.stored import pack, unpack
 from spendbrake.detectors.memory.votes import Vote, Votes
 from spendbrake.detectors.panel import Panel, TeamPanel
 from spendbrake.detectors.series.features import Features
@@ -84,6 +85,23 @@ def test_restarts_anywhere_change_no_finding_and_no_bit_of_what_is_remembered(
     assert got == whole
     assert team.dump() == calm.dump()
     assert again.to_state() == words.to_state()
+
+
+def test_sums_that_detectors_once_kept_each_for_itself_are_read() -> None:
+    findings, team, _ = play((), ())
+    kept = unpack(team.dump())
+    talks, amounts = kept["senses"]["talks"], kept["senses"]["amounts"]
+    at, hour, days, hour_lost, days_lost, failed, free, tokens = talks.pop("turnover")
+    assert min(hour, days, hour_lost, days_lost, failed, tokens) > 0.0
+    storm = {"at": at, "failed": failed, "hour": [hour, hour_lost], "days": [days, days_lost]}
+    amounts["error_storm"]["state"] = storm
+    amounts["tokens_without_cost"]["state"] = {"figures": [at, free, tokens, days]}
+    again = amounts["queue_replay"]["state"].pop("again")
+    assert min(again) > 0.0
+    amounts["queue_replay"]["state"] |= {"at": at, "sums": [hour, again[0], days, again[1]]}
+    assert PANEL.load("search", pack(kept)).dump() == team.dump()
+    amounts.clear()
+    assert PANEL.load("search", pack(kept)).dump() != team.dump(), "detectors switched off kept nothing"
 
 
 def test_the_readings_make_detectors_of_all_kinds_speak() -> None:
