@@ -88,7 +88,7 @@ def test_restarts_anywhere_change_no_finding_and_no_bit_of_what_is_remembered(
 
 
 def test_sums_that_detectors_once_kept_each_for_itself_are_read() -> None:
-    findings, team, _ = play((), ())
+    _, team, _ = play((), ())
     kept = unpack(team.dump())
     talks, amounts = kept["senses"]["talks"], kept["senses"]["amounts"]
     at, hour, days, hour_lost, days_lost, failed, free, tokens = talks.pop("turnover")
