@@ -6,8 +6,8 @@ from typing import Literal, TypeAlias
 
 from spendbrake.schemas.money import NanoUsd
 
-InternalKind: TypeAlias = Literal["tick", "forward", "command", "delta", "rollup"]
-INTERNAL_KINDS: frozenset[str] = frozenset({"tick", "forward", "command", "delta", "rollup"})
+InternalKind: TypeAlias = Literal["tick", "forward", "command", "delta", "delta_unplaced", "rollup"]
+INTERNAL_KINDS: frozenset[str] = frozenset({"tick", "forward", "command", "delta", "delta_unplaced", "rollup"})
 
 KIND_HEADER = "sb-kind"
 SIGNATURE_HEADER = "sb-signature"
@@ -82,7 +82,8 @@ class Command:
 class Delta:
     """By how much a price fix moves what was spent under one combination of names: a record in the log of the team.
 
-    It is applied once by its id, to the minutes that the calls were made in; calls and tokens stay as they are.
+    It is applied once by its id, to the minutes that the calls were made in; calls and tokens stay as they are. In a
+    record of the kind `delta_unplaced` it moves what has no place in time, and its minutes are those that it came in.
 
     Attributes:
         id: Of version, names, and what it says: the same fix worked out again has the same.

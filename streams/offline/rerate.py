@@ -8,7 +8,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,9 @@ class Names(NamedTuple):
     model: str
 
 
+Cells: TypeAlias = defaultdict[Names, Counter[int]]
+
+
 @dataclass(slots=True)
 class Bill:
     """What a team was counted for in the range, nano-USD, and what it comes to at the new prices."""
@@ -62,6 +65,7 @@ class Fix:
 
     Attributes:
         cells: nano-USD to add by names and epoch minute.
+        apart: The same of what has no place in time, by the minute that it was counted in, which is the range's, too.
         bills: By team.
         now: The log's clock at the last record.
     """
@@ -69,7 +73,8 @@ class Fix:
     prices: PriceBook
     begin: float
     end: float
-    cells: defaultdict[Names, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    cells: Cells = field(default_factory=lambda: defaultdict(Counter))
+    apart: Cells = field(default_factory=lambda: defaultdict(Counter))
     bills: defaultdict[str, Bill] = field(default_factory=lambda: defaultdict(Bill))
     now: float = 0.0
 
@@ -78,17 +83,20 @@ class Fix:
         if self.begin % DAY_S or self.end % DAY_S or self.begin >= self.end:
             raise ValueError(f"a range of whole days of UTC is wanted, not {self.begin:.0f} to {self.end:.0f}")
 
-    def __call__(self, rows: Rows, booked: NDArray[np.bool_], routes: Routes) -> None:
+    def __call__(self, rows: Rows, booked: NDArray[np.bool_], routes: Routes, apart: bool) -> None:
         """Take in what was counted; `booked` tells which rows the price book has priced, the others stay."""
-        inside = (rows.at >= self.begin) & (rows.at < self.end)
+        # What has no place in time counts by when it came; a fix of it says when that was.
+        came = np.where(rows.sign == 0, rows.at, rows.now) if apart else rows.at
+        inside = (came >= self.begin) & (came < self.end)
         if not inside.any():
             return
-        rows, booked = rows.take(inside), booked[inside]
+        rows, booked, came = rows.take(inside), booked[inside], came[inside]
         kinds, which = np.unique(rows.route, return_inverse=True)
         known = [routes.routes[kind] for kind in kinds.tolist()]
         rate = np.array([self.prices.rate_id(route.provider, route.model) for route in known], np.int64)
         wanted = np.where(booked, self._cost(rate[which], rows), np.where(rows.sign == 0, 0, rows.cost))
-        minute, moved = (rows.at // MINUTE_S).astype(np.int64), wanted - rows.cost
+        minute, moved = (came // MINUTE_S).astype(np.int64), wanted - rows.cost
+        cells = self.apart if apart else self.cells
         for number, route in enumerate(known):
             mine = which == number
             bill = self.bills[route.team_id]
@@ -98,26 +106,34 @@ class Fix:
             if mine.any():
                 names = Names(route.team_id, route.key, route.project, route.environment, route.provider, route.model)
                 for at, amount in zip(minute[mine].tolist(), moved[mine].tolist(), strict=True):
-                    self.cells[names][at] += amount
+                    cells[names][at] += amount
 
     def deltas(self, version: int, by: str) -> Iterator[Delta]:
         """Yield what must be written: a record for each combination of names and day of UTC that is moved."""
-        for names, cells in sorted(self.cells.items()):
-            days: defaultdict[int, dict[int, NanoUsd]] = defaultdict(dict)
-            for minute, amount in sorted(cells.items()):
-                if amount:
-                    days[minute // MINUTES_A_DAY][minute] = amount
-            for minutes in days.values():
-                yield _delta(names, minutes, version, by)
+        yield from _deltas(self.cells, version, by, "")
+
+    def unplaced(self, version: int, by: str) -> Iterator[Delta]:
+        """Yield what must be written for money that has no place in time, in records of a kind of their own."""
+        yield from _deltas(self.apart, version, by, "unplaced")
 
     def _cost(self, rate: I64, rows: Rows) -> I64:
         columns = rows.input_tokens, rows.cache_read_tokens, rows.cache_write_tokens, rows.output_tokens
         return self.prices.cost(rate, rows.at, *map(np.abs, columns)) * rows.sign
 
 
-def _delta(names: Names, minutes: Mapping[int, NanoUsd], version: int, by: str) -> Delta:
+def _deltas(moved: Cells, version: int, by: str, mark: str) -> Iterator[Delta]:
+    for names, cells in sorted(moved.items()):
+        days: defaultdict[int, dict[int, NanoUsd]] = defaultdict(dict)
+        for minute, amount in sorted(cells.items()):
+            if amount:
+                days[minute // MINUTES_A_DAY][minute] = amount
+        for minutes in days.values():
+            yield _delta(names, minutes, version, by, mark)
+
+
+def _delta(names: Names, minutes: Mapping[int, NanoUsd], version: int, by: str, mark: str) -> Delta:
     says = ",".join(f"{minute}:{amount}" for minute, amount in minutes.items())
-    text = "\0".join((str(version), *names, says))
+    text = "\0".join((str(version), *names, says, *filter(None, [mark])))
     return Delta(
         id=hashlib.sha256(text.encode()).hexdigest()[:32],
         version=version,

@@ -103,7 +103,7 @@ def eventful(seed: int, n: int) -> list[list[Record]]:
 
 
 def _fix(rnd: random.Random, i: int, now: float, one: UsageEvent) -> Record:
-    """A price fix of a call's names, over some minutes, a few of them of the month before or too old."""
+    """A price fix of a call's names, over some minutes, a few of them of the month before or too old; some apart."""
     minutes = {
         int(now - rnd.choice((0, 70, 5_000, 100_000, 300_000, 61 * 86_400 if rnd.random() < 0.05 else 0))) // 60: amount
         for amount in rnd.sample(range(-900_000_000, 900_000_000), rnd.randint(1, 4))
@@ -119,7 +119,8 @@ def _fix(rnd: random.Random, i: int, now: float, one: UsageEvent) -> Record:
         minutes=minutes,
     )
     key, value = delta.team.encode(), encode(delta)
-    return Record(value, now, key, sealed("delta", "usage.v1", key, value, b"secret of the tests"))
+    kind = "delta_unplaced" if rnd.random() < 0.3 else "delta"
+    return Record(value, now, key, sealed(kind, "usage.v1", key, value, b"secret of the tests"))
 
 
 def _call(rnd: random.Random, i: int, n: int, now: float) -> UsageEvent:

@@ -39,7 +39,7 @@ def rerate(
     more to move; cut off, it goes on where it stopped. Workers may run meanwhile (on Kafka).
 
     What the month before leaves to the running one (`rollover_percent`), and daily forecasts, follow when each node's
-    next local day begins. Money without a place in time stays at the price it was counted with.
+    next local day begins. Money without a place in time is moved as well, by the day that it came on.
 
     After an upgrade of genai-prices, too: give the wheel of the release before (`pip download genai-prices==X`) as
     `--counted-with`, and as `--new-book-at` when the workers began with the new one.
@@ -69,7 +69,8 @@ async def _rerate(
         if not place.simulation:
             _check_force(rules, time.time())
         fixes = await _read(broker, place, config, versions, book, Fix(rules.prices, begin, end))
-        deltas = [(fix.now, delta) for fix in fixes for delta in fix.deltas(rules.version, user())]
+        deltas = [(fix.now, False, delta) for fix in fixes for delta in fix.deltas(rules.version, user())]
+        deltas += [(fix.now, True, delta) for fix in fixes for delta in fix.unplaced(rules.version, user())]
         bills = {team: bill for fix in fixes for team, bill in fix.bills.items()}
         console.print(_table(bills, shown))
         moved = sum(bill.moved for bill in bills.values())
@@ -150,8 +151,9 @@ async def _check_start(broker: Any, topic: str, partition: int, first: int, begi
             fail(f"{topic}/{partition} begins at {_moment(at)}: what came before can no longer be told; begin later")
 
 
-async def _write(broker: Any, place: Any, deltas: list[tuple[float, Any]]) -> None:
-    """Write differences into the logs of their teams, all acknowledged."""
+async def _write(broker: Any, place: Any, deltas: list[tuple[float, bool, Any]]) -> None:
+    """Write differences into the logs of their teams, those without a place in time as such, all acknowledged."""
+    from spendbrake.schemas.command import InternalKind
     from spendbrake.schemas.topics import USAGE
     from spendbrake.schemas.wire.avro import encode
     from spendbrake.schemas.wire.envelope import seal
@@ -159,7 +161,8 @@ async def _write(broker: Any, place: Any, deltas: list[tuple[float, Any]]) -> No
 
     under_way = []
     with errors.status("writing") as status:
-        for n, (now, delta) in enumerate(deltas, 1):
+        for n, (now, unplaced, delta) in enumerate(deltas, 1):
+            kind: InternalKind = "delta_unplaced" if unplaced else "delta"
             key, value = delta.team.encode(), encode(delta)
             sent = await broker.send(
                 place.topic(USAGE.name),
@@ -167,7 +170,7 @@ async def _write(broker: Any, place: Any, deltas: list[tuple[float, Any]]) -> No
                 value=value,
                 partition=partition_of(key, place.partitions),
                 timestamp_ms=round(now * 1_000) if place.simulation else None,
-                headers=seal("delta", USAGE.name, key, value, place.secrets[0]),
+                headers=seal(kind, USAGE.name, key, value, place.secrets[0]),
             )
             under_way.append(sent)
             if len(under_way) == SENT_AT_ONCE or n == len(deltas):

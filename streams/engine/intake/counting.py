@@ -18,8 +18,8 @@ from spendbrake.streams.engine.state.partition import PartitionState
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
-Witness: TypeAlias = Callable[[Rows, NDArray[np.bool_], Routes], None]
-"""Is shown what is counted: the rows, which of them the price book has priced, and their routes."""
+Witness: TypeAlias = Callable[[Rows, NDArray[np.bool_], Routes, bool], None]
+"""Is shown what is counted: rows, which of them the price book has priced, their routes, whether they have no place."""
 
 FUTURE_S = 600.0
 """An event further ahead of the log's clock has a broken clock behind it."""
@@ -61,10 +61,8 @@ class Counting:
             corrections = [one for one in corrections if begin <= one.place < end]
         first, last, seen = int(self.offsets[begin]), int(self.offsets[end - 1]), self.state.fingerprints
         seen.begin(first, last, float(self.now[begin]))
-        rows = self._rows(part, corrections)
-        for shift in intake.shifts:
-            if begin <= shift.place < end:
-                rows = self._shifted(rows, shift)
+        shifts = [shift for shift in intake.shifts if begin <= shift.place < end]
+        rows = self._among(part, corrections, shifts) if shifts else self._rows(part, corrections)
         seen.close(last)
         return rows
 
@@ -81,14 +79,30 @@ class Counting:
             begin = one.place
         return rows.merged(self._plain(part.take(part.place > begin)))
 
+    def _among(self, part: Part, corrections: list[Correction], shifts: list[Shift]) -> Rows:
+        """Return rows in the order of the log: a name that a price fix brings first has come first."""
+        after, rows = -1, self._plain(part.take(np.zeros(0, np.int64)))
+        for shift in shifts:
+            rows = self._shifted(rows.merged(self._span(part, corrections, after, shift.place)), shift)
+            after = shift.place
+        return rows.merged(self._span(part, corrections, after, len(self.offsets)))
+
+    def _span(self, part: Part, corrections: list[Correction], after: int, end: int) -> Rows:
+        part = part.take((part.place > after) & (part.place < end))
+        return self._rows(part, [one for one in corrections if after < one.place < end])
+
     def _shifted(self, rows: Rows, shift: Shift) -> Rows:
-        """Return rows with those of a price fix among them."""
+        """Return rows with those of a price fix among them; of one apart, with nothing more."""
         more = self.shifts.rows(shift, int(self.offsets[shift.place]), float(self.now[shift.place]))
         if more is None:
             return rows
         if self.witness is not None:
-            self.witness(more, np.zeros(len(more), np.bool_), self.routes)
-        return rows.merged(more)
+            self.witness(more, np.zeros(len(more), np.bool_), self.routes, shift.apart)
+        if not shift.apart:
+            return rows.merged(more)
+        self.apart.append(more)
+        self._count_apart(more)
+        return rows
 
     def _meet(self, part: Part, corrections: list[Correction]) -> None:
         """Work out the routes of all in the order of the log: the first to come gets a place that is limited."""
@@ -165,6 +179,7 @@ class Counting:
             return self._witnessed(part, rows)
         self.apart.append(rows.take(lost))
         self._count_apart(self.apart[-1])
+        self._witnessed(part.take(lost), self.apart[-1], apart=True)
         for i in np.flatnonzero(lost & (rows.sign > 0)).tolist():
             offset, fingerprint = int(rows.offset[i]), int(part.fingerprint[i])
             if offset > self.state.fingerprints.applied:
@@ -175,9 +190,9 @@ class Counting:
                 self.emit.dead(int(rows.place[i]), float(rows.now[i]), "place", reason, "time", why)
         return self._witnessed(part.take(~lost), rows.take(~lost))
 
-    def _witnessed(self, part: Part, rows: Rows) -> Rows:
+    def _witnessed(self, part: Part, rows: Rows, *, apart: bool = False) -> Rows:
         if self.witness is not None:
-            self.witness(rows, part.cost == NO_COST, self.routes)
+            self.witness(rows, part.cost == NO_COST, self.routes, apart)
         return rows
 
     def _count_apart(self, rows: Rows) -> None:

@@ -41,11 +41,12 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """A price fix, and the key of its record: the team's id."""
+    """A price fix, and the key of its record: the team's id; `apart`: of money that has no place in time."""
 
     place: int
     home: str
     delta: Delta
+    apart: bool
 
 
 @dataclass(slots=True)
@@ -122,8 +123,9 @@ class Sorter:
             if kind == "command":
                 intake.orders.append(Order(i, home, decode(Command, batch.values[i] or b"")))
                 return
-            if kind == "delta":
-                intake.shifts.append(Shift(i, home, decode(Delta, batch.values[i] or b"")))
+            if kind in ("delta", "delta_unplaced"):
+                delta = decode(Delta, batch.values[i] or b"")
+                intake.shifts.append(Shift(i, home, delta, kind == "delta_unplaced"))
                 return
         except BadRecord as bad:
             intake.bad.append((i, bad))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from spendbrake.streams.budgets.calendar import BudgetCalendar
 from spendbrake.streams.engine.apply import Rows, add_fine, bucket_of
 from spendbrake.streams.engine.judge.judge import Judge
 from spendbrake.streams.engine.judge.moment import Moment
@@ -130,13 +131,15 @@ class Apart:
 
     def __init__(self, judge: Judge, routes: Routes, rows: Rows, first: int) -> None:
         self.judge, self.state = judge, judge.state
-        self._amounts: dict[tuple[int, int], Counter[int]] = {}
-        columns = rows.place - first, rows.offset, routes.team[rows.route], rows.route, rows.cost
-        for place, offset, team, route, cost in zip(*(column.tolist() for column in columns), strict=True):
+        self._amounts: dict[tuple[int, int], Counter[tuple[int, int]]] = {}
+        # Money belongs to the month that it came in; a price fix says when that was, by its minutes.
+        came = np.where(rows.sign == 0, rows.at, rows.now)
+        columns = rows.place - first, rows.offset, routes.team[rows.route], rows.route, came, rows.cost
+        for place, offset, team, route, at, cost in zip(*(column.tolist() for column in columns), strict=True):
             if judge.judges(team, offset):
                 amounts = self._amounts.setdefault((place, team), Counter())
                 for row in routes.series[route][routes.series[route] >= 0].tolist():
-                    amounts[row] += cost
+                    amounts[row, self._month(row, at)] += cost
 
     def places(self) -> list[tuple[int, int]]:
         """Return (place, team) of all records that were not judged before a crash.
@@ -150,11 +153,11 @@ class Apart:
         table, moved = self.state.series, []
         amounts = sorted(self._amounts[place, team].items())
         self.state.dirty_heads.add(team)
-        for row, cost in amounts:
+        for (row, month), cost in amounts:
             if table.told[row]:
-                self._tell(team, row, cost)
-        for row, cost in amounts:
-            if table.node[row] is not None and cost:
+                self._tell(team, row, month, cost)
+        for (row, month), cost in amounts:
+            if table.node[row] is not None and cost and month == month_number(self.judge.tiering.period(row).month):
                 tiers = self.judge.tiering.tiers(row)
                 before = tiers.counted
                 tiers.set_apart(tiers.apart + cost)
@@ -164,14 +167,18 @@ class Apart:
                     moved.append(row)
         return moved
 
-    def _tell(self, team: int, row: int, cost: int) -> None:
+    def _month(self, row: int, at: float) -> int:
+        return month_number(self._calendar(row).period_of(at))
+
+    def _calendar(self, row: int) -> BudgetCalendar:
+        return self.judge.rules.calendars[int(self.state.series.calendar[row])]
+
+    def _tell(self, team: int, row: int, month: int, cost: int) -> None:
         """Have parents told of it, by the calendar of a series."""
         period = self.judge.tiering.period(row)
-        key = self.judge.rules.calendars[int(self.state.series.calendar[row])].key
-        months = self.state.heads[team].apart.setdefault(key, Counter())
-        month = month_number(period.month)
+        months = self.state.heads[team].apart.setdefault(self._calendar(row).key, Counter())
         months[month] += cost
-        for past in [each for each in months if each <= month - MONTHS]:
+        for past in [each for each in months if each <= month_number(period.month) - MONTHS]:
             del months[past]
         self.state.apart.add(team)
         self.state.touched.days(_one(row), _one(period.today))

@@ -19,9 +19,9 @@ def priced(rate: str) -> dict[str, Any]:
     return POLICY | {"prices": {"overrides": [override]}}
 
 
-def usage(name: str, tokens: int) -> dict[str, Any]:
+def usage(name: str, tokens: int, ahead_s: float = 0.0) -> dict[str, Any]:
     names = {"api_key_id": "key-pay", "team": "pay", "provider": "acme", "model": "m"}
-    return {"request_id": name, "time": time.time(), "input_tokens": tokens, **names}
+    return {"request_id": name, "time": time.time() + ahead_s, "input_tokens": tokens, **names}
 
 
 def rerate(folder: Path, *arguments: str) -> tuple[int, str]:
@@ -41,7 +41,7 @@ async def test_a_mended_price_and_rerate_lift_a_block_and_a_second_run_moves_not
         async def blocked() -> bool:
             return await status() == 403
 
-        await http.post("/v1/usage", json=[usage("r1", 100_000)])
+        await http.post("/v1/usage", json=[usage("r1", 100_000), usage("r2", 50_000, 3_600)])
         await until(blocked)
         versions = await read_versions(running.broker, running.place)
         fixed = versions.next_policy(priced("3"), time.time() - 29.5, None)
@@ -56,7 +56,7 @@ async def test_a_mended_price_and_rerate_lift_a_block_and_a_second_run_moves_not
     await until(in_force)
     for arguments, told in (
         (("--dry-run",), "nothing was written"),
-        ((), "written: -2.70 USD in 1 records"),
+        ((), "written: -4.05 USD in 2 records"),
         ((), "there is nothing to move"),
     ):
         code, said = await asyncio.to_thread(rerate, tmp_path, *arguments)
@@ -70,6 +70,8 @@ async def test_a_mended_price_and_rerate_lift_a_block_and_a_second_run_moves_not
             return spent is not None and spent < 1_000_000_000 and spent
 
         assert await until(month) == 300_000_000
+        apart = (await http.get("/v1/teams/pay/burn")).json()["unplaced"]
+        assert (apart["nano_usd"], apart["events"]) == (150_000_000, 1)
 
         async def allowed() -> bool:
             return (await http.get("/v1/check", params={"key": "key-pay", "model": "m"})).status_code == 200

@@ -284,6 +284,21 @@ def test_a_price_fix_is_found_again_after_a_crash_and_applied_once() -> None:
         assert without_fine(again) == without_fine(whole)
 
 
+def test_a_key_that_a_fix_names_before_any_call_was_seen_then_wherever_the_log_is_cut() -> None:
+    log = Log()
+    log.add(event(0, START))
+    for n, (key, minute) in enumerate((("too-old", 1), ("k", int(START) // 60)), 1):
+        write(
+            log, [Delta(id=key, version=1, team="a", key=key, provider="p", model="m", minutes={minute: 5})], START + n
+        )
+    log.add(event(1, START + 9, api_key_id="k"))
+    log.add(event(2, START + 9, api_key_id="too-old"))
+    for size in (1, 9):
+        state, _ = play(log.every(size))
+        seen = {name: chain.seen_at for name, chain in state.heads[0].keys.items()}
+        assert seen == {"key-1": START, "k": START + 2, "too-old": START + 9}
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [({"key": b"b"}, "misplaced"), ({"minutes": {int(START - 61 * DAY_S) // 60: 5}}, "bad_time")],
