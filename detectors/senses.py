@@ -93,15 +93,15 @@ class Senses:
         for measure, detector, sees in self._measures if marks else self._always:
             if sees and sees not in marks:
                 continue
-            for amount in measure(x, turns):
-                amounts.append((detector, amount))
-                if amount.session not in self._names:
-                    self.nameless.append(amount.session)
+            risen = measure(x, turns)
+            if risen:  # seldom
+                amounts += [(detector, amount) for amount in risen]
+                self.nameless += [amount.session for amount in risen if amount.session not in self._names]
         return Noticed(where, x, late, scored, loud, opinion, amounts)
 
     def learn(self, seen: Noticed) -> None:
         """Take a bucket for usual."""
-        self._tracks[seen.where].learn(seen.x, seen.scored)
+        Track.learn(seen.x, seen.scored)
 
     def member(self, name: str) -> BucketDetector[Any] | None:
         """Return the fused detector of that name."""

@@ -127,9 +127,21 @@ class Talks:
         for call in reading.sample:
             kept += call.cost
         weight = reading.cost / kept / NANO if kept > 0 and reading.cost > kept else 1.0 / NANO
-        turns = Turns(self.turnover)
+        turns, talks = Turns(self.turnover), self._of
         for call in reading.sample:
-            turns.append(self._take(call, call.cost * weight, turns.marks))
+            usd, number = call.cost * weight, call.session or pseudonym(call.key, call.model)
+            talk = talks.get(number)
+            if talk is None or call.at - talk.at > PAUSE_S:
+                talk = self._begin(number, call)
+                turns.append(Turn(call, usd, talk))
+            else:
+                talks.move_to_end(number)
+                turns.append(_follow(talk, call, usd, turns.marks))
+            talk.n += 1.0
+            talk.at, talk.usd, talk.key, talk.model = call.at, talk.usd + usd, call.key, call.model
+            talk.input_tokens, talk.output_tokens = call.input_tokens, call.output_tokens
+            if call.requested:
+                turns.marks.add("requested")
         if turns:
             self.turnover.add(reading.at, reading.calls, turns)
         return turns
@@ -143,22 +155,6 @@ class Talks:
         """Return the conversations with a call after `since` that have most calls, however cheap; at least `MANY`."""
         live = [(number, talk) for number, talk in self._of.items() if talk.at >= since and talk.n >= MANY]
         return sorted(live, key=lambda one: -one[1].n)[:n]
-
-    def _take(self, call: Call, usd: float, marks: set[str]) -> Turn:
-        number = call.session or pseudonym(call.key, call.model)
-        talk = self._of.get(number)
-        if talk is None or call.at - talk.at > PAUSE_S:
-            talk = self._begin(number, call)
-            turn = Turn(call, usd, talk)
-        else:
-            self._of.move_to_end(number)
-            turn = _follow(talk, call, usd, marks)
-        if call.requested:
-            marks.add("requested")
-        talk.n += 1.0
-        talk.at, talk.usd, talk.key, talk.model = call.at, talk.usd + usd, call.key, call.model
-        talk.input_tokens, talk.output_tokens = call.input_tokens, call.output_tokens
-        return turn
 
     def _begin(self, number: int, call: Call) -> Talk:
         self._of.pop(number, None)

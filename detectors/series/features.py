@@ -139,6 +139,7 @@ class Rolling:
         "minute_at",
         "minutes",
         "n",
+        "rates",
         "recent",
         "slot",
         "slot_at",
@@ -153,6 +154,8 @@ class Rolling:
         self.last_at = -math.inf
         self.width_s = 10.0
         self.sums = [0.0] * len(_ALL_S)
+        self.rates = [0.0] * len(SPANS_S)
+        """Burn over `SPANS_S` as of the last bucket, USD an hour."""
         self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
         self.minute_at = 0.0
         self.minute = [0.0] * 7
@@ -162,7 +165,7 @@ class Rolling:
         """Return the empty buckets before `reading`, if there are any between it and the one before."""
         if not reading.empty_before or not self.n:
             return None
-        return Gap(reading.empty_before, reading.width_s, self._rates(), reading.at)
+        return Gap(reading.empty_before, reading.width_s, self.rates, reading.at)
 
     def advance(self, reading: BucketReading) -> Features:
         """Add a bucket later than all before it; negative money (a correction) counts as none."""
@@ -174,6 +177,7 @@ class Rolling:
         else:
             self.first_at = at
             self.sums = [usd] * len(_ALL_S)
+        self.rates = self._rates()
         self.n += 1
         self.last_at, self.width_s = at, reading.width_s
         self.recent.append((at, usd))
@@ -188,6 +192,7 @@ class Rolling:
                 age = self.last_at - at
                 for j, left in enumerate(decays(age)):
                     self.sums[j] = max(self.sums[j] + (usd - before) * left, 0.0)
+                self.rates = self._rates()
                 self.recent[i] = (at, usd)
                 return self._features(reading, usd - before, None) if usd > before else None
         return None
@@ -220,6 +225,7 @@ class Rolling:
         rolling.n, rolling.first_at, rolling.width_s = state["n"], state["first_at"], state["width_s"]
         rolling.last_at = state["last_at"] if rolling.n else -math.inf
         rolling.sums = [float(x) for x in state["sums"]]
+        rolling.rates = rolling._rates()
         rolling.recent.extend((at, usd) for at, usd in state["recent"].tolist())
         if minutes:
             rolling.minute_at, rolling.minute = state["minute_at"], [float(x) for x in state["minute"]]
@@ -234,7 +240,7 @@ class Rolling:
             reading.width_s,
             usd,
             reading.calls,
-            self._rates(),
+            self.rates,
             self.usual_usd_h(),
             reading.at - self.first_at,
             self.n,

@@ -65,9 +65,14 @@ class Opinion(NamedTuple):
 
 def fused(parts: Sequence[float], weights: Sequence[float]) -> tuple[float, int | None]:
     """Return the weighted mean of opinions, and the place of the one that has most part in it."""
-    weighted = [part * weight for part, weight in zip(parts, weights, strict=True)]
-    most = max(weighted, default=0.0)
-    return sum(weighted) / (sum(weights) or 1.0), weighted.index(most) if most > 0.0 else None
+    evidence = whole = most = 0.0
+    lead = None
+    for place, weight in enumerate(weights):
+        weighted = parts[place] * weight
+        evidence, whole = evidence + weighted, whole + weight
+        if weighted > most:
+            most, lead = weighted, place
+    return evidence / (whole or 1.0), lead
 
 
 class AlertBudget:
