@@ -112,7 +112,7 @@ class Senses:
         track = self._tracks.get(ITSELF)
         if track is None:
             return 0.0, 0.0
-        return track.rolling.usual_usd_h(), now - track.rolling.first_at
+        return track.rolling.usual_usd_h, now - track.rolling.first_at
 
     def name(self, session: int, name: str) -> None:
         """Remember what a session is called."""

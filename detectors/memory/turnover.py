@@ -36,7 +36,7 @@ class Turnover:
         self.before, self.at = self.at, at
         self.hour_lost, self.days_lost = self.hour_lost * short, self.days_lost * long
         self.failed, self.free = self.failed * short, self.free * short
-        hour, days, paid = self.hour * short, self.days * long, self.tokens * long
+        hour, days, paid, tokens = self.hour * short, self.days * long, self.tokens * long, 0
         for turn in turns:
             call, usd = turn.call, turn.usd
             hour, days = hour + usd, days + usd
@@ -44,14 +44,15 @@ class Turnover:
                 self.hour_lost, self.days_lost = self.hour_lost + usd, self.days_lost + usd
                 self.failed += calls / len(turns)
                 turns.marks.add("error")
-            tokens = call.input_tokens + call.output_tokens
-            turns.tokens += tokens
+            used = call.input_tokens + call.output_tokens
+            tokens += used
             if call.cost:
-                paid += tokens
-            elif tokens > 0 and not call.error:
-                self.free += tokens * (calls / len(turns))
+                paid += used
+            elif used > 0 and not call.error:
+                self.free += used * (calls / len(turns))
                 turns.marks.add("free")
         self.hour, self.days, self.tokens = hour, days, paid
+        turns.tokens = tokens
 
     def beyond(self, hour: float, days: float, chance: float) -> float:
         """Return what of a part's money of an hour is more than `chance` times its usual share; at most 0.0 if none.

@@ -144,6 +144,7 @@ class Rolling:
         "slot",
         "slot_at",
         "sums",
+        "usual_usd_h",
         "width_s",
     )
 
@@ -155,7 +156,8 @@ class Rolling:
         self.width_s = 10.0
         self.sums = [0.0] * len(_ALL_S)
         self.rates = [0.0] * len(SPANS_S)
-        """Burn over `SPANS_S` as of the last bucket, USD an hour."""
+        self.usual_usd_h = 0.0
+        """Burn over `SPANS_S` and over `USUAL_S`, USD an hour, as of the last bucket."""
         self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
         self.minute_at = 0.0
         self.minute = [0.0] * 7
@@ -177,9 +179,9 @@ class Rolling:
         else:
             self.first_at = at
             self.sums = [usd] * len(_ALL_S)
-        self.rates = self._rates()
         self.n += 1
         self.last_at, self.width_s = at, reading.width_s
+        self._burn()
         self.recent.append((at, usd))
         minute = self._close_minute(reading, usd) if self.minutes else None
         return self._features(reading, usd, minute, self._close_slot(at, usd))
@@ -192,17 +194,10 @@ class Rolling:
                 age = self.last_at - at
                 for j, left in enumerate(decays(age)):
                     self.sums[j] = max(self.sums[j] + (usd - before) * left, 0.0)
-                self.rates = self._rates()
+                self._burn()
                 self.recent[i] = (at, usd)
                 return self._features(reading, usd - before, None) if usd > before else None
         return None
-
-    def usual_usd_h(self) -> float:
-        """Return the mean burn over `USUAL_S`, USD an hour, as of the last bucket."""
-        if not self.n:
-            return 0.0
-        age = self.last_at - self.first_at + self.width_s
-        return self.sums[-1] / (USUAL_S * -math.expm1(-age / USUAL_S)) * HOUR_S
 
     def to_state(self) -> dict[str, Any]:
         """Return the sums."""
@@ -225,11 +220,12 @@ class Rolling:
         rolling.n, rolling.first_at, rolling.width_s = state["n"], state["first_at"], state["width_s"]
         rolling.last_at = state["last_at"] if rolling.n else -math.inf
         rolling.sums = [float(x) for x in state["sums"]]
-        rolling.rates = rolling._rates()
         rolling.recent.extend((at, usd) for at, usd in state["recent"].tolist())
         if minutes:
             rolling.minute_at, rolling.minute = state["minute_at"], [float(x) for x in state["minute"]]
         rolling.slot_at, rolling.slot, rolling.empty = state["slot"]
+        if rolling.n:
+            rolling._burn()
         return rolling
 
     def _features(
@@ -241,17 +237,20 @@ class Rolling:
             usd,
             reading.calls,
             self.rates,
-            self.usual_usd_h(),
+            self.usual_usd_h,
             reading.at - self.first_at,
             self.n,
             minute,
             slot,
         )
 
-    def _rates(self) -> list[float]:
-        u, v, w, x, y, _ = self.sums
+    def _burn(self) -> None:
+        """Work out what the sums are as rates."""
+        u, v, w, x, y, usual = self.sums
         a, b, c, d, e = _PER_HOUR
-        return [u * a, v * b, w * c, x * d, y * e]
+        self.rates = [u * a, v * b, w * c, x * d, y * e]
+        age = self.last_at - self.first_at + self.width_s
+        self.usual_usd_h = usual / (USUAL_S * -math.expm1(-age / USUAL_S)) * HOUR_S
 
     def _close_slot(self, at: float, usd: float) -> Slot | None:
         """Add a bucket to its slot; return the slot before if this begins another."""
