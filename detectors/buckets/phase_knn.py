@@ -14,7 +14,7 @@ from spendbrake.detectors.memory.room import FIRST, wider
 from spendbrake.detectors.memory.stored import State, frozen32
 from spendbrake.detectors.series.features import SLOT_S, Features, Gap
 
-DAY_MINUTES = 1_440
+DAY_MINUTES, SLOT_MINUTES = 1_440, 5
 NEARNESS = np.cos(np.arange(-DAY_MINUTES, DAY_MINUTES) * (2.0 * math.pi / DAY_MINUTES))
 """Cosine of the angle between two times of day, by the minutes between them and a day."""
 TAPS = 6
@@ -124,7 +124,7 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
         kept = slice(max(self._end - self._room, 0), self._end)
         return {
             "values": self._values[kept],
-            "minutes": self._minutes[kept],
+            "minutes": runs(self._minutes[kept]),
             "n": self._n,
             "scale": [self._offset, self._mean, self._square],
         }
@@ -137,7 +137,7 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
         detector._make_room(len(values))
         detector._end, detector._n = len(values), state["n"]
         detector._values[: len(values)] = values
-        detector._minutes[: len(values)] = state["minutes"]
+        detector._minutes[: len(values)] = of_runs(state["minutes"], len(values))
         detector._measure(0, len(values))
         detector._offset, detector._mean, detector._square = state["scale"]
         return detector
@@ -193,6 +193,34 @@ def products(values: NDArray[np.float64], window: NDArray[np.float64]) -> NDArra
         part = window[k : k + TAPS]
         total += np.correlate(values[k : k + n + len(part) - 1], part, "valid")
     return total
+
+
+def runs(minutes: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Return times of slots as runs of slots that follow each other: the place and the minute each begins with.
+
+    Where there is hardly a run, as with slots that are hours apart, the minutes themselves are shorter and returned.
+    """
+    steps = np.remainder(np.diff(minutes.astype(np.int64)), DAY_MINUTES)
+    begins = np.append(0, 1 + np.flatnonzero(steps != SLOT_MINUTES))
+    if 2 * len(begins) >= len(minutes):
+        return minutes
+    return np.stack((begins, minutes[begins]), axis=1).astype(np.uint16)
+
+
+def of_runs(kept: NDArray[np.uint16], n: int) -> NDArray[np.uint16]:
+    """Return the times of `n` slots that `runs` has kept, of whatever form.
+
+    Examples:
+        >>> of_runs(runs(np.array([1430, 1435, 0, 5, 10, 60, 65, 70], np.uint16)), 8).tolist()
+        [1430, 1435, 0, 5, 10, 60, 65, 70]
+    """
+    if kept.ndim == 1:
+        return kept
+    begins, first = kept.T.astype(np.int64)
+    lengths = np.diff(begins, append=n)
+    since = np.arange(n) - np.repeat(begins, lengths)
+    minutes: NDArray[np.int64] = np.repeat(first, lengths) + SLOT_MINUTES * since
+    return np.remainder(minutes, DAY_MINUTES).astype(np.uint16)
 
 
 def minute_of(at: float) -> int:

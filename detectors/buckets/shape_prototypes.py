@@ -109,7 +109,7 @@ class ShapePrototypes(BucketDetector[ShapePrototypesParams]):
         """Return prototypes, the blocks under way and the scale."""
         return {
             "prototypes": self._prototypes[: self._known],
-            "matched": self._matched[: self._known],
+            "matched": self._matched[: self._known].astype(np.uint32),
             "blocks": self._blocks,
             "part": list(self._part),
             "n": self._n,

@@ -167,10 +167,13 @@ class Talks:
     def to_state(self) -> State:
         """Return the conversations in the order of their last calls, and the turnover."""
         talks = self._of.values()
+        names = list(dict.fromkeys((talk.key, talk.model) for talk in talks))  # few, as a rule
+        places = {name: place for place, name in enumerate(names)}
         return {
             "turnover": self.turnover.to_state(),
             "numbers": np.array(list(self._of), dtype=np.uint64).view(np.int64),
-            "names": [[t.key, t.model] for t in talks],
+            "names": names,
+            "whose": np.array([places[talk.key, talk.model] for talk in talks], np.uint8),
             "figures": np.array(list(map(_FIGURES, talks)), np.float64).reshape(-1, len(FIELDS)),
         }
 
@@ -179,8 +182,11 @@ class Talks:
         """Return the conversations that `state` describes."""
         talks = cls()
         numbers = state["numbers"].view(np.uint64).tolist()
-        for number, names, figures in zip(numbers, state["names"], state["figures"].tolist(), strict=True):
-            talks._of[number] = Talk(*names, *figures)
+        names = state["names"]
+        if "whose" in state:  # else each has its own
+            names = [names[place] for place in state["whose"].tolist()]
+        for number, name, figures in zip(numbers, names, state["figures"].tolist(), strict=True):
+            talks._of[number] = Talk(*name, *figures)
         if "turnover" in state:
             talks.turnover = Turnover.from_state(state["turnover"])
         return talks
