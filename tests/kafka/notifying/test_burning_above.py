@@ -63,7 +63,7 @@ def test_a_worker_that_is_killed_while_the_organization_burns_tells_neither_an_e
         (opened,) = told("open", "resolve")
         assert opened.node == "acme"
         assert "$0.90 in 60 min" in told("update")[-1].reason, "it has the minutes from before it was started"
-        assert guard.check("key-search", "gpt-4o").verdict == "throttle"
+        wait_for_verdict(guard, "key-search", "throttle", deployment)
         trace.tick(NIGHT + 3 * 3_600)
         trace.tick(NIGHT + 3 * 3_600 + 900)
         wait_for_verdict(guard, "key-search", "allow", deployment)
