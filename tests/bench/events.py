@@ -7,7 +7,7 @@ population checks one of its own events against the product's encoder.
 from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from spendbrake.schemas.usage import UsageEvent
 from spendbrake.schemas.wire.avro import encode
@@ -19,6 +19,29 @@ TAILS = 40_000
 ID = "{:016d}"
 SAME_TIME = 50
 """Consecutive events of one time."""
+SETTLING_S, RATE = 40.0, 80_000.0
+"""A backlog's first third comes over so long that each team has closed buckets; the rest at half of what a worker takes,
+so that each team closes one bucket with every 800,000 events, whatever the hour and however fast they were sent."""
+
+
+class Piece(NamedTuple):
+    """So many consecutive events of a backlog, over so long."""
+
+    n: int
+    at: float
+    over_s: float
+
+
+def backlog(n: int, ends: float, size: int) -> Iterator[Piece]:
+    """Yield pieces of at most `size` of `n` events of which the last comes at `ends`."""
+    third = n // 3
+    for count, rate, at in (
+        (third, third / SETTLING_S, ends - (n - third) / RATE - SETTLING_S),
+        (n - third, RATE, ends - (n - third) / RATE),
+    ):
+        for first in range(0, count, size):
+            piece = min(size, count - first)
+            yield Piece(piece, at + first / rate, piece / rate)
 
 
 class Population:

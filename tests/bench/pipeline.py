@@ -2,11 +2,12 @@
 
 `python tests/bench/pipeline.py [--events 1200000] [--only kafka] [--profile]` starts a Kafka of its own, fills it, and
 runs one burn worker with everything on: dedupe, prices, windows, budgets, detectors, outputs, rows, acknowledgements,
-ticks. CPU time is the whole process's, from the third of the log at which all teams are known to the last event
-applied; `from first` begins with the first chunk, `stored` goes on to the commit of all of it, the last snapshot
-included. The peers (peers/) read the same topic right after, decode the same events, and do one part of the job: sums
-of tokens by team and window, and one threshold. Each is alone on a core, where there are two; slow ones read fewer
-events. The embedded row is broker, Valkey's clients and all workers in one process.
+ticks. CPU time is the whole process's, from the third of the log at which all teams have settled to the last event
+applied, in which each team closes one bucket with every 800,000 events (events.py); `from first` begins with the first
+chunk, `stored` goes on to the commit of all of it, the last snapshot included. The peers (peers/) read the same topic
+right after, decode the same events, and do one part of the job: sums of tokens by team and window, and one threshold.
+Each is alone on a core, where there are two; slow ones read fewer events. The embedded row is broker, Valkey's clients
+and all workers in one process; its log has stamped the events when they came.
 """
 
 import argparse
@@ -21,7 +22,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from events import Population, Wire, bench_policy
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from events import Population, Wire, backlog, bench_policy
 from machine import BUILD, ROOT, Report, alone, keep_off, table
 
 sys.path.insert(0, str(ROOT / "tests"))
@@ -42,18 +44,31 @@ DEFAULTS = {
 """As the product comes; the deployment under test has shorter ones."""
 NO_REDIS = "redis://127.0.0.1:1/0"
 FILLED_AT_ONCE = 10_000
+AHEAD_S = 300.0
+"""A backlog ends so far ahead of the wall clock: no tick of a partition that is done moves it on and closes more."""
 PATIENCE_S = 600
 SHARES = {"kafka": 1.0, "json": 0.4, "off": 0.4, "embedded": 0.3}
 """Part of the events that each part of the bench is given."""
 
 
 def fill(deployment: Deployment, population: Population, events: int) -> None:
-    """Put a backlog on the usage topic; its events carry the time at which they are sent."""
+    """Put a backlog on the usage topic; its records have the times of their events, as if the broker had stamped them."""
     topic = deployment.topic(USAGE.name)
-    for first in range(0, events, FILLED_AT_ONCE):
-        for key, value in population.events(min(FILLED_AT_ONCE, events - first), time.time()):
-            deployment.producer.send(topic, key=key, value=value)
+    _stamps(deployment, topic, "CreateTime")
+    for n, at, over_s in backlog(events, time.time() + AHEAD_S, FILLED_AT_ONCE):
+        for i, (key, value) in enumerate(population.events(n, at, over_s)):
+            deployment.producer.send(topic, key=key, value=value, timestamp_ms=int((at + over_s * i / n) * 1e3))
     deployment.producer.flush()
+    _stamps(deployment, topic, "LogAppendTime")
+
+
+def _stamps(deployment: Deployment, topic: str, kind: str) -> None:
+    """Say whose times the records of a topic get from here on."""
+    entry = ConfigEntry("message.timestamp.type", kind, incremental_operation=AlterConfigOpType.SET)
+    asked = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": deployment.kafka.bootstrap})
+    for answer in admin.incremental_alter_configs([asked]).values():
+        answer.result()
 
 
 def runner(mode: str, environment: dict[str, str], folder: Path, *arguments: str) -> dict[str, Any]:

@@ -82,7 +82,10 @@ def threads() -> dict[str, float]:
     names = {thread.native_id: thread.name for thread in threading.enumerate()}
     used: dict[str, float] = {}
     for path in Path("/proc/self/task").iterdir():
-        fields = (path / "stat").read_text().rpartition(")")[2].split()
+        try:
+            fields = (path / "stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            continue
         name = names.get(int(path.name), "others")
         used[name] = used.get(name, 0.0) + (int(fields[11]) + int(fields[12])) / HZ
     return used
