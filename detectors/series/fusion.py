@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from pydantic import Field
@@ -42,8 +43,9 @@ class FusionParams(AmountParams):
     size: int = Field(1_024, ge=64, le=8_192)
     burn_in: int = Field(112, ge=16)
 
+    @cached_property
     def tail(self) -> TailParams:
-        """Return how each detector's scores are calibrated: over the whole history, ever thinner."""
+        """How each detector's scores are calibrated: over the whole history, ever thinner."""
         return TailParams(size=self.size, burn_in=self.burn_in, max_stride=1 << 30)
 
 
@@ -110,7 +112,7 @@ class Fusion:
     def __init__(self, builds: Sequence[Build], params: FusionParams) -> None:
         self.params = params
         self.members = [
-            (build(its), Tail(params.tail()), params.weights[build.name])
+            (build(its), Tail(params.tail), params.weights[build.name])
             for build, its in builds
             if params.weights.get(build.name, 0.0) > 0.0
         ]
@@ -147,7 +149,7 @@ class Fusion:
                 d.name: {"shape": shape(d.params, d.shaped_by), "detector": d.to_state(), "tail": tail.to_state()}
                 for d, tail, _ in self.members
             },
-            "tail_shape": shape(self.params.tail(), Tail.shaped_by),
+            "tail_shape": shape(self.params.tail, Tail.shaped_by),
         }
 
     @classmethod
@@ -158,8 +160,8 @@ class Fusion:
         for i, (detector, tail, weight) in enumerate(fusion.members):
             kept = state["members"].get(detector.name)
             if kept is not None and kept["shape"] == shape(detector.params, detector.shaped_by):
-                if state["tail_shape"] == shape(params.tail(), Tail.shaped_by):
-                    tail = Tail.from_state(params.tail(), kept["tail"])
+                if state["tail_shape"] == shape(params.tail, Tail.shaped_by):
+                    tail = Tail.from_state(params.tail, kept["tail"])
                 fusion.members[i] = type(detector).from_state(detector.params, kept["detector"]), tail, weight
         return fusion
 

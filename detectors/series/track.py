@@ -102,5 +102,7 @@ def families(scored: Sequence[Scored]) -> Iterator[Scored]:
 
 def shape(params: Any, names: Sequence[str]) -> list[Any]:
     """Return the values of those parameters that a state depends on, JSON-able."""
-    values = (getattr(params, name) for name in names)
+    if not names:  # of most detectors
+        return []
+    values = [getattr(params, name) for name in names]
     return [list(v) if isinstance(v, tuple) else v for v in values]

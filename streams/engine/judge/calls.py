@@ -82,7 +82,7 @@ class Calls:
     def sample(self, team: int, bucket: int) -> list[tuple[Any, ...]]:
         """Return the calls of a bucket, in log order, each as its `FIELDS` and what else `RECORD` has."""
         places = self.of(team, bucket)
-        return self.pool[places].tolist() if places else []
+        return self.pool.take(places).tolist() if places else []
 
     def copy(self, team: int, after: int) -> I64:
         """Return the calls of a team's buckets later than `after`, a row a field, floats by their bits."""

@@ -9,6 +9,7 @@ from spendbrake.schemas.money import NANO, usd_text
 from spendbrake.schemas.reading import Call, Context, Contributor
 from spendbrake.schemas.standing import Standing
 from spendbrake.streams.engine.apply import HOUR_S, MINUTE_S
+from spendbrake.streams.engine.judge.calls import NONE
 from spendbrake.streams.engine.judge.moment import Moment
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
@@ -71,31 +72,27 @@ def _next_cap(state: PartitionState, rules: Rules, team: int, spent: int) -> tup
 
 def sample_of(state: PartitionState, team: int, bucket: int) -> tuple[Call, ...]:
     """Return the calls that were kept of a 10 s bucket of a team, in log order."""
-    rows, names = state.series.of_team[team], state.series.names
-
-    def named(local: int) -> str:
-        return names[rows[local]].name if local >= 0 else ""
-
-    calls = state.calls.sample(team, bucket)
+    name, call = _Names(state, team), Call._make
     return tuple(
-        Call(
-            at,
-            cost,
-            session,
-            named(key),
-            named(model),
-            fresh,
-            read,
-            write,
-            out,
-            error > 0,
-            named(project),
-            named(env),
-            named(asked) if asked >= 0 else "",
-            then,
+        call((at, cost, session, name[key], name[model], fresh, read, write, out, error > 0, name[project], name[env],
+              name[asked], then))
+        for _, at, _, cost, session, key, model, fresh, read, write, out, error, project, env, asked, then, *_ in (
+            state.calls.sample(team, bucket)
         )
-        for _, at, _, cost, session, key, model, fresh, read, write, out, error, project, env, asked, then, *_ in calls
-    )
+    )  # fmt: skip
+
+
+class _Names(dict[int, str]):
+    """Names of a team's series by their number within it, each looked up once; "" for none."""
+
+    def __init__(self, state: PartitionState, team: int) -> None:
+        super().__init__()
+        self[NONE] = ""
+        self._rows, self._names = state.series.of_team[team], state.series.names
+
+    def __missing__(self, number: int) -> str:
+        name = self[number] = self._names[self._rows[number]].name
+        return name
 
 
 def standing_of(state: PartitionState, rules: Rules, row: int, moment: Moment, month: int | None = None) -> Standing:
