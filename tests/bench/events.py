@@ -20,8 +20,8 @@ ID = "{:016d}"
 SAME_TIME = 50
 """Consecutive events of one time."""
 SETTLING_S, RATE = 40.0, 80_000.0
-"""A backlog's first third comes over so long that each team has closed buckets; the rest at half of what a worker takes,
-so that each team closes one bucket with every 800,000 events, whatever the hour and however fast they were sent."""
+"""A backlog's first third comes over so long that each team has closed buckets; the rest at half of what a worker
+takes, so that each team closes one bucket with every 800,000 events, however fast they were sent."""
 
 
 class Piece(NamedTuple):

@@ -52,7 +52,7 @@ SHARES = {"kafka": 1.0, "json": 0.4, "off": 0.4, "embedded": 0.3}
 
 
 def fill(deployment: Deployment, population: Population, events: int) -> None:
-    """Put a backlog on the usage topic; its records have the times of their events, as if the broker had stamped them."""
+    """Put a backlog on the usage topic; its records are stamped as if they had come then."""
     topic = deployment.topic(USAGE.name)
     _stamps(deployment, topic, "CreateTime")
     for n, at, over_s in backlog(events, time.time() + AHEAD_S, FILLED_AT_ONCE):
