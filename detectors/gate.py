@@ -35,7 +35,7 @@ class GateParams(Part):
     warm_s: float = Field(86_400.0, ge=0)
     usual_fraction: float = Field(0.5, ge=0)
     release: float = Field(0.5, gt=0, le=1)
-    alarm_memory_s: float = Field(WEEK_S, gt=0)
+    alarm_memory_s: float = Field(2 * DAY_S, gt=0)
     alarm_score: float = Field(1.0, ge=0)
     alarm_money: float = Field(0.5, ge=0)
     alarm_fact: float = Field(0.3, ge=0)

@@ -50,7 +50,7 @@ class Talk:
         same: Calls in a row with the very token counts of the one before, and `same_usd`, their money.
         near: Calls in a row nearly like those before.
         steady_usd: Money of calls that came as regularly as clockwork.
-        missed_usd: Money for input that was sent minutes before and not served from the cache.
+        missed_usd: Money for input that was sent minutes before and not served from the cache, and `misses`, its calls.
         gap: Mean seconds between calls, and `gap_off`, their mean deviation.
     """
 
@@ -72,6 +72,7 @@ class Talk:
     usual_input: float = 0.0
     usual_output: float = 0.0
     cached: float = 0.0
+    misses: float = 0.0
 
 
 FIELDS = tuple(f.name for f in fields(Talk))[2:]
@@ -213,6 +214,8 @@ def _follow(talk: Talk, call: Call, usd: float, marks: set[str]) -> Turn:
     talk.steady_usd = talk.steady_usd * left + (usd if steady else 0.0)
     missed = _missed(talk, call, usd) if gap < CACHE_S and talk.cached > LEAST_CACHED else 0.0
     talk.missed_usd = talk.missed_usd * left + missed
+    if missed:
+        talk.misses += 1.0
     if same or near or steady or missed:
         told = (("same", same), ("near", near), ("steady", steady), ("missed_usd", missed))
         marks.update(name for name, stands_out in told if stands_out)

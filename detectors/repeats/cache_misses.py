@@ -11,6 +11,8 @@ from spendbrake.detectors.series.features import Features
 from spendbrake.schemas.money import NANO, usd_text
 
 SPAN_S = 21_600.0
+HABIT = 0.1
+"""Part of a conversation's calls that miss from which on all of its misses count. The first is none: a new context."""
 
 
 class CacheMissesParams(AmountParams):
@@ -35,9 +37,12 @@ class CacheMisses(AmountDetector[CacheMissesParams]):
         for turn in turns:
             if turn.missed_usd > 0.0:
                 call, talk = turn.call, turn.talk
-                self._sum = self._sum * math.exp(-max(x.at - self._at, 0.0) / SPAN_S) + turn.missed_usd
+                habit = min((talk.misses - 1.0) / talk.n / HABIT, 1.0) if call.session else 1.0
+                self._sum = self._sum * math.exp(-max(x.at - self._at, 0.0) / SPAN_S) + turn.missed_usd * habit
                 self._at = x.at
-                found.append(Amount("session", talk.missed_usd, call.key, call.model, call.session))
+                if not habit:
+                    continue
+                found.append(Amount("session", talk.missed_usd * habit, call.key, call.model, call.session))
                 found.append(Amount("team", self._sum, call.key, call.model, call.session, span_s=SPAN_S))
         return found
 

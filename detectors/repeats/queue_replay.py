@@ -3,18 +3,20 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import numpy as np
 from pydantic import Field
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
 from spendbrake.detectors.memory.stored import State
 from spendbrake.detectors.memory.talks import Turns
-from spendbrake.detectors.memory.turnover import Turnover
 from spendbrake.detectors.memory.vectors import Vectors
-from spendbrake.detectors.series.features import HOUR_S, Features
+from spendbrake.detectors.series.features import HOUR_S, Features, decays
 from spendbrake.schemas.money import NANO, usd_text
 
 CHANCE = 3.0
 """Times the team's own share of chance repeats that is not yet told."""
+CLASSES, BITS = 12, 3
+"""Calls are of one class whose input times output is within a factor of eight: small ones coincide, large do not."""
 
 
 class QueueReplayParams(AmountParams):
@@ -27,7 +29,8 @@ class QueueReplayParams(AmountParams):
 class QueueReplay(AmountDetector[QueueReplayParams]):
     """Money of an hour for calls whose (model, input, output) was paid for within a day already.
 
-    Small calls coincide by chance: the team's own share of repeated money over days, three times, is taken off.
+    Small calls coincide by chance. How often is the team's own share of repeated money over days, by the size of calls:
+    beyond what three such chances make, money is repeated.
     """
 
     name: ClassVar[str] = "queue_replay"
@@ -38,31 +41,40 @@ class QueueReplay(AmountDetector[QueueReplayParams]):
     def __init__(self, params: QueueReplayParams) -> None:
         super().__init__(params)
         self._seen = Vectors()
-        self._hour = self._days = 0.0
-        """USD of repeated calls, of an hour and of days."""
-        self._turnover = Turnover()
+        self._lines = [[0.0] * 5 for _ in range(CLASSES)]
+        """By size: last call; all money and repeated money of an hour; of days likewise."""
 
     def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
         """Return the repeated money beyond chance."""
-        if not turns:
-            return ()
-        self._turnover = whole = turns.turnover
-        _, _, short, _, _, long = whole.left
-        self._hour, self._days = self._hour * short, self._days * long
-        last, again = None, self._seen.again
+        last, at, seen = None, x.at, self._seen
         for turn in turns:
-            if again(turn.call):
-                self._hour, self._days, last = self._hour + turn.usd, self._days + turn.usd, turn.call
+            call, usd = turn.call, turn.usd
+            size = (call.input_tokens * call.output_tokens).bit_length() // BITS
+            line = self._lines[size if size < CLASSES else CLASSES - 1]
+            if line[0] != at:
+                _fade(line, at)
+            line[1] += usd
+            line[3] += usd
+            if seen.again(call):
+                line[2] += usd
+                line[4] += usd
+                last = call
         if last is None:
             return ()
-        beyond = whole.beyond(self._hour, self._days, CHANCE)
+        beyond = 0.0
+        for line in self._lines:
+            if line[2]:
+                if line[0] != at:
+                    _fade(line, at)
+                beyond += _beyond(line)
         if beyond <= 0.0:
             return ()
         return (Amount("replay", beyond, last.key, last.model, last.session, span_s=HOUR_S),)
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
         """Say what runs again."""
-        share, money = self._hour / max(self._turnover.hour, 1e-9), usd_text(round(self._hour * NANO))
+        whole, again = (sum(line[i] for line in self._lines) for i in (1, 2))
+        share, money = again / max(whole, 1e-9), usd_text(round(again * NANO))
         return Evidence(
             excess=round(amount.usd * NANO),
             key=amount.key or None,
@@ -74,15 +86,28 @@ class QueueReplay(AmountDetector[QueueReplayParams]):
 
     def to_state(self) -> State:
         """Return the vectors and the sums."""
-        return {"seen": self._seen.to_state(), "again": [self._hour, self._days]}
+        return {"seen": self._seen.to_state(), "lines": np.array(self._lines)}
 
     @classmethod
     def from_state(cls, params: QueueReplayParams, state: Mapping[str, Any]) -> Self:
-        """Return the detector that `state` describes."""
+        """Return the detector that `state` describes; of a time before sizes were told apart, the vectors."""
         detector = cls(params)
         detector._seen = Vectors.from_state(state["seen"])
-        if "again" in state:
-            detector._hour, detector._days = state["again"]
-        else:  # a state from before all money was summed elsewhere
-            _, detector._hour, _, detector._days = state["sums"]
+        if "lines" in state:
+            detector._lines = state["lines"].tolist()
         return detector
+
+
+def _fade(line: list[float], at: float) -> None:
+    """Let the sums of a size fade until a moment."""
+    _, _, short, _, _, long = decays(at - line[0] if at > line[0] else 0.0)
+    line[:] = at, line[1] * short, line[2] * short, line[3] * long, line[4] * long
+
+
+def _beyond(line: list[float]) -> float:
+    """Return the repeated money of an hour beyond chance: what is left if each call has three chances to repeat."""
+    _, hour, again, days, days_again = line
+    before = days - hour
+    share = (days_again - again) / before if before > 0.0 else 0.0
+    once = 1.0 - share if 0.0 < share < 1.0 else float(share <= 0.0)
+    return max(again - hour * (1.0 - once**CHANCE), 0.0)

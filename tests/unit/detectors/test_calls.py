@@ -12,6 +12,8 @@ from spendbrake.detectors.memory.stored import pack, unpack
 from spendbrake.detectors.memory.talks import Talks, Turn
 from spendbrake.detectors.memory.vectors import Vectors
 from spendbrake.detectors.panel import Panel, TeamPanel
+from spendbrake.detectors.repeats.cache_misses import CacheMisses, CacheMissesParams
+from spendbrake.detectors.series.features import Rolling
 from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.money import NANO
 from spendbrake.schemas.policy import Detection
@@ -112,6 +114,38 @@ def test_a_batch_that_runs_again_is_told() -> None:
     told = [f for f in play(settled(), replays) if f.detector == "queue_replay"]
     assert told
     assert "as if a queue were replayed" in told[0].reason
+
+
+def test_a_batch_that_runs_again_is_told_where_half_of_the_small_calls_coincide() -> None:
+    team = settled()
+    for place in range(LATER - 6_000, LATER, 4):
+        alike = call(START + 10.0 * place, session=place, cost=NANO // 50, input_tokens=40 + place % 64, output_tokens=9)
+        team.read(reading(place, alike, empty=3), context)
+    batch = [(4_000 + 311 * i, 200 + 17 * (i * i % 31)) for i in range(120)]
+    replays = [
+        reading(LATER + i, call(START + 10.0 * (LATER + i), session=LATER + i, input_tokens=a, output_tokens=b))
+        for i, (a, b) in enumerate(batch * 4)
+    ]
+    assert "queue_replay" in {f.detector for f in play(team, replays)}
+
+
+def misses(every_nth: int, session: int = 99) -> float:
+    """Return the greatest amount of a conversation of 200 calls that misses the cache once in so many."""
+    detector, talks, rolling, most = CacheMisses(CacheMissesParams()), Talks(), Rolling(), 0.0
+    for i in range(200):
+        hit = i % every_nth or not i
+        one = call(60.0 * i, session=session, input_tokens=50_000, cache_read_tokens=49_000 if hit else 0)
+        at = reading(6 * i, one, empty=5)
+        taken = talks.advance(at)
+        x = rolling.advance(at)
+        most = max([most, *(amount.usd for amount in detector.amounts(x, taken) if amount.subject == "session")])
+    return most
+
+
+def test_a_conversation_that_misses_now_and_then_counts_for_less_than_its_misses() -> None:
+    assert misses(5) == pytest.approx(39 / 9 * misses(20) * (1 / 0.4), rel=0.2), "a miss in twenty is no habit"
+    assert misses(150) == 0.0, "nor is one alone: the context is new"
+    assert misses(20, session=0) > 1.5 * misses(20), "of no session it is many conversations'"
 
 
 def test_input_that_should_have_come_from_the_cache_is_counted() -> None:
