@@ -41,8 +41,8 @@ class QueueReplay(AmountDetector[QueueReplayParams]):
     def __init__(self, params: QueueReplayParams) -> None:
         super().__init__(params)
         self._seen = Vectors()
-        self._lines = [[0.0] * 5 for _ in range(CLASSES)]
-        """By size: last call; all money and repeated money of an hour; of days likewise."""
+        self._lines = [[0.0] * 7 for _ in range(CLASSES)]
+        """By size: last call; all money and repeated money of an hour; of six hours, and of days likewise."""
 
     def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
         """Return the repeated money beyond chance."""
@@ -55,9 +55,11 @@ class QueueReplay(AmountDetector[QueueReplayParams]):
                 _fade(line, at)
             line[1] += usd
             line[3] += usd
+            line[5] += usd
             if seen.again(call):
                 line[2] += usd
                 line[4] += usd
+                line[6] += usd
                 last = call
         if last is None:
             return ()
@@ -100,14 +102,17 @@ class QueueReplay(AmountDetector[QueueReplayParams]):
 
 def _fade(line: list[float], at: float) -> None:
     """Let the sums of a size fade until a moment."""
-    _, _, short, _, _, long = decays(at - line[0] if at > line[0] else 0.0)
-    line[:] = at, line[1] * short, line[2] * short, line[3] * long, line[4] * long
+    last, a, b, c, d, e, f = line
+    _, _, hour, six, _, days = decays(at - last if at > last else 0.0)
+    line[:] = at, a * hour, b * hour, c * six, d * six, e * days, f * days
 
 
 def _beyond(line: list[float]) -> float:
-    """Return the repeated money of an hour beyond chance: what is left if each call has three chances to repeat."""
-    _, hour, again, days, days_again = line
-    before = days - hour
-    share = (days_again - again) / before if before > 0.0 else 0.0
-    once = 1.0 - share if 0.0 < share < 1.0 else float(share <= 0.0)
-    return max(again - hour * (1.0 - once**CHANCE), 0.0)
+    """Return the repeated money of an hour beyond chance: what is left if each call has three chances to repeat.
+
+    The last six hours do not say what chance is: a replay of today is not its own excuse. Where little is known of a
+    size, an hour's money without repeats is added to the past.
+    """
+    _, hour, again, six, six_again, days, days_again = line
+    share = max(days_again - six_again, 0.0) / (max(days - six, 0.0) + hour)
+    return max(again - hour * (1.0 - (1.0 - share) ** CHANCE), 0.0)

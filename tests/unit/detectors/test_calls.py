@@ -143,7 +143,7 @@ def misses(every_nth: int, session: int = 99) -> float:
 
 
 def test_a_conversation_that_misses_now_and_then_counts_for_less_than_its_misses() -> None:
-    assert misses(5) == pytest.approx(39 / 9 * misses(20) * (1 / 0.4), rel=0.2), "a miss in twenty is no habit"
+    assert misses(5) > 6 * misses(20) > 0.0, "four times as many, and a miss in twenty is no habit"
     assert misses(150) == 0.0, "nor is one alone: the context is new"
     assert misses(20, session=0) > 1.5 * misses(20), "of no session it is many conversations'"
 

@@ -199,13 +199,13 @@ def test_late_money_that_is_nothing_unusual_is_not_learned_a_second_time() -> No
 
 def test_recent_alarms_raise_the_gate_and_it_comes_down_again() -> None:
     gate = Panel(Detection()).gate
-    alarms = Alarms(7 * DAY_S)
+    alarms = Alarms(gate.params.alarm_memory_s)
     score = gate.threshold(10.0) + 0.5
     assert gate.unusual(score, 10.0, Usual(1.0, alarms.recent(START)), under_way=False)
     alarms.add(START)
     assert not gate.unusual(score, 10.0, Usual(1.0, alarms.recent(START + 60)), under_way=False)
     assert gate.unusual(score, 10.0, Usual(1.0, alarms.recent(START + 60)), under_way=True)
-    assert gate.unusual(score, 10.0, Usual(1.0, alarms.recent(START + 7 * DAY_S)), under_way=False)
+    assert gate.unusual(score, 10.0, Usual(1.0, alarms.recent(START + 2 * DAY_S)), under_way=False)
 
 
 def test_the_floor_grows_with_the_team() -> None:

@@ -96,12 +96,19 @@ def test_sums_that_detectors_once_kept_each_for_itself_are_read() -> None:
     storm = {"at": at, "failed": failed, "hour": [hour, hour_lost], "days": [days, days_lost]}
     amounts["error_storm"]["state"] = storm
     amounts["tokens_without_cost"]["state"] = {"figures": [at, free, tokens, days]}
-    again = amounts["queue_replay"]["state"].pop("again")
-    assert min(again) > 0.0
-    amounts["queue_replay"]["state"] |= {"at": at, "sums": [hour, again[0], days, again[1]]}
     assert PANEL.load("search", pack(kept)).dump() == team.dump()
     amounts.clear()
     assert PANEL.load("search", pack(kept)).dump() != team.dump(), "detectors switched off kept nothing"
+
+
+def test_replays_begin_to_tell_chance_anew_where_a_state_knows_no_sizes() -> None:
+    _, team, _ = play((), ())
+    kept = unpack(team.dump())
+    lines = kept["senses"]["amounts"]["queue_replay"]["state"].pop("lines")
+    assert lines.max() > 0.0
+    again = unpack(PANEL.load("search", pack(kept)).dump())["senses"]["amounts"]["queue_replay"]["state"]
+    assert again["lines"].max() == 0.0
+    assert again["seen"]["tag"].tolist() == kept["senses"]["amounts"]["queue_replay"]["state"]["seen"]["tag"].tolist()
 
 
 def test_the_readings_make_detectors_of_all_kinds_speak() -> None:
