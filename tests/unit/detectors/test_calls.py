@@ -119,7 +119,8 @@ def test_a_batch_that_runs_again_is_told() -> None:
 def test_a_batch_that_runs_again_is_told_where_half_of_the_small_calls_coincide() -> None:
     team = settled()
     for place in range(LATER - 6_000, LATER, 4):
-        alike = call(START + 10.0 * place, session=place, cost=NANO // 50, input_tokens=40 + place % 64, output_tokens=9)
+        size = 40 + place % 64
+        alike = call(START + 10.0 * place, session=place, cost=NANO // 50, input_tokens=size, output_tokens=9)
         team.read(reading(place, alike, empty=3), context)
     batch = [(4_000 + 311 * i, 200 + 17 * (i * i % 31)) for i in range(120)]
     replays = [
