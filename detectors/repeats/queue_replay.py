@@ -1,5 +1,6 @@
 """A batch that runs again: token vectors of the last day, seen in another session. It knows no request ids."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -115,4 +116,4 @@ def _beyond(line: list[float]) -> float:
     """
     _, hour, again, six, six_again, days, days_again = line
     share = max(days_again - six_again, 0.0) / (max(days - six, 0.0) + hour)
-    return max(again - hour * (1.0 - (1.0 - share) ** CHANCE), 0.0)
+    return max(again - hour * (1.0 - math.pow(1.0 - share, CHANCE)), 0.0)
