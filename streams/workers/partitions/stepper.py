@@ -215,11 +215,13 @@ class Stepper(ABC):
         """
         for owned in list(self.journal.owned.values()):
             now, told = owned.state.now, self._rebuilt.get(owned.number, -math.inf)
-            if now > since + REBUILT_WITHIN_S or now < since:
+            if now > since + REBUILT_WITHIN_S or told >= since + UNCOUNTED_S:
                 continue
-            if told < since or told < since + UNCOUNTED_S <= now:
+            if told < since <= now or since + UNCOUNTED_S <= now:
                 await self._tell(owned, None if told < since else self._pass)
-                self._rebuilt[owned.number] = now
+                told = self._rebuilt[owned.number] = now
+            # Where nobody sends, the clock would come by in half a minute only, and leases wait for it.
+            owned.wants_tick = owned.wants_tick or told < since + UNCOUNTED_S
 
     async def _tell(self, owned: Owned, turn: int | None) -> None:
         async with owned.gate:

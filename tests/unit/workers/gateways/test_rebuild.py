@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from enginelog import START, Log, engine, event
+from enginelog import SECRET, START, Log, engine, event
 from scripted.cluster import TREE, Cluster, Process
 from spendbrake.actions.gateway.contract import UNCOUNTED_S
 from spendbrake.schemas.action import Action
@@ -13,6 +13,7 @@ from spendbrake.schemas.wire.avro import decode
 from spendbrake.streams.engine.chains import CHAIN, MARK
 from spendbrake.streams.workers.burn import SHARES
 from spendbrake.streams.workers.partitions.stepper import REBUILT_WITHIN_S
+from spendbrake.streams.workers.partitions.ticker import WAITING_S, Ticker
 
 TEAMS = 15
 
@@ -69,6 +70,22 @@ async def test_all_is_told_once_the_log_has_reached_the_loss_and_again_once_it_c
     told(process)
     await worker.rebuild(since)
     assert told(process) == [], "the second time was due with the record before"
+
+
+async def test_an_idle_partition_is_given_the_time_until_it_has_told_the_second_time_and_no_longer(
+    process: Process,
+) -> None:
+    worker, since, at = process.worker, process.state.now + 0.5, [100.0]
+    (owned,) = worker.journal.owned.values()
+    ticker, ticked = Ticker(SECRET, lambda: at[0]), []
+    for _ in range(3):
+        owned.wants_tick = False  # as after a step: nothing in the state waits for the clock
+        await worker.rebuild(since)
+        ticker.stirred(owned)
+        at[0] += WAITING_S
+        ticked.append(len(ticker.due(worker.journal)))
+        await process.feed(1)
+    assert ticked == [1, 1, 0]
 
 
 async def test_the_second_time_is_when_caps_count_what_was_settled_before(process: Process) -> None:
