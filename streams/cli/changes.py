@@ -1,4 +1,4 @@
-"""What the API changes: tokens, requests, alerts taken on, feedback. Each change is in the audit before it is made."""
+"""What people ask and change by the API: tokens, requests, alerts, feedback. Each change is in the audit before."""
 
 import contextlib
 import time
@@ -14,6 +14,7 @@ from spendbrake.streams.api.desk.buttons import Buttons
 from spendbrake.streams.api.desk.delivery import Delivery
 from spendbrake.streams.api.desk.feedback import Feedback
 from spendbrake.streams.api.desk.requests import Requests
+from spendbrake.streams.api.desk.shadow import Shadow
 from spendbrake.streams.api.desk.silences import Silences
 from spendbrake.streams.api.pages import Operation
 from spendbrake.streams.engine.rules.book import Rules
@@ -22,6 +23,7 @@ from spendbrake.streams.workers.audit import Auditor
 from spendbrake.streams.workers.deployment import Place
 from spendbrake.streams.workers.people import desk, feedback, told
 from spendbrake.streams.workers.people.precision import report
+from spendbrake.streams.workers.people.shadow import shadows
 from spendbrake.streams.workers.versions import Versions
 
 
@@ -33,7 +35,7 @@ def changes(
     clock: Callable[[], float],
     parts: contextlib.AsyncExitStack,
 ) -> list[Operation]:
-    """Return the operations that change something; `parts` closes what they keep open."""
+    """Return the operations of people; `parts` closes what they keep open."""
     auditor = Auditor(broker, place, time.time)
 
     def rules() -> Rules:
@@ -57,6 +59,7 @@ def changes(
     operations = [*tokens.operations(), *silences.operations(), *Requests(say, known, rules, time.time).operations()]
     operations += Delivery(_Told(auditor, broker, place), take).operations()
     operations += Feedback(find, give, partial(report, broker, place), time.time).operations()
+    operations += Shadow(partial(shadows, broker, place), lambda: rules().file, time.time).operations()
     if config.slack_signing_secret is not None:
         secret = config.slack_signing_secret.get_secret_value()
         buttons = Buttons(secret, say, take, known, lambda: rules().file, time.time, find=find, give=give)

@@ -62,6 +62,9 @@ async def test_the_record_tells_what_would_have_been_done_to_whom_and_since_when
             return {each.policy for each in found if each.effect == "limits"} == set(names)
 
         await until(recorded)
+        answer = await http.get("/v1/policies/record", params={"since_s": "3600"})
+        by_http = {each["policy"]: each for each in answer.json()["policies"]}
+        assert (await http.get("/v1/policies/record", params={"since_s": "soon"})).status_code == 400
     code, told = await asyncio.to_thread(record, tmp_path)
     rows = {line.split()[0]: line for line in told.splitlines()[1:]}
     assert (code, sorted(rows)) == (0, ["canary", "quiet", "shadow"]), told
@@ -83,5 +86,9 @@ async def test_the_record_tells_what_would_have_been_done_to_whom_and_since_when
     assert spell["steps"][0]["rate_usd_h"] == pytest.approx(36.0), "three dollars in five minutes"
     assert 0 <= spell["burned_nano"] < 10**9
     assert found["quiet"]["spells"] == []
+    assert [(each["binds"], each["would_have"], each["spells"][:1] and each["spells"][0]["node"])
+            for each in (by_http["shadow"], by_http["canary"], by_http["quiet"])] == [
+        ("nobody", {"block": 1}, "shadow"), ("40 %", {"block": 1}, "canary"), ("nobody", {}, []),
+    ]  # fmt: skip
     assert (await asyncio.to_thread(record, tmp_path, "nothing"))[0] == 1
     assert (await asyncio.to_thread(record, tmp_path, "--since", "soon"))[0] == 2

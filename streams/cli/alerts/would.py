@@ -1,9 +1,7 @@
-"""How the record of policies that bind nobody, or not everybody yet, is shown: tables for people, JSON for machines."""
+"""How the record of policies that bind nobody, or not everybody yet, is shown to people."""
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -67,40 +65,9 @@ def spells_of(would: Would, now: float) -> Table:
     return table
 
 
-def document_of(found: Mapping[str, Would], bound: Mapping[str, str], now: float) -> dict[str, Any]:
-    """Return the record as JSON: times in epoch seconds UTC, `until` null while it goes on, money in nano-USD."""
-    return {
-        "now": now,
-        "policies": [
-            {
-                "policy": name,
-                "binds": bound.get(name),
-                "would_have": dict(_verdicts(would)),
-                "lasted_s": would.lasted(now),
-                "burned_nano": would.burned(now),
-                "messages": dict(would.messages),
-                "spells": [_document(spell, now) for spell in would.spells],
-            }
-            for name, would in found.items()
-        ],
-    }
-
-
-def _document(spell: Spell, now: float) -> dict[str, Any]:
-    told = asdict(spell)
-    for step in told["steps"]:
-        step["until"] = step["until"] if step["until"] <= now else None
-    return {**told, "burned_nano": spell.burned(now)}
-
-
-def _verdicts(would: Would) -> Counter[str]:
-    """Return how many times it would have come to each verdict."""
-    return Counter(verdict for spell in would.spells for verdict in {step.verdict: None for step in spell.steps})
-
-
 def _counted(would: Would) -> str:
-    counts = _verdicts(would)
-    return ", ".join(f"{DONE[verdict]} {_times(counts[verdict])}" for verdict in DONE if counts[verdict])
+    counts = would.verdicts()
+    return ", ".join(f"{DONE[verdict]} {_times(counts[verdict])}" for verdict in DONE if verdict in counts)
 
 
 def _times(n: int) -> str:

@@ -95,9 +95,9 @@ def _rollouts(document: dict[str, object]) -> Iterator[str]:
 
 
 async def _record(name: str | None, length: float | None, as_json: bool) -> None:
-    from spendbrake.streams.cli.alerts.would import document_of, sheet_of, spells_of
+    from spendbrake.streams.cli.alerts.would import sheet_of, spells_of
     from spendbrake.streams.workers.deployment import read_versions
-    from spendbrake.streams.workers.people.shadow import Would, shadows, would_of
+    from spendbrake.streams.workers.people.shadow import Would, binds, completed, document_of, shadows, would_of
 
     config = settings()
     async with broker_of(config) as broker:
@@ -105,15 +105,12 @@ async def _record(name: str | None, length: float | None, as_json: bool) -> None
         actions, last = await shadows(broker, place)
         now = last if place.simulation else time.time()
         policies = (await read_versions(broker, place)).book.at(now).file.policies
-    found = would_of(actions, 0.0 if length is None else now - length)
-    if name is not None and name not in found and name not in {each.name for each in policies}:
-        fail(f"no policy {name!r} is in force, and none has left a record")
-    for each in policies:
-        partial = each.canary_percent is not None and each.canary_percent < 100
-        if each.name not in found and (each.mode == "shadow" or partial or each.name == name):
-            found[each.name] = Would()
-    found = {each: would for each, would in sorted(found.items()) if name in (None, each)}
-    bound = {each.name: "nobody" if each.mode == "shadow" else f"{each.canary_percent or 100:g} %" for each in policies}
+    found = completed(would_of(actions, 0.0 if length is None else now - length), policies)
+    bound = {each.name: binds(each) for each in policies}
+    if name is not None:
+        if name not in found and name not in bound:
+            fail(f"no policy {name!r} is in force, and none has left a record")
+        found = {name: found.get(name, Would())}
     if as_json:
         console.print_json(data=document_of(found, bound, now))
     else:

@@ -2,20 +2,23 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from spendbrake.actions.policies.base import LIMITS, OTHERS
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.decision import Verdict
 from spendbrake.schemas.money import NanoUsd
+from spendbrake.schemas.policy import Policy
 from spendbrake.schemas.topics import ACTIONS
 from spendbrake.streams.workers.deployment import Place
 from spendbrake.streams.workers.people.desk import ReadableBroker
 from spendbrake.streams.workers.people.told import messages
 
 NANO_USD_A_DOLLAR, HOUR_S = 10**9, 3_600.0
+ALL = "100 %"
 Part = tuple[float, float, float | None]
 """From when until when, and what was burned an hour as it began, USD."""
 
@@ -77,6 +80,12 @@ class Would:
 
     spells: list[Spell] = field(default_factory=list)
     messages: Counter[str] = field(default_factory=Counter)
+
+    def verdicts(self) -> dict[str, int]:
+        """Return how many times it would have come to each verdict."""
+        return dict(
+            Counter(verdict for spell in self.spells for verdict in {step.verdict: None for step in spell.steps})
+        )
 
     def lasted(self, now: float) -> float:
         """Return for how long nodes would have been limited, seconds; a node in two scopes counts once."""
@@ -163,6 +172,49 @@ def would_of(actions: Iterable[Action], since: float = 0.0) -> dict[str, Would]:
     for would in found.values():
         would.spells = [spell for spell in would.spells if spell.at >= since]
     return {name: would for name, would in sorted(found.items()) if would.spells or +would.messages}
+
+
+def completed(found: Mapping[str, Would], policies: Iterable[Policy]) -> dict[str, Would]:
+    """Return the record with the policies that bind nobody, or not everybody yet, and have left none."""
+    silent = {each.name: Would() for each in policies if binds(each) != ALL and each.name not in found}
+    return dict(sorted({**found, **silent}.items()))
+
+
+def binds(policy: Policy) -> str:
+    """Return in words whose keys a policy binds."""
+    if policy.mode == "shadow":
+        return "nobody"
+    return ALL if policy.canary_percent in (None, 100) else f"{policy.canary_percent:g} %"
+
+
+def document_of(found: Mapping[str, Would], bound: Mapping[str, str], now: float) -> dict[str, Any]:
+    """Return the record as JSON: times in epoch seconds UTC, `until` null while it goes on, money in nano-USD.
+
+    Args:
+        bound: Whose keys each policy in force binds; null for one that no longer is.
+    """
+    return {
+        "now": now,
+        "policies": [
+            {
+                "policy": name,
+                "binds": bound.get(name),
+                "would_have": would.verdicts(),
+                "lasted_s": would.lasted(now),
+                "burned_nano": would.burned(now),
+                "messages": dict(would.messages),
+                "spells": [_shown(spell, now) for spell in would.spells],
+            }
+            for name, would in found.items()
+        ],
+    }
+
+
+def _shown(spell: Spell, now: float) -> dict[str, Any]:
+    told = asdict(spell)
+    for step in told["steps"]:
+        step["until"] = step["until"] if step["until"] <= now else None
+    return {**told, "burned_nano": spell.burned(now)}
 
 
 def _spell(action: Action) -> Spell:
