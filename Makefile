@@ -48,7 +48,7 @@ effects-test: $(READY) ## Tests against a real Alertmanager (Debian: prometheus-
 forge-test: $(READY) ## Tickets in a real Gitea, built on first use (Go, a C compiler and git; some 5 minutes).
 	$(BIN)/pytest -q -m forge
 
-contract-test: $(READY) ## Our requests, and our doubles, against what vendors publish of their APIs (npm and Go; 150 MB once).
+contract-test: $(READY) ## Our requests, and our doubles, against what vendors publish of their APIs (npm and Go; 210 MB once).
 	$(BIN)/pytest -q -m vendors tests/vendors
 
 gateway-test: $(READY) ## Real gateways obey: LiteLLM's proxy and Envoy, fetched on first use (some 700 MB).
