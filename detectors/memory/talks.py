@@ -36,6 +36,9 @@ CACHE_S = 300.0
 """What was sent this short ago should be in the provider's prompt cache."""
 LEAST_MISS = 2_000
 """Tokens missed in a call before it counts."""
+KNOWN, MEMORY, MAX_MODELS = 200.0, 2_000.0, 8
+"""Calls soon after another of their conversation by which a model's usual cached share is known, and by which it is
+forgotten; models remembered."""
 LEAST_CACHED = 0.3
 """Part of a conversation's input that came from the cache before a miss is one."""
 CACHED, WRITTEN, OUTPUT = 0.1, 1.25, 5.0
@@ -121,6 +124,8 @@ class Talks:
     def __init__(self) -> None:
         self._of: OrderedDict[int, Talk] = OrderedDict()
         self.turnover = Turnover()
+        self._cached: dict[str, list[float]] = {}
+        """By model, of calls soon after another of their conversation: number, mean cached share, mean deviation."""
 
     def advance(self, reading: BucketReading) -> Turns:
         """Take in the sampled calls of a bucket; each stands for its part of the bucket's money."""
@@ -137,7 +142,10 @@ class Talks:
                 turns.append(Turn(call, usd, talk))
             else:
                 talks.move_to_end(number)
+                soon = call.at - talk.at < CACHE_S
                 turns.append(_follow(talk, call, usd, turns.marks))
+                if soon and call.session and call.input_tokens > LEAST_MISS:
+                    self._learn(call, talk)
             talk.n += 1.0
             talk.at, talk.usd, talk.key, talk.model = call.at, talk.usd + usd, call.key, call.model
             talk.input_tokens, talk.output_tokens = call.input_tokens, call.output_tokens
@@ -161,9 +169,31 @@ class Talks:
         self._of.pop(number, None)
         talk = self._of[number] = Talk(usual_input=call.input_tokens, usual_output=call.output_tokens)
         talk.cached = call.cache_read_tokens / call.input_tokens if call.input_tokens else 0.0
+        if call.session and call.model in self._cached:
+            talk.cached = max(talk.cached, self._least(self._cached[call.model]))
         if len(self._of) > MAX_TALKS:
             self._of.popitem(last=False)
         return talk
+
+    def _learn(self, call: Call, talk: Talk) -> None:
+        """Take in what part of a call came from the cache; of a conversation at least the usual is expected."""
+        usual = self._cached.get(call.model)
+        if usual is None:
+            if len(self._cached) >= MAX_MODELS:
+                del self._cached[min(self._cached, key=lambda model: self._cached[model][0])]
+            usual = self._cached[call.model] = [0.0, 0.0, 0.0]
+        usual[0] += 1.0
+        part = 1.0 / min(usual[0], MEMORY)
+        off = call.cache_read_tokens / call.input_tokens - usual[1]
+        usual[1] += part * off
+        usual[2] += part * (abs(off) - usual[2])
+        talk.cached = max(talk.cached, self._least(usual))
+
+    @staticmethod
+    def _least(usual: list[float]) -> float:
+        """Return the cached share that nearly all calls to a model have; 0.0 before it is known."""
+        n, mean, off = usual
+        return mean - 3.0 * off if n >= KNOWN else 0.0
 
     def to_state(self) -> State:
         """Return the conversations in the order of their last calls, and the turnover."""
@@ -172,6 +202,7 @@ class Talks:
         places = {name: place for place, name in enumerate(names)}
         return {
             "turnover": self.turnover.to_state(),
+            "cached": {model: list(usual) for model, usual in self._cached.items()},
             "numbers": np.array(list(self._of), dtype=np.uint64).view(np.int64),
             "names": names,
             "whose": np.array([places[talk.key, talk.model] for talk in talks], np.uint8),
@@ -190,6 +221,7 @@ class Talks:
             talks._of[number] = Talk(*name, *figures)
         if "turnover" in state:
             talks.turnover = Turnover.from_state(state["turnover"])
+        talks._cached = {model: list(usual) for model, usual in state.get("cached", {}).items()}
         return talks
 
 

@@ -159,6 +159,18 @@ def test_input_that_should_have_come_from_the_cache_is_counted() -> None:
     assert late[5].missed_usd == 0.0
 
 
+@pytest.mark.parametrize(("model", "missed"), [("m-1", 8), ("m-2", 0)])
+def test_a_conversation_never_cached_stands_out_among_those_that_are(model: str, missed: int) -> None:
+    talks = Talks()
+    for i in range(300):
+        kept = 47_000 + 100 * (i % 9)
+        talks.advance(reading(i, call(10.0 * i, session=1 + i // 10, input_tokens=50_000, cache_read_tokens=kept)))
+    talks = Talks.from_state(unpack(pack(talks.to_state())))
+    fresh = [call(4_000.0 + 10.0 * i, session=77, model=model, input_tokens=50_000) for i in range(9)]
+    seen = [turn for i, one in enumerate(fresh) for turn in talks.advance(reading(400 + i, one))]
+    assert sum(turn.missed_usd > 0.0 for turn in seen) == missed, "the first has nothing to find there"
+
+
 def test_a_cheap_conversation_of_many_calls_is_told_beside_the_dear_ones() -> None:
     team = settled()
     for place in range(40_000, 40_080):
