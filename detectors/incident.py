@@ -129,32 +129,33 @@ class Incidents:
 
     def __init__(self, team: str, params: IncidentParams, epoch: int = 1) -> None:
         self.team, self.params, self._epoch = team, params, epoch
-        self._items: list[Incident] = []
+        self.items: list[Incident] = []
+        """Open or in dwell."""
 
     def __iter__(self) -> Iterator[Incident]:
-        return iter(self._items)
+        return iter(self.items)
 
     def of_series(self, where: str, family: str) -> Incident | None:
         """Return the incident of this family that evidence from series `where` belongs to."""
         source = f"{family}|{where}"
-        return next((i for i in self._items if source in i.sources), None)
+        return next((i for i in self.items if source in i.sources), None)
 
     def alike(self, key: str | None, now: float) -> Incident | None:
         """Return the open incident that evidence about `key` (None = the team) is most likely of: one cause, one page.
 
         It is the latest of the same key, else the latest where either has none.
         """
-        near = [i for i in self._items if i.state == "open" and now - i.opened_at < SAME_CAUSE_S]
+        near = [i for i in self.items if i.state == "open" and now - i.opened_at < SAME_CAUSE_S]
         same = [i for i in near if i.key == key] or [i for i in near if key is None or i.key is None]
         return max(same, key=lambda i: i.opened_at, default=None)
 
     def of_node(self, node: str, family: str) -> Incident | None:
         """Return the incident of this family at `node`."""
-        return next((i for i in self._items if i.node == node and i.family == family), None)
+        return next((i for i in self.items if i.node == node and i.family == family), None)
 
     def full(self) -> bool:
         """Say whether the team has as many incidents as are told apart."""
-        return len(self._items) >= MAX_INCIDENTS
+        return len(self.items) >= MAX_INCIDENTS
 
     def open(
         self, node: str, where: str, key: str | None, detector: tuple[str, str], at: tuple[float, int]
@@ -174,7 +175,7 @@ class Incidents:
             key=key,
             sources=[f"{family}|{where}"],
         )
-        self._items.append(incident)
+        self.items.append(incident)
         return incident
 
     def reopen(self, incident: Incident, key: str | None, now: float) -> None:
@@ -186,18 +187,18 @@ class Incidents:
 
     def due(self, now: float) -> list[Incident]:
         """Resolve what has been quiet long enough, forget what has dwelt, and return the resolved."""
-        if not self._items:
+        if not self.items:
             return []
-        resolved = [i for i in self._items if i.state == "open" and i.until <= now]
+        resolved = [i for i in self.items if i.state == "open" and i.until <= now]
         for incident in resolved:
             incident.state, incident.turn = "dwell", incident.turn + 1
             incident.until += self.params.dwell_s
-        self._items = [i for i in self._items if i.state == "open" or i.until > now]
+        self.items = [i for i in self.items if i.state == "open" or i.until > now]
         return resolved
 
     def next_due(self) -> float | None:
         """Return when the next open incident resolves, epoch seconds, if nothing more is seen."""
-        return min((i.until for i in self._items if i.state == "open"), default=None)
+        return min((i.until for i in self.items if i.state == "open"), default=None)
 
     def news(self, incident: Incident, severity: Severity, now: float) -> bool:
         """Say whether an open incident has something new to tell: worse, doubled, or long not heard of."""
@@ -207,23 +208,23 @@ class Incidents:
 
     def troubled(self, now: float) -> bool:
         """Say whether something is going on that is not the new usual yet: what is seen now is nothing to learn."""
-        if not self._items:
+        if not self.items:
             return False
-        return any(i.state == "open" and now - i.opened_at <= self.params.adopt_s for i in self._items)
+        return any(i.state == "open" and now - i.opened_at <= self.params.adopt_s for i in self.items)
 
     def adopted(self, where: str, now: float) -> bool:
         """Say whether a trouble of series `where` has gone on for so long that it is the new usual."""
         return any(
-            i.where == where and i.state == "open" and now - i.opened_at > self.params.adopt_s for i in self._items
+            i.where == where and i.state == "open" and now - i.opened_at > self.params.adopt_s for i in self.items
         )
 
     def to_state(self) -> list[dict[str, Any]]:
         """Return the incidents, JSON-able."""
-        return [asdict(incident) for incident in self._items]
+        return [asdict(incident) for incident in self.items]
 
     def restore(self, state: list[Mapping[str, Any]]) -> None:
         """Take up kept incidents."""
-        self._items = [Incident(**fields) for fields in state]
+        self.items = [Incident(**fields) for fields in state]
 
 
 def digest(*parts: str) -> str:

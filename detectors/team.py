@@ -59,7 +59,7 @@ class TeamPanel:
         """
         if not self._panel.enabled:
             return []
-        resolved = self._telling.resolved(reading.now)
+        resolved = self._telling.resolved(reading.now) if self._incidents.items else []
         told = self._bucket(reading, context) if isinstance(reading, BucketReading) else self._fact(reading, context)
         return resolved + told if resolved else told
 

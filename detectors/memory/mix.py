@@ -91,26 +91,6 @@ class Pending:
         self.calls = self.failed = self.tokens = self.usd = 0.0
         self.models: dict[str, list[float]] = {}
 
-    def add(self, reading: BucketReading, turns: Turns) -> None:
-        """Add a bucket; its models as the sampled calls have it."""
-        fresh, output, calls = reading.input_tokens, reading.output_tokens, reading.calls
-        tokens = float((fresh if fresh > 0 else 0) + (output if output > 0 else 0))
-        if calls > 0:
-            self.calls += calls
-            if reading.errors > 0:
-                self.failed += min(reading.errors, calls)
-        self.tokens += tokens
-        if reading.cost > 0:
-            self.usd += reading.cost / NANO
-        part = tokens / turns.tokens if turns.tokens > 1 else tokens
-        for turn in turns:
-            call = turn.call
-            sums = self.models.get(call.model)
-            if sums is None:
-                sums = self.models[call.model] = [0.0, 0.0]
-            sums[0] += (call.input_tokens + call.output_tokens) * part
-            sums[1] += turn.usd
-
 
 class Mix:
     """The present and the usual of a team."""
@@ -120,12 +100,28 @@ class Mix:
         self.pending = Pending(0.0)
 
     def add(self, reading: BucketReading, turns: Turns) -> None:
-        """Add a bucket and its sampled calls to both."""
-        slot = reading.at - reading.at % SLOT_S
-        if slot != self.pending.at:
+        """Add a bucket to both, with its slot; its models as the sampled calls have it."""
+        slot, pending = reading.at - reading.at % SLOT_S, self.pending
+        if slot != pending.at:
             self._fold()
-            self.pending = Pending(slot)
-        self.pending.add(reading, turns)
+            self.pending = pending = Pending(slot)
+        fresh, output, calls = reading.input_tokens, reading.output_tokens, reading.calls
+        tokens = float((fresh if fresh > 0 else 0) + (output if output > 0 else 0))
+        if calls > 0:
+            pending.calls += calls
+            if reading.errors > 0:
+                pending.failed += min(reading.errors, calls)
+        pending.tokens += tokens
+        if reading.cost > 0:
+            pending.usd += reading.cost / NANO
+        part = tokens / turns.tokens if turns.tokens > 1 else tokens
+        for turn in turns:
+            call = turn.call
+            sums = pending.models.get(call.model)
+            if sums is None:
+                sums = pending.models[call.model] = [0.0, 0.0]
+            sums[0] += (call.input_tokens + call.output_tokens) * part
+            sums[1] += turn.usd
 
     def _fold(self) -> None:
         if self.pending.calls:

@@ -184,7 +184,9 @@ class Rolling:
         self._burn()
         self.recent.append((at, usd))
         minute = self._close_minute(reading, usd) if self.minutes else None
-        return self._features(reading, usd, minute, self._close_slot(at, usd))
+        slot = self._close_slot(at, usd)
+        age_s, calls = at - self.first_at, reading.calls
+        return Features(at, self.width_s, usd, calls, self.rates, self.usual_usd_h, age_s, self.n, minute, slot)
 
     def rescore(self, reading: BucketReading) -> Features | None:
         """Put late money into a closed bucket; None when that is too long ago or the money is not more."""
@@ -196,7 +198,10 @@ class Rolling:
                     self.sums[j] = max(self.sums[j] + (usd - before) * left, 0.0)
                 self._burn()
                 self.recent[i] = (at, usd)
-                return self._features(reading, usd - before, None) if usd > before else None
+                if usd <= before:
+                    return None
+                more, age_s, calls = usd - before, at - self.first_at, reading.calls
+                return Features(at, reading.width_s, more, calls, self.rates, self.usual_usd_h, age_s, self.n, None)
         return None
 
     def to_state(self) -> dict[str, Any]:
@@ -227,22 +232,6 @@ class Rolling:
         if rolling.n:
             rolling._burn()
         return rolling
-
-    def _features(
-        self, reading: BucketReading, usd: float, minute: Minute | None, slot: Slot | None = None
-    ) -> Features:
-        return Features(
-            reading.at,
-            reading.width_s,
-            usd,
-            reading.calls,
-            self.rates,
-            self.usual_usd_h,
-            reading.at - self.first_at,
-            self.n,
-            minute,
-            slot,
-        )
 
     def _burn(self) -> None:
         """Work out what the sums are as rates."""
