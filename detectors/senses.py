@@ -96,7 +96,7 @@ class Senses:
             risen = measure(x, turns)
             if risen:  # seldom
                 amounts += [(detector, amount) for amount in risen]
-                self.nameless += [amount.session for amount in risen if amount.session not in self._names]
+                self.nameless += [one.session for one in risen if one.session and one.session not in self._names]
         return Noticed(where, x, late, scored, loud, opinion, amounts)
 
     def learn(self, seen: Noticed) -> None:
