@@ -16,6 +16,8 @@ from spendbrake.actions.effects.messages.mail import text_of
 from spendbrake.schemas.action import Action
 
 MAX_TITLE = 250
+MAX_TEXT = 20_000
+"""Characters of a text: Jira takes 32,767, GitHub 65,536; what documents add to them is left room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,9 @@ def fields_of(action: Action) -> dict[str, str]:
 
 
 def _marked(text: str, action: Action) -> str:
+    """Return a text with the action's id in it; one that is too long to be taken is cut, and says so."""
+    if len(text) > MAX_TEXT:
+        text = f"{text[:MAX_TEXT]}…"
     return text if action.id in text else f"{text}\n\n{action.id}"
 
 

@@ -10,6 +10,8 @@ from aiohttp import web
 
 from servers.receivers import Served, broken
 
+MOST = 32_767
+"""Characters of a text in Jira."""
 AT = "2026-11-26T12:00:00Z"
 
 
@@ -98,7 +100,7 @@ class GitHubServer(TrackerServer):
         return web.json_response(_page(found, query))
 
     def _create(self, body: Mapping[str, Any]) -> web.Response:
-        if not body.get("title") or len(body["title"]) > 256:
+        if not body.get("title") or len(body["title"]) > 256 or len(body["body"]) > 65_536:
             return web.json_response({"message": "Validation Failed"}, status=422)
         self.issues.append(Issue(body["title"], body["body"], list(body["labels"])))
         return web.json_response(self._shown(len(self.issues)), status=201)
@@ -170,6 +172,8 @@ class JiraServer(TrackerServer):
             return web.json_response({"errors": {"summary": "invalid"}}, status=400)
         if any(" " in label for label in fields["labels"]):
             return web.json_response({"errors": {"labels": "invalid"}}, status=400)
+        if len(words_of(fields["description"])) > MOST:
+            return web.json_response({"errors": {"description": "exceeds the allowed limit"}}, status=400)
         self.issues.append(Issue(fields["summary"], words_of(fields["description"]), list(fields["labels"])))
         number = len(self.issues)
         told = {"id": str(number), "key": f"OPS-{number}", "self": f"{self.url}/rest/api/3/issue/{number}"}

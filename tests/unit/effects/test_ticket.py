@@ -86,6 +86,18 @@ async def test_a_long_reason_fits_the_title_and_is_whole_in_the_body(server: Tra
     await effect.aclose()
 
 
+async def test_a_text_that_no_system_takes_is_cut_and_still_found_again(server: TrackerServer) -> None:
+    effect, long = ticket(server), replace(alert("ticket"), reason="why " * 30_000)
+    told = await effect.carry_out(long)
+    worse = replace(long, id="2" * 32, rung="stop")
+    for action in (long, worse, worse):
+        assert await effect.carry_out(action) == {"ticket": told["ticket"], "created": False}
+    (issue,) = server.issues
+    assert long.id in issue.body
+    assert [worse.id in text for text in issue.comments] == [True]
+    await effect.aclose()
+
+
 async def test_a_wrong_token_is_given_up_and_trouble_is_retried(server: TrackerServer) -> None:
     wrong = ticket(server, token="wr0ng")
     with pytest.raises(GiveUp, match="HTTP 401") as failed:
