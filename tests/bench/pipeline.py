@@ -2,7 +2,7 @@
 
 `python tests/bench/pipeline.py [--events 1200000] [--only kafka] [--profile]` starts a Kafka of its own, fills it, and
 runs one burn worker with everything on: dedupe, prices, windows, budgets, detectors, outputs, rows, acknowledgements,
-ticks. CPU time is the whole process's, from the third of the log at which all teams have settled to the last event
+ticks. CPU time is the whole process's, from the third of each partition, when all teams have settled, to the last event
 applied, in which each team closes one bucket with every 800,000 events (events.py); `from first` begins with the first
 chunk, `stored` goes on to the commit of all of it, the last snapshot included. The peers (peers/) read the same topic
 right after, decode the same events, and do one part of the job: sums of tokens by team and window, and one threshold.

@@ -96,8 +96,7 @@ class Watch:
 
     Attributes:
         marks: `first` chunk applied, `recovered` when each partition has applied one, `warm` after a third of what
-            was to be read and at least a chunk of each, the last chunk `applied`, all `stored`: acknowledged and
-            committed.
+            was to be read of each, the last chunk `applied`, all `stored`: acknowledged and committed.
         away_s: Longest that the loop had no time for others, once warm.
     """
 
@@ -107,7 +106,7 @@ class Watch:
         self.leaves = leaves
         self.service, self._left = service, {number: end for number, (begin, end) in spans.items() if end > begin}
         self._ends, self._unheard = dict(self._left), set(self._left)
-        self._warm = sum(end - begin for begin, end in spans.values()) // 3
+        self._cold = {number: begin + (end - begin) // 3 for number, (begin, end) in spans.items() if end > begin}
         self.marks: dict[str, Mark] = {}
         self.counted: dict[str, int] = {"events": 0, "duplicates": 0, "steps": 0, "records_out": 0}
         self.first_events = self.warm_events = 0
@@ -145,7 +144,9 @@ class Watch:
         if "recovered" not in self.marks and not self._unheard:
             self.recovered_rss_mb = rss_mb()
             self.marks["recovered"] = Mark()
-        if "warm" not in self.marks and "recovered" in self.marks and self.seen >= self._warm:
+        if owned.last + 1 >= self._cold.get(owned.number, 1 << 62):
+            del self._cold[owned.number]
+        if "warm" not in self.marks and "recovered" in self.marks and not self._cold:
             self.warm_events = self.seen
             self.slowest_step_s = 0.0
             self._profile(on=True)
