@@ -27,7 +27,7 @@ class NewModelParams(Params):
     settled_s: float = Field(DAY_S, ge=0)
     floor_usd: float = Field(0.5, ge=0)
     floor_days: float = Field(0.005, ge=0)
-    other_floor_days: float = Field(0.02, ge=0)
+    other_floor_days: float = Field(0.05, ge=0)
 
 
 class NewModel(Stateless[NewModelParams], FactDetector[NewModelParams]):

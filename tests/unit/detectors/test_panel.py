@@ -8,6 +8,7 @@ import pytest
 
 from readings import DAY_S, START, bucket, context, new_series, ordinary, session
 from spendbrake.detectors.base import Usual
+from spendbrake.detectors.facts.new_model import NewModel, NewModelParams
 from spendbrake.detectors.gate import Alarms
 from spendbrake.detectors.memory.stored import unpack
 from spendbrake.detectors.panel import Panel, TeamPanel
@@ -269,8 +270,16 @@ def test_a_session_like_the_dearest_before_it_is_no_news() -> None:
     now = readings[-1].now + DAY_S
     assert [f.state for f in play(team, [session(session="first", now=now, cost=10 * NANO)])] == ["open"]
     day_later = now + DAY_S + 7_200.0
-    assert [f.state for f in play(team, [session(session="next", now=day_later, cost=12 * NANO)])] == ["resolve"]
-    assert [f.state for f in play(team, [session(session="dear", now=day_later, cost=14 * NANO)])] == ["open"]
+    assert [f.state for f in play(team, [session(session="next", now=day_later, cost=18 * NANO)])] == ["resolve"], (
+        "it was shown at ten dollars, and may have come to as much"
+    )
+    assert [f.state for f in play(team, [session(session="dear", now=day_later, cost=21 * NANO)])] == ["open"]
+
+
+def test_a_new_key_is_news_from_a_twentieth_of_a_day_on_and_a_new_model_much_sooner() -> None:
+    news, usual = NewModel(NewModelParams()), Usual(10.0)
+    floors = {kind: news.read(new_series(kind=kind), usual).floor for kind in ("model", "key", "project")}
+    assert floors == {"model": 1.2 * NANO, "key": 12 * NANO, "project": 12 * NANO}
 
 
 def test_thousands_of_new_keys_fold_into_the_team() -> None:
