@@ -36,9 +36,9 @@ CACHE_S = 300.0
 """What was sent this short ago should be in the provider's prompt cache."""
 LEAST_MISS = 2_000
 """Tokens missed in a call before it counts."""
-KNOWN, MEMORY, MAX_MODELS = 200.0, 2_000.0, 8
+KNOWN, MEMORY, APART, MAX_MODELS = 200.0, 2_000.0, 3.0, 8
 """Calls soon after another of their conversation by which a model's usual cached share is known, and by which it is
-forgotten; models remembered."""
+forgotten; mean deviations below it at which nearly no call is; models remembered."""
 LEAST_CACHED = 0.3
 """Part of a conversation's input that came from the cache before a miss is one."""
 CACHED, WRITTEN, OUTPUT = 0.1, 1.25, 5.0
@@ -144,7 +144,7 @@ class Talks:
                 talks.move_to_end(number)
                 soon = call.at - talk.at < CACHE_S
                 turns.append(_follow(talk, call, usd, turns.marks))
-                if soon and call.session and call.input_tokens > LEAST_MISS:
+                if soon and call.session and (call.cache_read_tokens or call.model in self._cached):
                     self._learn(call, talk)
             talk.n += 1.0
             talk.at, talk.usd, talk.key, talk.model = call.at, talk.usd + usd, call.key, call.model
@@ -176,24 +176,27 @@ class Talks:
         return talk
 
     def _learn(self, call: Call, talk: Talk) -> None:
-        """Take in what part of a call came from the cache; of a conversation at least the usual is expected."""
+        """Take in what part of a call came from the cache; of a conversation at least the usual is expected.
+
+        A model that none of the team's calls has had cached is not looked at.
+        """
         usual = self._cached.get(call.model)
         if usual is None:
             if len(self._cached) >= MAX_MODELS:
                 del self._cached[min(self._cached, key=lambda model: self._cached[model][0])]
             usual = self._cached[call.model] = [0.0, 0.0, 0.0]
-        usual[0] += 1.0
-        part = 1.0 / min(usual[0], MEMORY)
-        off = call.cache_read_tokens / call.input_tokens - usual[1]
-        usual[1] += part * off
-        usual[2] += part * (abs(off) - usual[2])
-        talk.cached = max(talk.cached, self._least(usual))
+        n, mean, deviation = usual
+        part = 1.0 / (n + 1.0) if n < MEMORY else 1.0 / MEMORY
+        off = (call.cache_read_tokens / call.input_tokens if call.input_tokens else 0.0) - mean
+        usual[:] = n + 1.0, mean + part * off, deviation + part * (abs(off) - deviation)
+        if n >= KNOWN and talk.cached < (least := mean - APART * deviation):
+            talk.cached = least
 
     @staticmethod
     def _least(usual: list[float]) -> float:
         """Return the cached share that nearly all calls to a model have; 0.0 before it is known."""
         n, mean, off = usual
-        return mean - 3.0 * off if n >= KNOWN else 0.0
+        return mean - APART * off if n >= KNOWN else 0.0
 
     def to_state(self) -> State:
         """Return the conversations in the order of their last calls, and the turnover."""

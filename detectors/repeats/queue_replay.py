@@ -20,6 +20,10 @@ CLASSES, BITS = 12, 3
 """Calls are of one class whose input times output is within a factor of eight: small ones coincide, large do not."""
 
 
+FADE_S = 60.0
+"""Sums of an hour and more fade so often while calls come: by the minute is exact enough."""
+
+
 class QueueReplayParams(AmountParams):
     """Parameters."""
 
@@ -47,17 +51,17 @@ class QueueReplay(AmountDetector[QueueReplayParams]):
 
     def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
         """Return the repeated money beyond chance."""
-        last, at, seen = None, x.at, self._seen
+        last, at, again, lines = None, x.at, self._seen.again, self._lines
         for turn in turns:
             call, usd = turn.call, turn.usd
             size = (call.input_tokens * call.output_tokens).bit_length() // BITS
-            line = self._lines[size if size < CLASSES else CLASSES - 1]
-            if line[0] != at:
+            line = lines[size if size < CLASSES else CLASSES - 1]
+            if at - line[0] >= FADE_S:
                 _fade(line, at)
             line[1] += usd
             line[3] += usd
             line[5] += usd
-            if seen.again(call):
+            if again(call):
                 line[2] += usd
                 line[4] += usd
                 line[6] += usd
@@ -65,7 +69,7 @@ class QueueReplay(AmountDetector[QueueReplayParams]):
         if last is None:
             return ()
         beyond = 0.0
-        for line in self._lines:
+        for line in lines:
             if line[2]:
                 if line[0] != at:
                     _fade(line, at)
