@@ -19,9 +19,9 @@ TAILS = 40_000
 ID = "{:016d}"
 SAME_TIME = 50
 """Consecutive events of one time."""
-SETTLING_S, RATE = 40.0, 80_000.0
-"""A backlog's first third comes over so long that each team has closed buckets; the rest at half of what a worker
-takes, so that each team closes one bucket with every 800,000 events, however fast they were sent."""
+SETTLING_S, RATE = 40.0, 150_000.0
+"""A backlog's first third comes over so long that each team has closed buckets; the rest at the rate that is to be held:
+each team closes a bucket with every 1,500,000 events, however fast they were sent."""
 
 
 class Piece(NamedTuple):
