@@ -20,8 +20,8 @@ ID = "{:016d}"
 SAME_TIME = 50
 """Consecutive events of one time."""
 SETTLING_S, RATE = 40.0, 150_000.0
-"""A backlog's first third comes over so long that each team has closed buckets; the rest at the rate that is to be held:
-each team closes a bucket with every 1,500,000 events, however fast they were sent."""
+"""A backlog's first third comes over so long that each team has closed buckets; the rest at the rate that is to be
+held: each team closes a bucket with every 1,500,000 events, however fast they were sent."""
 
 
 class Piece(NamedTuple):
