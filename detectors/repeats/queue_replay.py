@@ -18,8 +18,6 @@ CHANCE = 3.0
 """Times the team's own share of chance repeats that is not yet told."""
 CLASSES, BITS = 12, 3
 """Calls are of one class whose input times output is within a factor of eight: small ones coincide, large do not."""
-
-
 FADE_S = 60.0
 """Sums of an hour and more fade so often while calls come: by the minute is exact enough."""
 
