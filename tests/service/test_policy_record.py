@@ -64,7 +64,8 @@ async def test_the_record_tells_what_would_have_been_done_to_whom_and_since_when
         await until(recorded)
         answer = await http.get("/v1/policies/record", params={"since_s": "3600"})
         by_http = {each["policy"]: each for each in answer.json()["policies"]}
-        assert (await http.get("/v1/policies/record", params={"since_s": "soon"})).status_code == 400
+        for wrong in ("soon", "nan", "inf", "-1"):
+            assert (await http.get("/v1/policies/record", params={"since_s": wrong})).status_code == 400, wrong
     code, told = await asyncio.to_thread(record, tmp_path)
     rows = {line.split()[0]: line for line in told.splitlines()[1:]}
     assert (code, sorted(rows)) == (0, ["canary", "quiet", "shadow"]), told

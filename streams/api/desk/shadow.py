@@ -1,5 +1,6 @@
 """/v1/policies/record: what policies that bind nobody, or not everybody yet, would have done. Read only."""
 
+import math
 from collections.abc import Awaitable, Callable
 
 from pydantic import BaseModel
@@ -93,6 +94,8 @@ class Shadow:
         asked, now = request.query_params.get("since_s"), self._clock()
         try:
             since = 0.0 if asked is None else now - float(asked)
+            if not math.isfinite(since) or since > now:
+                raise ValueError(asked)
         except ValueError:
             return problem(400, "bad_parameter", f"since_s: {asked!r} is no number of seconds")
         policies = self._file().policies
