@@ -63,7 +63,8 @@ class Slack(Effect):
         workspaces: By destination name.
         timeout_s: For each call.
         proxy: URL of an HTTP proxy; the environment is not consulted.
-        alive: Called when a message is about to leave; raises `Stopped` in a process that others may have replaced.
+        alive: Called as a message is written to its connection, not before: a process that stood still until then has
+            sent nothing. Raises `Stopped` in one that others may have replaced.
     """
 
     name = "slack"
@@ -77,8 +78,8 @@ class Slack(Effect):
         proxy: str | None = None,
         alive: Callable[[], None] = lambda: None,
     ) -> None:
-        self._clients = {name: _client_of(place, proxy) for name, place in workspaces.items()}
-        self._timeout_s, self._alive = timeout_s, alive
+        self._workspaces, self._proxy = dict(workspaces), proxy
+        self._timeout_s, self._alive, self._asks = timeout_s, alive, _asks(alive)
         self._channel_ids: dict[tuple[str, str], str] = {}
 
     async def carry_out(self, action: Action) -> Mapping[str, Any]:
@@ -116,19 +117,24 @@ class Slack(Effect):
         return {"channel": first.channel, "ts": first.ts}
 
     async def _post(self, action: Action, channel: str, blocks: Sequence[Block], **where: Any) -> Mapping[str, Any]:
-        client, text, written = self._client(action), _plain(action), [block.to_dict() for block in blocks]
-        self._alive()
-        return await self._answer(
-            client.chat_postMessage(
-                channel=channel,
-                text=text,
-                blocks=written,
-                metadata=Metadata(event_type=EVENT_TYPE, event_payload={"action_id": action.id}),
-                unfurl_links=False,
-                unfurl_media=False,
-                **where,
-            )
-        )
+        text, written = _plain(action), [block.to_dict() for block in blocks]
+        async with aiohttp.ClientSession(trace_configs=[self._asks]) as session:
+            try:
+                return await self._answer(
+                    self._client(action, session).chat_postMessage(
+                        channel=channel,
+                        text=text,
+                        blocks=written,
+                        metadata=Metadata(event_type=EVENT_TYPE, event_payload={"action_id": action.id}),
+                        unfurl_links=False,
+                        unfurl_media=False,
+                        **where,
+                    )
+                )
+            except Retry as error:
+                if error.maybe_done:
+                    self._alive()  # what it has kept from leaving looks like a broken connection
+                raise
 
     async def find(self, action: Action) -> bool | None:
         """Look for the action's id in the metadata of the channel's messages since the action was issued.
@@ -188,11 +194,13 @@ class Slack(Effect):
                 break
         return self._channel_ids.get(place)
 
-    def _client(self, action: Action) -> AsyncWebClient:
+    def _client(self, action: Action, session: aiohttp.ClientSession | None = None) -> AsyncWebClient:
         try:
-            return self._clients[action.destination]
+            place = self._workspaces[action.destination]
         except KeyError:
             raise GiveUp(f"no Slack destination is named {action.destination!r}") from None
+        # No retry handlers: the default one posts again after a dropped connection, and so posts twice.
+        return AsyncWebClient(place.token, place.base_url, session=session, proxy=self._proxy, retry_handlers=[])
 
     async def _answer(self, call: Awaitable[AsyncSlackResponse]) -> Mapping[str, Any]:
         try:
@@ -220,11 +228,15 @@ def _plain(action: Action) -> str:
     return mrkdwn(f"{title_of(action)}: {action.reason}", MAX_TEXT)
 
 
-def _client_of(place: Workspace, proxy: str | None) -> AsyncWebClient:
-    # No retry handlers: the default one posts again after a dropped connection, and so posts twice.
-    client = AsyncWebClient(token=place.token, base_url=place.base_url, retry_handlers=[])
-    client.proxy = proxy
-    return client
+def _asks(alive: Callable[[], None]) -> aiohttp.TraceConfig:
+    """Return what calls `alive` before each write of a body; where that raises, nothing is written."""
+
+    async def ask(*_: object) -> None:
+        alive()
+
+    config = aiohttp.TraceConfig()
+    config.on_request_chunk_sent.append(ask)
+    return config
 
 
 def _refusal(error: SlackApiError) -> Exception:

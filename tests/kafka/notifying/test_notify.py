@@ -24,6 +24,7 @@ from spendbrake.schemas.result import Result
 from spendbrake.schemas.wire.avro import decode, encode
 from spendbrake.streams.transport.admin import Admin
 from spendbrake.streams.transport.producer import ToolProducer
+from spendbrake.streams.workers.notify.errand import AT_ONCE
 from unit.effects.cases import SECRET, alert
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
@@ -252,10 +253,11 @@ def test_deaths_in_mid_delivery_bring_everything_once(deployment: Deployment) ->
 
 def test_a_frozen_worker_that_wakes_up_brings_nothing_again(deployment: Deployment) -> None:
     slack = deployment.slack
-    slack.faults = ["ok", "hang", "429", "hang", "500", "drop", "429"]
+    slack.faults = ["ok", "429", "500", "drop", "429", *["hang"] * AT_ONCE]
     frozen = deployment.start("slack")
     deployment.send(20, "slack")
-    deployment.wait(lambda: not slack.faults, "the faults to be played")
+    # All its calls are with the receiver then, which has taken them in: none is between its last look and its write.
+    deployment.wait(lambda: slack.played["hang"] == AT_ONCE, "every call to hang")
     frozen.send_signal(signal.SIGSTOP)
     successor = deployment.start("slack")
     deployment.wait_until_committed("slack")

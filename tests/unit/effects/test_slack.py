@@ -1,6 +1,7 @@
 """Slack against a double of its API that keeps messages, metadata and scopes."""
 
 import json
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -288,3 +289,21 @@ async def test_a_process_that_stood_still_lets_no_message_leave(server: SlackSer
     with pytest.raises(Stopped):
         await effect.carry_out(later(alert("slack"), told))
     assert server.messages == []
+
+
+async def test_a_process_is_asked_whether_it_stood_still_when_the_message_is_written_not_before(
+    server: SlackServer,
+) -> None:
+    asked: list[int] = []
+
+    def effect(base_url: str) -> Slack:
+        return Slack({"ops": Workspace(token="xoxb-test", base_url=base_url)}, alive=lambda: asked.append(1))
+
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}/api/"
+    with pytest.raises(Retry, match="not reached"):
+        await effect(nowhere).carry_out(alert("slack"))
+    assert asked == [], "without a connection there is nothing to write"
+    await effect(server.base_url).carry_out(alert("slack"))
+    assert asked == [1]
+    assert len(server.messages) == 1
