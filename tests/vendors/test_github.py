@@ -1,9 +1,7 @@
 """Our tickets against GitHub's own OpenAPI description: what we send, what our double answers, its own examples."""
 
-import asyncio
 import json
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -11,15 +9,16 @@ import pytest
 
 from servers.trackers import GitHubServer
 from spendbrake.actions.effects.base import GiveUp
-from spendbrake.actions.effects.ticket import Ticket, Tracker
-from spendbrake.schemas.action import Action
+from spendbrake.actions.effects.ticket import Tracker
 from vendors.artefacts import GITHUB
 from vendors.kinds import kinds
 from vendors.openapi import BROKEN, Held, part_of
+from vendors.tickets import write
 
 pytestmark = [pytest.mark.vendors, pytest.mark.timeout(600)]
 ISSUES, ISSUE = "/repos/{owner}/{repo}/issues", "/repos/{owner}/{repo}/issues/{issue_number}"
 OPERATIONS = {ISSUES: ("get", "post"), ISSUE: ("get", "patch"), f"{ISSUE}/comments": ("get", "post")}
+TRACKER = Tracker(system="github", url="", project="acme/spend", token="token-1", labels=("finops",), close=True)
 
 
 @pytest.fixture(scope="module")
@@ -33,24 +32,12 @@ def double() -> Iterator[GitHubServer]:
         yield server
 
 
-def write(url: str, news: Sequence[Action]) -> list[Any]:
-    async def run() -> list[Any]:
-        place = Tracker(system="github", url=url, project="acme/spend", token="token-1", labels=("finops",), close=True)
-        effect = Ticket({"backlog": place}, clock=time.time)
-        try:
-            return [await effect.carry_out(each) for each in news]
-        finally:
-            await effect.aclose()
-
-    return asyncio.run(run())
-
-
 def test_every_kind_of_news_and_every_answer_of_our_double_hold_to_it(
     published: dict[str, Any], double: GitHubServer
 ) -> None:
     with Held(published, double.url) as server:
         for news in kinds("ticket").values():
-            write(server.url, [*news, news[0]])
+            write(TRACKER, server.url, [*news, news[0]])
     assert server.broken == []
     assert server.held == {
         ("GET", ISSUES, 200),
@@ -66,7 +53,8 @@ def test_every_kind_of_news_and_every_answer_of_our_double_hold_to_it(
 def test_we_read_the_answers_that_github_gives_as_examples(published: dict[str, Any]) -> None:
     first, _ = kinds("ticket")["a tier and its end"]
     with Held(published, None) as server:
-        assert write(server.url, [first]) == [{"ticket": "1347", "created": True}], "the issue of its documentation"
+        told = write(TRACKER, server.url, [first])
+    assert told == [{"ticket": "1347", "created": True}], "the issue of its documentation"
     assert server.broken == []
 
 
@@ -100,5 +88,5 @@ def test_an_answer_that_breaks_it_is_refused(published: dict[str, Any]) -> None:
             return {name: value for name, value in super()._shown(number).items() if name != "html_url"}
 
     with Terse() as double, Held(published, double.url) as server, pytest.raises(GiveUp, match="answer of POST"):
-        write(server.url, kinds("ticket")["throttle"])
+        write(TRACKER, server.url, kinds("ticket")["throttle"])
     assert "'html_url' is a required property" in server.broken[0]

@@ -4,9 +4,7 @@ The search by JQL is younger than that copy of the description: it is held to th
 a later one.
 """
 
-import asyncio
 import json
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,12 @@ from jsonschema import Draft4Validator
 
 from servers.trackers import JiraServer
 from spendbrake.actions.effects.base import GiveUp
-from spendbrake.actions.effects.ticket import Ticket, Tracker
+from spendbrake.actions.effects.ticket import Tracker
 from spendbrake.actions.effects.trackers.jira import document, text_of
-from spendbrake.schemas.action import Action
 from vendors.artefacts import DOCUMENT, JIRA
 from vendors.kinds import MARKUP, kinds
 from vendors.openapi import BROKEN, Held, part_of
+from vendors.tickets import write
 from vendors.typescript import mistakes
 
 pytestmark = [pytest.mark.vendors, pytest.mark.timeout(600)]
@@ -37,6 +35,9 @@ SEARCH = "/rest/api/3/search/jql"
 ASKED = "SearchForIssuesUsingJqlEnhancedSearch"
 FOUND = "Omit<SearchAndReconcileResults, 'issues'> & {issues: (Omit<Issue, 'fields'> & {fields: Partial<Fields>})[]}"
 """Of an issue only those fields are told that were asked for."""
+TRACKER = Tracker(
+    system="jira", url="", project="OPS", token="token-1", username="me@example.com", labels=("finops",), close=True
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,27 +56,12 @@ def double() -> Iterator[JiraServer]:
         yield server
 
 
-def write(url: str, news: Sequence[Action]) -> list[Any]:
-    async def run() -> list[Any]:
-        place = Tracker(
-            system="jira", url=url, project="OPS", token="token-1", username="me@example.com", labels=("finops",),
-            close=True,
-        )  # fmt: skip
-        effect = Ticket({"backlog": place}, clock=time.time)
-        try:
-            return [await effect.carry_out(each) for each in news]
-        finally:
-            await effect.aclose()
-
-    return asyncio.run(run())
-
-
 def test_every_kind_of_news_and_every_answer_of_our_double_hold_to_it(
     published: dict[str, Any], documents: Draft4Validator, double: JiraServer, tmp_path: Path
 ) -> None:
     with Held(published, double.url, younger=(SEARCH,)) as server:
         for news in kinds("ticket").values():
-            write(server.url, [*news, news[0]])
+            write(TRACKER, server.url, [*news, news[0]])
     assert server.broken == []
     assert server.held == {
         ("POST", ISSUES, 201),
@@ -143,7 +129,7 @@ def test_an_answer_that_breaks_it_is_refused(published: dict[str, Any]) -> None:
         Held(published, double.url, younger=(SEARCH,)) as server,
         pytest.raises(GiveUp, match="answer of POST"),
     ):
-        write(server.url, kinds("ticket")["throttle"])
+        write(TRACKER, server.url, kinds("ticket")["throttle"])
     assert "'number' was unexpected" in server.broken[0]
 
 

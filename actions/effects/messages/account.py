@@ -72,6 +72,22 @@ class Account:
             return None
         return self.allocation - self.month_to_date
 
+    @property
+    def figures(self) -> list[tuple[str, str]]:
+        """Return the figures that are known, each with its name, in the order in which they are shown."""
+        of = f" of {self.within}" if self.within else ""
+        share = f" ({self.percent}% of {usd_text(self.base)})" if self.percent is not None and self.base else ""
+        lines = [
+            (f"Month to date{of}", _amount(self.month_to_date)),
+            ("Used", _amount(self.used) + share if share else ""),
+            ("Budget", _amount(self.budget)),
+            ("Hard cap", _amount(self.allocation)),
+            ("Remaining", _amount(self.remaining)),
+            (f"Burning{of}", "" if self.rate_usd_h is None else f"${self.rate_usd_h:,.2f} an hour"),
+            ("Forecast for the month", _amount(self.forecast)),
+        ]
+        return [(name, text) for name, text in lines if text]
+
 
 def account_of(action: Action) -> Account:
     """Return the money behind an action; figures that are absent or of the wrong type are None."""
@@ -177,6 +193,10 @@ def usd_number(nano: NanoUsd | None) -> int | float | None:
         return None
     cents = to_usd(nano).quantize(Decimal("0.01"), ROUND_DOWN)
     return int(cents) if cents == cents.to_integral_value() else float(cents)
+
+
+def _amount(nano: NanoUsd | None) -> str:
+    return "" if nano is None else usd_text(nano)
 
 
 def _measure(basis: Any, budget: NanoUsd | None, cap: NanoUsd | None) -> NanoUsd | None:

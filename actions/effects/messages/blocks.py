@@ -27,7 +27,6 @@ from spendbrake.actions.effects.messages.account import (
 )
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.finding import BUDGET, BURN_RATE, COMMAND
-from spendbrake.schemas.money import NanoUsd, usd_text
 
 ACK, APPROVE, DENY = "spendbrake.ack", "spendbrake.approve", "spendbrake.deny"
 REAL, FALSE_ALARM = "spendbrake.real", "spendbrake.false_alarm"
@@ -59,9 +58,9 @@ def blocks_of(action: Action) -> list[Block]:
             SectionBlock(text=MarkdownTextObject(text=_alerts(several, int(action.evidence["n_alerts"])))),
             _id_of(action, money),
         ]
-    fields = _figures(money)
+    fields = [MarkdownTextObject(text=f"*{mrkdwn(name, 100)}*\n{text}") for name, text in money.figures]
     if fields:
-        blocks.append(SectionBlock(fields=[MarkdownTextObject(text=text) for text in fields]))
+        blocks.append(SectionBlock(fields=fields))
     if money.contributors:
         blocks.append(SectionBlock(text=MarkdownTextObject(text=_contributors(money))))
     blocks.append(SectionBlock(text=MarkdownTextObject(text=_done(action))))
@@ -140,26 +139,6 @@ def mrkdwn(text: str, limit: int) -> str:
         kept.append(part)
         size += len(part)
     return "".join(kept) + "…"
-
-
-def _figures(money: Account) -> list[str]:
-    of = f" of {mrkdwn(money.within, 80)}" if money.within else ""
-    percent = money.percent
-    share = f" ({percent}% of {usd_text(money.base)})" if percent is not None and money.base is not None else ""
-    lines = [
-        (f"Month to date{of}", _amount(money.month_to_date)),
-        ("Used", _amount(money.used) + share if share else ""),
-        ("Budget", _amount(money.budget)),
-        ("Hard cap", _amount(money.allocation)),
-        ("Remaining", _amount(money.remaining)),
-        (f"Burning{of}", "" if money.rate_usd_h is None else f"${money.rate_usd_h:,.2f} an hour"),
-        ("Forecast for the month", _amount(money.forecast)),
-    ]
-    return [f"*{name}*\n{text}" for name, text in lines if text]
-
-
-def _amount(nano: NanoUsd | None) -> str:
-    return "" if nano is None else usd_text(nano)
 
 
 def _contributors(money: Account) -> str:

@@ -18,7 +18,6 @@ from spendbrake.actions.effects.messages.account import (
     title_of,
 )
 from spendbrake.schemas.action import Action
-from spendbrake.schemas.money import NanoUsd, usd_text
 
 MAX_SUBJECT = 200
 TOP = 10
@@ -48,7 +47,7 @@ def text_of(action: Action) -> str:
         parts = [action.reason, "\n".join(lines), "Take one on: spendbrake ack ID", f"-- \n{action.id}"]
         return "\n\n".join(parts) + "\n"
     money = account_of(action)
-    figures = [f"{name + ':':24}{value}" for name, value in _figures(money) if value]
+    figures = [f"{name + ':':24}{value}" for name, value in money.figures]
     parts = [action.reason, "\n".join(figures)]
     if money.contributors and not is_over(action):
         parts.append(
@@ -66,26 +65,8 @@ def _mark(row: Mapping[str, Any]) -> str:
     return "over:" if row["over"] else f"{row['severity']}:"
 
 
-def _figures(money: Account) -> list[tuple[str, str]]:
-    of = f" of {money.within}" if money.within else ""
-    share = f" ({money.percent}% of {usd_text(money.base)})" if money.percent is not None and money.base else ""
-    return [
-        (f"Month to date{of}", _amount(money.month_to_date)),
-        ("Used", _amount(money.used) + share if share else ""),
-        ("Budget", _amount(money.budget)),
-        ("Hard cap", _amount(money.allocation)),
-        ("Remaining", _amount(money.remaining)),
-        (f"Burning{of}", "" if money.rate_usd_h is None else f"${money.rate_usd_h:,.2f} an hour"),
-        ("Forecast for the month", _amount(money.forecast)),
-    ]
-
-
 def _contributors(money: Account) -> list[str]:
     return [f"{each.kind} {each.name[:256]}: {each.text}" for each in money.contributors[:TOP]]
-
-
-def _amount(nano: NanoUsd | None) -> str:
-    return "" if nano is None else usd_text(nano)
 
 
 def _line(text: str, limit: int) -> str:

@@ -6,15 +6,25 @@ from typing import Any
 
 import pytest
 
-from enginelog import SECRET, START, Log, Merged, Record, engine, outputs, play, versions
+from enginelog import START, Log, Merged, engine, outputs, play, versions
 from spendbrake.schemas.action import Action
-from spendbrake.schemas.command import Delta, InternalKind
-from spendbrake.schemas.wire.avro import decode, encode
-from spendbrake.schemas.wire.envelope import seal
+from spendbrake.schemas.command import Delta
+from spendbrake.schemas.wire.avro import decode
 from spendbrake.streams.engine.rules import RuleBook
 from spendbrake.streams.engine.state.partition import PartitionState
-from spendbrake.streams.engine.state.rows import copy_blocks, copy_partition, copy_teams, dirty_teams, restore
-from unit.offline.test_rerate import BOTH, FIXED_AT, LATER, RIGHT, WRONG, call, fix_of, priced, without_fine
+from unit.offline.test_rerate import (
+    BOTH,
+    FIXED_AT,
+    LATER,
+    RIGHT,
+    WRONG,
+    after_deaths,
+    call,
+    fix_of,
+    priced,
+    without_fine,
+    write,
+)
 
 AHEAD = 3_600.0
 FEBRUARY = datetime(2026, 2, 1, tzinfo=UTC).timestamp()
@@ -39,18 +49,12 @@ def traffic(last: float = FIXED_AT) -> Log:
     return log
 
 
-def write(log: Log, kind: InternalKind, deltas: list[Delta], now: float = LATER) -> None:
-    for delta in deltas:
-        key, value = delta.team.encode(), encode(delta)
-        log.records.append(Record(value, now, key, seal(kind, "usage.v1", key, value, SECRET)))
-
-
 def rerated(log: Log, now: float = LATER, **kw: Any) -> list[Delta]:
     """Write what a price fix says, as the command does; return what it says of money without a place."""
     fix = fix_of(log, **kw)
     placed, unplaced = list(fix.deltas(2, "cli:fay")), list(fix.unplaced(2, "cli:fay"))
-    write(log, "delta", placed, now)
-    write(log, "delta_unplaced", unplaced, now)
+    write(log, placed, now)
+    write(log, unplaced, now, "delta_unplaced")
     return unplaced
 
 
@@ -93,7 +97,7 @@ def test_a_second_run_finds_nothing_and_two_at_once_move_once() -> None:
     deltas = rerated(log)
     assert len({delta.id for delta in deltas}) == len(deltas) > 2
     once, _ = play(log.every(64), engine(versions=BOTH))
-    write(log, "delta_unplaced", deltas)
+    write(log, deltas, LATER, "delta_unplaced")
     twice, _ = play(log.every(64), engine(versions=BOTH))
     assert apart(once) == apart(twice)
     fix = fix_of(log)
@@ -151,23 +155,7 @@ def test_it_is_found_again_after_a_crash_and_applied_once() -> None:
     rerated(log)
     given = engine(versions=BOTH)
     whole, _ = play(log.every(64), given)
-    for stop in (len(log.records) - 3, len(log.records)):
-        state = given.new_state(0, 1)
-        cuts = list(log.cuts([len(log.records) - 8, stop]))
-        given.step(state, cuts[0])
-        state.mark()
-        committed = len(cuts[0].records)
-        partition = copy_partition(state)
-        given.step(state, cuts[1])
-        units = copy_teams(state, dirty_teams(state))
-        rows = {row.key: row.value for unit in units for row in (*unit.heads, *unit.series)}
-        rows |= {row.key: row.value for row in (*copy_blocks(state), partition)}
-        again = given.new_state(0, 1)
-        restore(again, rows, committed)
-        for cut in log.cuts([committed]):
-            if cut.first >= committed:
-                given.step(again, cut)
-        assert apart(again) == apart(whole)
+    assert [apart(state) == apart(whole) for state in after_deaths(log, given)] == [True, True]
 
 
 def test_only_the_days_that_it_came_on_are_moved() -> None:
