@@ -23,6 +23,8 @@ from spendbrake.schemas.parts.prices import Prices as Prices
 
 Basis = Literal["daily_forecast", "monthly_budget", "monthly_allocation", "month_over_month", "unplaced"]
 """`unplaced` is money whose time no window holds, a month: of home nodes and above, from `floor_usd` on."""
+Model = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[!-~]+$")]
+"""Name of a model that gateways are told, in headers too."""
 Usd = Annotated[Decimal, Field(ge=0, le=Decimal(10) ** 9, allow_inf_nan=False)]
 
 
@@ -181,8 +183,8 @@ class Limit(Part):
     scope: ScopeRule = ScopeRule()
     max_rps: float | None = Field(None, gt=0, le=1_000_000)
     burst: int | None = Field(None, ge=1, le=1_000_000)
-    model: str | None = Field(None, description="The model to use, under `downgrade`.")
-    routes: Mapping[str, str] = Field(
+    model: Model | None = Field(None, description="The model to use, under `downgrade`.")
+    routes: Mapping[str, Model] = Field(
         default_factory=dict,
         description="Under `downgrade`, instead of `model`: model pattern -> model to use; others stay.",
     )

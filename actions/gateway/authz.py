@@ -15,6 +15,7 @@ from spendbrake.actions.gateway.verdict import CheckResult
 KEY, MODEL = "x-spendbrake-key", "x-spendbrake-model"
 ENVIRONMENT, PROJECT = "x-spendbrake-environment", "x-spendbrake-project"
 QUOTA_STATUS = 429
+IN_A_HEADER = re.compile(r"[\x20-\x7e\xa0-\xff]*")
 IN_PART = re.compile(r'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 """Finds the model in a body that has come in part."""
 
@@ -44,6 +45,8 @@ def call_of(headers: Mapping[str, str], body: bytes, *, partial: bool = False) -
     if model is None and partial:
         return _refused(413, "too_large", "the part of the body that is sent for authorization names no model")
     said = model or headers.get(MODEL, "")
+    if not IN_A_HEADER.fullmatch(said):
+        return _refused(400, "bad_model", "the body names a model that no header can hold")
     return Call(key, said, headers.get(ENVIRONMENT) or None, headers.get(PROJECT) or None)
 
 

@@ -135,7 +135,7 @@ class Guard:
             Whether Redis has it; if not, the lease ends by itself.
 
         Raises:
-            ValueError: a cost that cannot be.
+            ValueError: a cost or a time that cannot be.
         """
         return self._change(settle_arguments(self._core, lease, cost, reported_at, self._clock()))
 

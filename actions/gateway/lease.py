@@ -5,6 +5,7 @@
 """
 
 import json
+import math
 import uuid
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -101,8 +102,10 @@ def settle_arguments(
     """Return what follows the script in EVAL.
 
     Raises:
-        ValueError: a cost that cannot be.
+        ValueError: a cost or a time that cannot be.
     """
+    if reported_at is not None and not math.isfinite(reported_at):
+        raise ValueError(f"reported_at: epoch seconds, got {reported_at!r}")
     seen_after = (now + REPORTED_WITHIN_S if reported_at is None else reported_at) + MARGIN_S
     head = _head(answers, "settle", lease.id, lease.key, now)
     return (*head, _amount("cost", cost), encoded(lease.project or ""), seen_after, SETTLED_LIFE_S)

@@ -64,7 +64,9 @@ class RemoteGuard:
         body = {**_of(asked), "id": asked.id, "amount_nano_usd": amount, "ttl_s": ttl_s}
         told = await self._ask("POST", "/leases", "granted", json=body)
         if told is not None:
-            return replace(asked, left=told.get("left_nano_usd"), **{name: told[name] for name in _LEASE})
+            return replace(
+                asked, left=told.get("left_nano_usd"), **{name: told[name] for name in _LEASE if name in told}
+            )
         no = _unknown("", self._open)
         return replace(
             asked, granted=self._open, status=no.status, code=no.code, reason=no.reason,
@@ -109,8 +111,8 @@ class RemoteGuard:
         except (httpx.HTTPError, ValueError) as error:
             self.unavailable[type(error).__name__] += 1
             return None
-        if answer.status_code == 400:
-            raise ValueError(str(told.get("message")))
+        if answer.status_code == 400 and isinstance(told, dict) and "message" in told:
+            raise ValueError(str(told["message"]))
         if not isinstance(told, dict) or has not in told:
             self.unavailable[str(answer.status_code)] += 1
             return None

@@ -2,6 +2,8 @@
 
 import zlib
 from collections.abc import Iterator, Mapping
+from io import BytesIO
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
@@ -18,6 +20,8 @@ MAX_BODY = 8 << 20
 MAX_SMALL = 10_000
 MAX_EVENTS = 5_000
 """Events of one body."""
+MAX_MEMBERS = 100
+"""Of one gzip: each is copied with all that follow it."""
 
 JSON = "application/json"
 LINES = ("application/x-ndjson", "application/jsonl", "application/json-lines")
@@ -69,10 +73,14 @@ def unpack(packed: bytes) -> bytes:
     """Return what gzip has packed, one member or several.
 
     Raises:
-        Refused: 413 past `MAX_BODY`, 400 when it is broken.
+        Refused: 413 past `MAX_BODY` or `MAX_MEMBERS`, 400 when it is broken.
     """
     found = bytearray()
+    members = 0
     while packed:
+        members += 1
+        if members > MAX_MEMBERS:
+            raise Refused(413, "too_many_members", f"a gzip of more than {MAX_MEMBERS} members")
         member = zlib.decompressobj(wbits=31)
         try:
             found += member.decompress(packed, MAX_BODY + 1 - len(found))
@@ -123,13 +131,13 @@ def events(body: bytes, headers: Headers) -> list[Event]:
     if binary:
         found = [Event(body, headers=tuple((name, value.encode()) for name, value in binary.items()))]
     elif kind in LINES:
-        found = [Event(line) for line in body.splitlines() if line.strip()]
+        found = list(islice((Event(line) for each in BytesIO(body) if (line := each.strip())), MAX_EVENTS + 1))
     elif kind in KINDS:
-        found = list(_parsed(body, kind))
+        found = list(islice(_parsed(body, kind), MAX_EVENTS + 1))
     else:
         raise Refused(415, "unsupported_type", f"content-type: one of {', '.join(KINDS)}, got {kind!r}")
     if len(found) > MAX_EVENTS:
-        raise Refused(413, "too_many_events", f"{len(found)} events in a body; {MAX_EVENTS} are taken at most")
+        raise Refused(413, "too_many_events", f"more than {MAX_EVENTS} events in a body")
     if not found:
         raise Refused(400, "empty", "the body holds no event")
     return found

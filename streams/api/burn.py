@@ -1,5 +1,6 @@
 """GET /v1/teams: what teams have spent, as the owner of each has it. It keeps no amounts."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from spendbrake.streams.api.owners import Local, Remote, Unserved
 from spendbrake.streams.api.pages import Operation, Parameter, Problem, problem
 
 LINES, MOST_LINES = 1_000, 10_000
+LIMIT = re.compile("[0-9]{1,9}")
 RETRY_AFTER_S = 2
 
 
@@ -227,7 +229,7 @@ class Burn:
         """List teams with what they have spent."""
         asked = request.query_params
         limit = asked.get("limit", str(LINES))
-        if not limit.isascii() or not limit.isdigit() or not 0 < int(limit) <= MOST_LINES:
+        if not LIMIT.fullmatch(limit) or not 0 < int(limit) <= MOST_LINES:
             return problem(400, "bad_parameter", f"limit: 1 to {MOST_LINES}, got {limit[:20]!r}")
         lines, told, cut = await self.lines(request, limit, asked.get("after", ""))
         page = lines[: int(limit)]

@@ -14,6 +14,7 @@ from spendbrake.streams.api.body import small
 from spendbrake.streams.api.pages import Operation, Parameter, Problem, problem
 
 NO_STORE = {"cache-control": "no-store"}
+LONGEST_S = 100 * 365 * 86_400.0
 
 
 class Publish(Protocol):
@@ -30,7 +31,9 @@ class Asked(BaseModel):
 
     name: str = Field(description="What it is for, or whose it is.")
     roles: list[str] = Field(description=f"Of {', '.join(ROLES)}.")
-    expires_in_s: float | None = Field(None, gt=0, description="Seconds until it is refused; absent: never.")
+    expires_in_s: float | None = Field(
+        None, gt=0, le=LONGEST_S, description="Seconds until it is refused; absent: never."
+    )
 
 
 class Shown(BaseModel):

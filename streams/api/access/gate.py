@@ -1,5 +1,6 @@
 """The gate before every operation: whose token this is, and whether its roles allow what is asked."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -15,6 +16,8 @@ from spendbrake.streams.metrics import Metrics
 
 LOG = structlog.get_logger("spendbrake.access")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+HERE = re.compile(r"https?://(127\.0\.0\.1|\[::1\]|localhost)(:[0-9]+)?$")
+"""Origin of a page of this machine."""
 REALM = 'Bearer realm="spendbrake"'
 MAX_HEADER = 200
 
@@ -67,8 +70,7 @@ class Gate:
     def principal(self, request: Request) -> Principal | None:
         """Return who asks; None for a stranger."""
         if self.open:
-            # A page in somebody's browser that has our address under another name is nobody.
-            return ANYONE if request.url.hostname in LOOPBACK else None
+            return ANYONE if _from_here(request) else None
         hop = request.headers.get(HOP)
         if hop is not None and genuine(hop, self._secrets, request.method, target_of(request), self._clock()):
             return PEER
@@ -102,6 +104,15 @@ class Gate:
             return answer
         LOG.info("a token without the role", path=request.url.path, token=who.id, needs=needs)
         return problem(403, "missing_role", f"token {who.id} may not do this: it takes the scope {needs}")
+
+
+def _from_here(request: Request) -> bool:
+    """Tell whether a request is this machine's own: no page of another site has a browser make it.
+
+    Such a page may have our address under a name of its own, or send what needs no leave of ours (`Origin`).
+    """
+    origin = request.headers.get("origin")
+    return request.url.hostname in LOOPBACK and (origin is None or HERE.match(origin) is not None)
 
 
 def may(request: Request, scope: Scope) -> bool:

@@ -240,5 +240,5 @@ def press_of(body: bytes) -> Press:
         value=str(action["value"]),
         id=f"slack-{hashlib.sha256(chr(0).join(map(str, parts)).encode()).hexdigest()[:24]}",
         answer_url=str(payload.get("response_url", "")),
-        message=tuple(payload.get("message", {}).get("blocks", ())),
+        message=tuple((payload.get("message") or {}).get("blocks", ())),
     )

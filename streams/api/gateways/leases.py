@@ -59,7 +59,9 @@ class Settle(Of):
     """What a call has cost."""
 
     cost_nano_usd: Amount
-    reported_at: float | None = Field(None, ge=0, description="When its usage was taken in, epoch seconds.")
+    reported_at: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="When its usage was taken in, epoch seconds."
+    )
 
 
 class Held(BaseModel):

@@ -110,6 +110,23 @@ async def test_a_page_that_reaches_loopback_under_another_name_is_a_stranger() -
         assert (await http.get("/read")).status_code == 401
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://localhost:8080", 200),
+        ("http://[::1]:8080", 200),
+        ("https://evil.example.com", 401),
+        ("http://127.0.0.1.evil.example.com", 401),
+        ("null", 401),
+        ("http://[", 401),
+    ],
+)
+async def test_what_a_page_of_another_site_has_a_browser_send_is_a_strangers(origin: str, status: int) -> None:
+    world = World("127.0.0.1", admin_token=None)
+    async with world.http() as http:
+        assert (await http.get("/operate", headers={"origin": origin})).status_code == status
+
+
 async def test_each_role_opens_its_own_doors() -> None:
     world = World()
     opens = {
@@ -194,6 +211,8 @@ async def test_a_token_is_told_once_and_its_making_is_audited() -> None:
         (b'{"name": "x", "roles": ["king"]}', "application/json", 400),
         (b'{"name": "x"}', "application/json", 400),
         (b'{"name": "x", "roles": ["admin"], "token": "mine"}', "application/json", 400),
+        (b'{"name": "x", "roles": ["admin"], "expires_in_s": 1e999}', "application/json", 400),
+        (b'{"name": "x", "roles": ["admin"], "expires_in_s": 1e300}', "application/json", 400),
         (b"{", "application/json", 400),
         (b'{"name": "' + b"x" * 20_000 + b'"}', "application/json", 400),
     ],

@@ -56,6 +56,8 @@ def test_a_request_is_the_call_of_its_key_with_the_model_of_its_body(headers, bo
         ({}, b'{"model": "m"}', False, 401),
         ({"x-spendbrake-key": "  "}, b'{"model": "m"}', False, 401),
         ({"x-spendbrake-key": "k", "x-spendbrake-model": "cheap"}, b'{"padding": "', True, 413),
+        ({"x-spendbrake-key": "k"}, b'{"model": "\\u6a21"}', False, 400),
+        ({"x-spendbrake-key": "k"}, b'{"model": "m\\r\\nx-spendbrake-key: other"}', False, 400),
     ],
 )
 def test_what_cannot_be_told_is_refused(headers, body, partial: bool, status: int) -> None:

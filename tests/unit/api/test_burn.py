@@ -137,7 +137,7 @@ async def test_all_teams_are_listed_by_id_a_page_at_a_time(brake: Engine) -> Non
             found += [line["team"] for line in page["teams"]]
             after = page["next"]
         assert found == sorted([*TEAMS, "pay"])
-        for limit in ("0", "x", "-1", "10001", "٣"):
+        for limit in ("0", "x", "-1", "10001", "٣", "9" * 5_000):
             assert (await http.get("/v1/teams", params={"limit": limit})).status_code == 400
 
 

@@ -287,6 +287,12 @@ async def test_several_gzip_members_are_one_body() -> None:
     assert answer.json()["accepted"] == 2
 
 
+async def test_a_gzip_of_members_without_end_is_refused_before_they_are_all_copied() -> None:
+    packed = gzip.compress(b"") * (limits.MAX_BODY // 20)
+    answer = await post(Log(), packed, {"content-type": "application/x-ndjson", "content-encoding": "gzip"})
+    assert (answer.status_code, answer.json()["error"]) == (413, "too_many_members")
+
+
 async def test_an_event_larger_than_brokers_take_is_an_error_of_its_own() -> None:
     log = Log()
     answer = await post(log, [fields(0), fields(1, labels={"note": "x" * 1_100_000})])

@@ -227,6 +227,15 @@ def test_what_is_no_policy_file_is_refused_with_a_reason(text: str, problem: str
     assert str(caught.value).startswith(problem)
 
 
+@pytest.mark.parametrize("model", ["", "\u6a21\u578b", "m\r\nx-spendbrake-key: other", "m" * 300])
+@pytest.mark.parametrize("routed", [True, False])
+def test_a_model_that_no_header_can_hold_is_refused(model: str, routed: bool) -> None:
+    limit = {"verdict": "downgrade", **({"routes": {"gpt-4o": model}} if routed else {"model": model})}
+    policy = {"name": "p", "when": {"tiers": ["hard-cap"]}, "rungs": [{"name": "r", "limit": limit}]}
+    with pytest.raises(PolicyError, match=r"policies\[0\]\.rungs\[0\]\.limit\.(model|routes)"):
+        load(yaml.safe_dump({"nodes": [ORG, TEAM], "policies": [policy]}))
+
+
 def test_a_warning_refuses_nothing() -> None:
     text = yaml.safe_dump({"nodes": [ORG, TEAM, {"id": "bg", "level": "billing_group", "parent": "acme"}]})
     file, problems = read(text)

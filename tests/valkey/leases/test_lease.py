@@ -230,6 +230,15 @@ def test_an_amount_that_is_no_money_is_refused(desk, amount) -> None:
         desk(payments=100).reserve(1, ttl_s=0)
 
 
+@pytest.mark.parametrize("reported_at", [float("nan"), float("inf")])
+def test_a_report_at_no_time_is_refused(desk, reported_at: float) -> None:
+    at = desk(payments=100)
+    lease = at.reserve(5)
+    with pytest.raises(ValueError, match="reported_at"):
+        at.guard.settle(lease, 5, reported_at=reported_at)
+    assert held(at.client) == 5
+
+
 def test_a_sum_that_has_drifted_is_told_and_repaired(valkey, valkey_server: Valkey) -> None:
     at = Desk(valkey, payments=100, acme=100)
     at.guard.settle(at.reserve(30), 20)

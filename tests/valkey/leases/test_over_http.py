@@ -163,6 +163,22 @@ async def test_without_an_api_the_clients_own_word_holds(mode: Any, granted: boo
         assert remote.unavailable["ConnectError"] == 3
 
 
+async def test_a_report_without_end_is_refused_by_name(capped, valkey_server: Valkey) -> None:
+    async with served(valkey_server.url) as (_, http, _):
+        body, kind = b'{"key": "k", "cost_nano_usd": 1, "reported_at": 1e999}', {"content-type": "application/json"}
+        answer = await http.post("/v1/leases/x/settle", content=body, headers=kind)
+    assert (answer.status_code, answer.json()["message"][:11]) == (400, "reported_at")
+
+
+@pytest.mark.parametrize("body", ["[]", '"no"', '{"granted": true}', "{}"])
+@pytest.mark.parametrize("status", [200, 400])
+async def test_who_answers_and_is_no_api_is_no_reason_to_fail(body: str, status: int) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(status, text=body))
+    async with RemoteGuard("http://proxy", client=httpx.AsyncClient(transport=transport)) as remote:
+        assert (await remote.check("k", "m")).allowed
+        assert (await remote.reserve("k", 1)).granted
+
+
 async def test_without_redis_a_settle_says_send_it_again() -> None:
     dead = f"redis://127.0.0.1:{free_port()}/0"
     async with served(dead, on_unavailable="closed") as (remote, http, _):
