@@ -64,12 +64,22 @@ class Ticket(Effect):
     Args:
         trackers: By destination name.
         clock: Wall clock, epoch seconds UTC.
+        alive: Called before a write, which was looked for in vain; raises `Stopped` in a process that others may have
+            replaced.
     """
 
     name = "ticket"
     takes_ids = True
 
-    def __init__(self, trackers: Mapping[str, Tracker], *, clock: Callable[[], float], timeout_s: float = 20.0) -> None:
+    def __init__(
+        self,
+        trackers: Mapping[str, Tracker],
+        *,
+        clock: Callable[[], float],
+        timeout_s: float = 20.0,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._alive = alive
         self._places = {name: (place, _opened(place, clock, timeout_s)) for name, place in trackers.items()}
 
     async def carry_out(self, action: Action) -> Mapping[str, Any]:
@@ -92,6 +102,7 @@ class Ticket(Effect):
                 return {"ticket": None}
             title = " ".join(Template(place.title).substitute(words).split())[:MAX_TITLE]
             body = f"{Template(place.body).substitute(words)}\n\n{text_of(action)}"
+            self._alive()
             return {"ticket": await tickets.create(mark, title, _marked(body, action)), "created": True}
         await self._add(tickets, ticket, action)
         if place.close and is_over(action):
@@ -110,6 +121,7 @@ class Ticket(Effect):
     async def _add(self, tickets: Tickets, ticket: str, action: Action) -> None:
         told = await tickets.texts(ticket)
         if not any(action.id in text for text in told):
+            self._alive()
             await tickets.comment(ticket, _marked(text_of(action), action))
 
 

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import structlog
 
 from spendbrake.actions.delivery.port import Retry
-from spendbrake.actions.gateway.contract import Cap, Chain, Link, Mark
+from spendbrake.actions.effects.limits import decision_of
+from spendbrake.actions.gateway.contract import Cap, Chain, Layout, Link, Mark
 from spendbrake.actions.gateway.lease import LeaseWatch
 from spendbrake.actions.gateway.store import AsyncStore, StoreUnavailable
 from spendbrake.schemas.action import Action
@@ -52,21 +53,20 @@ def placed_actions(chunk: Chunk) -> tuple[list[tuple[int, Action]], list[OutReco
     """Return the actions of a chunk with their offsets, and dead letters of what is none."""
     actions: list[tuple[int, Action]] = []
     dead: list[OutRecord] = []
-    for offset, key, value, stamp in zip(chunk.offsets, chunk.keys, chunk.values, chunk.timestamps_ms, strict=True):
+    for offset, value in zip(chunk.offsets, chunk.values, strict=True):
         try:
             actions.append((offset, decode(Action, value or b"")))
         except BadRecord as bad:
-            origin = f"{chunk.topic}/{chunk.partition}/{offset}"
-            about = (("sb-reason", bad.reason), ("sb-message", str(bad)), ("sb-origin", origin))
-            headers = tuple((name, text.encode()) for name, text in about)
-            dead.append(OutRecord(ACTIONS_DLQ.name, key, value, stamp / 1000, chunk.partition, headers))
+            dead.append(_dead(chunk, offset, bad.reason, str(bad)))
     return actions, dead
 
 
-def read_actions(chunk: Chunk) -> tuple[list[Action], list[OutRecord]]:
-    """Return the actions of a chunk, and dead letters of what is none."""
-    placed, dead = placed_actions(chunk)
-    return [action for _, action in placed], dead
+def _dead(chunk: Chunk, offset: int, reason: str, why: str) -> OutRecord:
+    place = chunk.offsets.index(offset)
+    about = (("sb-reason", reason), ("sb-message", why), ("sb-origin", f"{chunk.topic}/{chunk.partition}/{offset}"))
+    headers = tuple((name, text.encode()) for name, text in about)
+    at = chunk.timestamps_ms[place] / 1000
+    return OutRecord(ACTIONS_DLQ.name, chunk.keys[place], chunk.values[place], at, chunk.partition, headers)
 
 
 class ActLimits:
@@ -98,15 +98,26 @@ class ActLimits:
             await self.apply(chunk)
 
     async def apply(self, chunk: Chunk) -> None:
-        """Write what a chunk orders, in order, and acknowledge it; while Redis is away, wait for it."""
-        actions, dead = read_actions(chunk)
+        """Write what a chunk orders, in order, and acknowledge it; while Redis is away, wait for it.
+
+        What no gateway could obey becomes a dead letter, and keeps nothing else up.
+        """
+        placed, dead = placed_actions(chunk)
+        orders = []
+        for offset, action in placed:
+            why = _fault(action)
+            if why:
+                LOG.error("an order that no gateway could obey", action=action.id, node=action.node, reason=why)
+                dead.append(_dead(chunk, offset, "bad_action", why))
+            else:
+                orders.append(action)
         if dead:
             self._metrics.count("dead_letters", "bad_action", n=len(dead))
             await self._bury(dead)
         pause = PAUSE_S
         while True:
             try:
-                await self.write(actions)
+                await self.write(orders)
                 break
             except (Retry, StoreUnavailable) as error:
                 LOG.warning("decisions wait for Redis", error=str(error), retry_s=pause)
@@ -139,6 +150,23 @@ class ActLimits:
         marks = [action for action in actions if action.effect == MARK]
         if marks:
             await self._store.write_marks([_mark(action) for action in marks], now=now)
+
+
+def _fault(action: Action) -> str:
+    """Return why what an order says cannot be written; empty where it can."""
+    layout = Layout()
+    try:
+        if action.effect == "limits" and action.mode != "shadow":
+            layout.decision_entries(decision_of(action))
+        elif action.effect == CAP:
+            layout.cap_entry(_cap(action))
+        elif action.effect == CHAIN:
+            layout.chain_entry(f"{action.params['key']}{action.params['of']}", _chain(action, 0), action.time)
+        elif action.effect == MARK:
+            layout.mark_entries(_mark(action))
+    except (KeyError, TypeError, ValueError) as error:
+        return str(error) if type(error) is ValueError else repr(error)
+    return ""
 
 
 def _chain(action: Action, partitions: int) -> Chain:

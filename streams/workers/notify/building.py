@@ -126,7 +126,7 @@ def _ticket(name: str, place: TicketDestination, tools: Tools) -> Effect:
         body=place.body,
         close=place.close,
     )
-    return Ticket({name: tracker}, clock=tools.wall)
+    return Ticket({name: tracker}, clock=tools.wall, alive=tools.alive)
 
 
 _MAKERS: dict[type[Any], Any] = {

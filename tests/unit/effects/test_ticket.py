@@ -1,6 +1,6 @@
 """Tickets against the parts of GitHub's and Jira's APIs that are used."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from time import time as wall_clock
 from typing import Any
@@ -9,6 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from servers.trackers import GitHubServer, Issue, JiraServer, TrackerServer
+from spendbrake.actions.delivery.port import Stopped
 from spendbrake.actions.effects.base import GiveUp, Retry
 from spendbrake.actions.effects.ticket import Ticket, Tracker, fields_of
 from spendbrake.schemas.parts.destinations import TICKET_FIELDS, Destination
@@ -26,9 +27,14 @@ def server(request: pytest.FixtureRequest) -> Iterator[TrackerServer]:
         yield server
 
 
-def ticket(server: TrackerServer, **changes: Any) -> Ticket:
+def ticket(server: TrackerServer, alive: Callable[[], None] = lambda: None, **changes: Any) -> Ticket:
     place = PLACES["github" if isinstance(server, GitHubServer) else "jira"]
-    return Ticket({"backlog": Tracker(url=server.url, **{"token": "token-1"} | place | changes)}, clock=wall_clock)
+    tracker = Tracker(url=server.url, **{"token": "token-1"} | place | changes)
+    return Ticket({"backlog": tracker}, clock=wall_clock, alive=alive)
+
+
+def stopped() -> None:
+    raise Stopped("stood still")
 
 
 async def test_an_alert_has_one_ticket_and_later_news_are_comments(server: TrackerServer) -> None:
@@ -52,6 +58,19 @@ async def test_an_alert_has_one_ticket_and_later_news_are_comments(server: Track
     await effect.carry_out(last)
     assert (len(issue.comments), issue.open) == (2, False)
     await effect.aclose()
+
+
+async def test_a_process_that_stood_still_after_it_looked_writes_nothing(server: TrackerServer) -> None:
+    first, last = story("ticket")
+    await ticket(server).carry_out(first)
+    frozen = ticket(server, alive=stopped)
+    with pytest.raises(Stopped):
+        await frozen.carry_out(last)
+    assert [(issue.comments, issue.open) for issue in server.issues] == [([], True)]
+    server.issues.clear()
+    with pytest.raises(Stopped):
+        await frozen.carry_out(first)
+    assert server.issues == []
 
 
 async def test_templates_say_how_a_ticket_reads(server: TrackerServer) -> None:

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+import pytest
+
 from spendbrake.actions.delivery.port import Retry
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.wire.avro import encode
-from spendbrake.streams.engine.chains import mark_action
+from spendbrake.streams.engine.caps import CAP
+from spendbrake.streams.engine.chains import CHAIN, MARK, mark_action
 from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.metrics import Metrics
@@ -57,8 +60,8 @@ def chunk(*values: bytes | None) -> Chunk:
     )  # fmt: skip
 
 
-def limit(name: str) -> bytes:
-    return encode(replace(ACTION, id=name, effect="limits"))
+def limit(name: str, **changes: Any) -> bytes:
+    return encode(replace(ACTION, id=name, **{"effect": "limits", **changes}))
 
 
 async def test_what_is_no_action_is_buried_before_the_chunk_is_acknowledged() -> None:
@@ -69,6 +72,32 @@ async def test_what_is_no_action_is_buried_before_the_chunk_is_acknowledged() ->
     assert (first.topic, first.key, first.value, first.partition) == ("actions.dlq.v1", b"a", b"\0\0\0\0\1zz", 2)
     assert dict(first.headers)["sb-origin"] == b"live.actions.v1/2/6"
     assert dict(second.headers)["sb-reason"] == b"truncated_avro"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"verdict": "throttle", "params": {}}, "decision.max_rps: throttle needs a rate above 0"),
+        ({"verdict": "throttle", "params": {"max_rps": "2"}}, "params.max_rps: '2'"),
+        ({"effect": CAP, "params": {"period": "2026-11"}}, "missing"),
+        ({"effect": CAP, "params": {"period": "p", "ends_at": "x", "cap": 1, "spent": 1, "next": 1}}, "real number"),
+        ({"effect": CHAIN, "params": {}}, "'key'"),
+        ({"effect": CHAIN, "params": {"key": "k", "of": "", "links": [1]}}, "TypeError"),
+        ({"effect": MARK, "params": {}}, "'log'"),
+    ],
+    ids=str,
+)
+async def test_an_order_that_no_gateway_could_obey_is_buried_and_keeps_nothing_up(
+    changes: dict[str, Any], said: str
+) -> None:
+    gateway = Gateway()
+    await gateway.worker().apply(chunk(limit("a1"), limit("bad", **changes), limit("a2")))
+    assert gateway.events == ["buried", "limits a1 a2", "acknowledged"]
+    (dead,) = gateway.buried
+    told = dict(dead.headers)
+    assert (dead.value, told["sb-reason"]) == (limit("bad", **changes), b"bad_action")
+    assert said in told["sb-message"].decode()
+    assert told["sb-origin"] == b"live.actions.v1/2/6"
 
 
 async def test_while_redis_is_away_the_chunk_waits_and_is_written_whole() -> None:
