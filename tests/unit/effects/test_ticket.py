@@ -62,8 +62,8 @@ async def test_an_alert_has_one_ticket_and_later_news_are_comments(server: Track
 
 async def test_a_process_that_stood_still_after_it_looked_writes_nothing(server: TrackerServer) -> None:
     first, last = story("ticket")
-    await ticket(server).carry_out(first)
-    frozen = ticket(server, alive=stopped)
+    effect, frozen = ticket(server), ticket(server, alive=stopped)
+    await effect.carry_out(first)
     with pytest.raises(Stopped):
         await frozen.carry_out(last)
     assert [(issue.comments, issue.open) for issue in server.issues] == [([], True)]
@@ -71,6 +71,8 @@ async def test_a_process_that_stood_still_after_it_looked_writes_nothing(server:
     with pytest.raises(Stopped):
         await frozen.carry_out(first)
     assert server.issues == []
+    await effect.aclose()
+    await frozen.aclose()
 
 
 async def test_templates_say_how_a_ticket_reads(server: TrackerServer) -> None:
