@@ -157,6 +157,12 @@ class FactDetector(Detector[P]):
 
     hard: ClassVar[bool] = True
 
+    @classmethod
+    def settled_s(cls, params: P) -> float:
+        """Return for how long after a team's first event nothing new to it is told that is no offence by itself."""
+        del params
+        return 0.0
+
     @abstractmethod
     def read(self, reading: NewSeries | SessionReading, usual: Usual) -> Evidence | None:
         """Return evidence, or None when the reading is not its business or in order.

@@ -198,6 +198,8 @@ class Incidents:
 
     def next_due(self) -> float | None:
         """Return when the next open incident resolves, epoch seconds, if nothing more is seen."""
+        if not self.items:
+            return None
         return min((i.until for i in self.items if i.state == "open"), default=None)
 
     def news(self, incident: Incident, severity: Severity, now: float) -> bool:

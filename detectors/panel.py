@@ -1,5 +1,6 @@
 """All detectors of a team behind one call: the only door. One configuration; a panel a team."""
 
+import math
 from typing import Any
 
 from spendbrake.detectors.base import AmountDetector, BucketDetector, FactDetector
@@ -47,6 +48,8 @@ class Panel:
         if given:
             raise ValueError(f"detection.params names no detector: {', '.join(sorted(given))}")
         self.learn_anomalies = detection.learn_anomalies
+        self.settled_s = min((build.settled_s(params) for build, params in self.facts), default=math.inf)
+        """A series that began sooner after its team's first event is shown only if it is an offence by itself."""
 
     def builds(self, where: str) -> list[Build]:
         """Return the bucket detectors that run on series `where`."""

@@ -220,8 +220,9 @@ class TeamPanel:
         findings: list[Finding] = []
         if isinstance(reading, SessionReading):
             self._senses.name(reading.fingerprint, reading.session)
+        asked = self._usual(reading.now)
         for detector in self._facts:
-            usual = self._heard(detector, self._usual(reading.now), reading.now)
+            usual = self._heard(detector, asked, reading.now)
             evidence = detector.read(reading, usual)
             if evidence is not None and (evidence.known or self._panel.gate.material(evidence, usual)):
                 where = f"key/{evidence.key}" if evidence.key else ITSELF

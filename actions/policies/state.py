@@ -106,6 +106,8 @@ class LadderState:
 
     def next_due(self) -> float | None:
         """Return the log time at which `Ladder.tick` has something to do, None while nothing waits."""
+        if not self.groups:
+            return None
         groups = (group for targets in self.groups.values() for group in targets.values())
         return min((group.due for group in groups if group.due is not None), default=None)
 

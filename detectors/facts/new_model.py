@@ -38,6 +38,11 @@ class NewModel(Stateless[NewModelParams], FactDetector[NewModelParams]):
     hard: ClassVar[bool] = False  # new and dear is an opinion; what nobody approved is told in any case
     parameters = NewModelParams
 
+    @classmethod
+    def settled_s(cls, params: NewModelParams) -> float:
+        """Return the age of the team from which on new things are news."""
+        return params.settled_s
+
     def read(self, reading: NewSeries | SessionReading, usual: Usual) -> Evidence | None:
         """Return evidence for a series that is news: its cost so far is all excess."""
         if not isinstance(reading, NewSeries):

@@ -53,6 +53,12 @@ class RunawaySession(FactDetector[RunawaySessionParams]):
         self._record_at = 0.0
         self._open: dict[str, tuple[int, float]] = {}
 
+    @classmethod
+    def settled_s(cls, params: RunawaySessionParams) -> float:
+        """Return infinity: new series are none of its business."""
+        del params
+        return math.inf
+
     def read(self, reading: NewSeries | SessionReading, usual: Usual) -> Evidence | None:
         """Return evidence for a session beyond all before it; its cost above the typical is the excess."""
         if not isinstance(reading, SessionReading):

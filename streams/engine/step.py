@@ -146,6 +146,7 @@ class Engine:
         rules = self.book.at(float(now[begin]))
         routes = self._routes_for(state, rules)
         routes.schemas = {**bundled_schemas(), **schemas} if schemas else None
+        routes.called = intake.events.called
         counting = Counting(state, rules, routes, emit, offsets, now, self.witness)
         rows = joined([counting.block(intake, first, last) for first, last in _blocks(offsets, begin, end)])
         apart = joined(counting.apart) if counting.apart else rows.take(np.zeros(0, np.int64))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib.resources import files
 from operator import attrgetter
 from typing import Any
@@ -17,6 +17,7 @@ from xxhash import xxh3_64_intdigest
 from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS, UsageEvent
 from spendbrake.schemas.wire.avro import BUNDLED, HEADER, MAGIC
 from spendbrake.schemas.wire.rules import MAX_TIME
+from spendbrake.streams.engine.intake.texts import hashes, lengths, offsets, sessions
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -52,6 +53,7 @@ class Part:
         units: True where something other than tokens is billed.
         owners: (key, team, project, environment, provider, model, requested model) as texts joined by SEP, behind them
             the resolved team of a forwarded event or nothing.
+        called: Places, in order, and what their sessions are called, as far as columns tell: a record's own if not.
     """
 
     place: I64
@@ -67,6 +69,7 @@ class Part:
     session: NDArray[np.uint64]
     units: Mask
     owners: list[str] | pa.StringArray
+    called: list[tuple[I64, pa.StringArray]] = field(default_factory=list)
 
     @classmethod
     def empty(cls) -> "Part":
@@ -79,10 +82,10 @@ class Part:
     def take(self, rows: NDArray[Any]) -> "Part":
         """Return the rows that a mask or an index selects."""
         columns = {name: getattr(self, name)[rows] for name in ARRAYS}
-        return Part(**columns, owners=self.owners)
+        return Part(**columns, owners=self.owners, called=self.called)
 
 
-ARRAYS = tuple(f.name for f in fields(Part) if f.name != "owners")
+ARRAYS = tuple(f.name for f in fields(Part) if f.name not in ("owners", "called"))
 
 
 def concat(parts: Sequence[Part]) -> Part:
@@ -96,7 +99,8 @@ def concat(parts: Sequence[Part]) -> Part:
     shift = np.cumsum([0] + [len(part.owners) for part in full])
     owner = np.concatenate([part.owner + n for part, n in zip(full, shift, strict=False)])
     texts = [text for part in full for text in map(str, part.owners)]
-    return Part(**columns, owner=owner, owners=texts).take(np.argsort(columns["place"], kind="stable"))
+    called = [each for part in full for each in part.called]
+    return Part(**columns, owner=owner, owners=texts, called=called).take(np.argsort(columns["place"], kind="stable"))
 
 
 def owner_text(event: UsageEvent, forwarded_to: str | None = None) -> str:
@@ -197,27 +201,17 @@ def is_plain(table: pa.RecordBatch, owner: pa.StringArray) -> bool:
     rare = [table.column(name) for name in ("cost_nano_usd", "latency_ms", "units", "kind", "replaces")]
     if any(column.null_count < len(column) for column in rare):
         return False
-    names = [_lengths(table.column(name)) for name in NAMES]
+    names = [lengths(table.column(name)) for name in NAMES]
     optional = [column for column in map(table.column, OPTIONAL) if column.null_count < len(column)]
     source = table.column("source")
-    if source.null_count < len(source) and not _lengths(source).all():  # an empty one is none
+    if source.null_count < len(source) and not lengths(source).all():  # an empty one is none
         return False
-    if any(not lengths.all() for lengths in names):
+    if any(not each.all() for each in names):
         return False
-    if any(lengths.max() > MAX_NAME for lengths in (*names, *map(_lengths, optional))):
+    if any(each.max() > MAX_NAME for each in (*names, *map(lengths, optional))):
         return False
-    text = np.frombuffer(owner.buffers()[2], np.uint8, int(_lengths(owner).sum()), int(_offsets(owner)[0]))
+    text = np.frombuffer(owner.buffers()[2], np.uint8, int(lengths(owner).sum()), int(offsets(owner)[0]))
     return int(np.count_nonzero(text == ord(SEP))) == OWNER_PARTS * len(owner)
-
-
-def _offsets(column: pa.StringArray) -> NDArray[np.int32]:
-    return np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1]
-
-
-def _lengths(column: pa.StringArray) -> NDArray[np.int32]:
-    """Return the length of each text in bytes; of one that is null it means nothing."""
-    offsets = _offsets(column)
-    return offsets[1:] - offsets[:-1]
 
 
 def _doubtful(table: pa.RecordBatch, owner: pa.StringArray) -> Mask:
@@ -254,17 +248,19 @@ def _columns(place: I64, table: pa.RecordBatch, owner: pa.StringArray, at: F64) 
     source = "default" if source.null_count == len(source) else pc.fill_null(source, "default")
     identity = pc.binary_join_element_wise(source, table.column("request_id"), "\0")
     failed = pc.not_equal(table.column("error_code"), "")
+    named = sessions(table)
     return Part(
         place=place,
         at=at,
-        fingerprint=np.maximum(_hashes(identity), np.uint64(1)),
+        fingerprint=np.maximum(hashes(identity), np.uint64(1)),
         owner=np.arange(len(place)),  # a text may come twice: to find that out costs more than it saves
         **{name: table.column(name).to_numpy() for name in TOKENS},
         cost=_filled(table.column("cost_nano_usd"), NO_COST, np.int64),
         error=_filled(failed, False, np.bool_),
-        session=_sessions(table),
+        session=np.zeros(len(place), np.uint64) if named is None else hashes(named),
         units=_filled(table.column("units"), 0.0, np.float64) > 0,
         owners=owner,
+        called=[] if named is None else [(place, named)],
     )
 
 
@@ -273,22 +269,6 @@ def _filled(column: pa.Array, default: Any, dtype: DTypeLike) -> NDArray[Any]:
     if column.null_count == len(column):
         return np.full(len(column), default, dtype)
     return _numbers(pc.fill_null(column, default)).astype(dtype, copy=False)
-
-
-def _sessions(table: pa.RecordBatch) -> NDArray[np.uint64]:
-    named, traced = table.column("session_id"), table.column("trace_id")
-    if named.null_count == len(named) == traced.null_count:
-        return np.zeros(len(named), np.uint64)
-    if named.null_count == 0 and _lengths(named).all():
-        return _hashes(named)
-    named = pc.if_else(pc.equal(named, ""), pa.scalar(None, pa.string()), named)
-    names = pc.coalesce(named, traced).cast(pa.binary()).to_pylist()
-    return np.fromiter((xxh3_64_intdigest(name) if name else 0 for name in names), np.uint64, len(names))
-
-
-def _hashes(texts: pa.StringArray) -> NDArray[np.uint64]:
-    names = texts.cast(pa.binary()).to_pylist()
-    return np.fromiter(map(xxh3_64_intdigest, names), np.uint64, len(names))
 
 
 def _micros(table: pa.RecordBatch) -> I64:

@@ -142,10 +142,10 @@ class Judge:
         """Show a session that has passed its mark; `place` is its record's in the batch. Tell whether it was shown."""
         if not self.judges(passed.team, moment.offset):
             return False
-        known, event = self.routes.routes[route], self.routes.event(self.emit.batch, place)
+        known = self.routes.routes[route]
         reading = SessionReading(
             team=known.team_id,
-            session=event.session_id or "",
+            session=self.routes.session(self.emit.batch, place),
             key=known.key,
             model=known.model,
             now=moment.now,
@@ -164,7 +164,7 @@ class Judge:
     def name(self, team: int, session: int, place: int, moment: Moment) -> None:
         """Tell the detectors of a team what a session is called, by a record of it."""
         if self.judges(team, moment.offset) and self.state.name(team, session, moment.now):
-            self._panel(team).name(session, self.routes.event(self.emit.batch, place).session_id or "")
+            self._panel(team).name(session, self.routes.session(self.emit.batch, place))
             self._changed(team, moment.now)
 
     # --- budgets ---------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ class Judge:
         head = self.state.heads[team]
         self.state.dirty_heads.add(team)
         wants = (head.ladder.next_due(), head.panel.wants_until() if head.panel is not None else None)
-        due = min((at for at in wants if at is not None), default=math.inf)
+        due = min([at for at in wants if at is not None] or [math.inf])
         self.state.teams.due[team] = due if due > now else math.nextafter(now, math.inf)
 
     def _stamp(self, moment: Moment) -> Stamp:

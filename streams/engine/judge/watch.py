@@ -133,9 +133,11 @@ class Watch:
         table, rules = self.state.series, self.judge.rules
         rows = np.array(_distinct(self.entries.series, passed), np.int64)
         shown = table.shown[rows] & rules.panel.enabled & (self.begins_at - table.first_at[rows] <= DAY_S)
-        cheap = shown & (table.total[rows] < rules.panel.gate.least)
-        shown &= ~cheap
-        for k in np.flatnonzero(cheap).tolist() if rules.tree.limits_use else ():
+        own = self.state.teams.series[table.team[rows]]
+        young = table.first_at[rows] - table.first_at[own] < rules.panel.settled_s
+        plain = shown & (young | (table.total[rows] < rules.panel.gate.least))
+        shown &= ~plain
+        for k in np.flatnonzero(plain).tolist() if rules.tree.limits_use else ():
             shown[k] = self.judge.refused(int(rows[k]))
         table.pass_steps(rows[~shown])
         return rows[shown].tolist()  # type: ignore[no-any-return]

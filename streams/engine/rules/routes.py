@@ -1,14 +1,15 @@
 """Whose an event is: from the names it carries to the rows that it is added to, worked out once per combination."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from spendbrake.schemas.usage import UNTAGGED, UsageEvent
+from spendbrake.schemas.usage import UNTAGGED
 from spendbrake.schemas.wire.envelope import decode_usage
 from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.budgets.tree import KEY, PROJECT, NodeView
@@ -64,13 +65,14 @@ class Routes:
         rate: Id of the rate of each in the version's price book.
         asked: Series of the model that was asked for, -1 where it is the one billed; `asked_rate`, its rate.
         series: Rows each route adds to, padded with -1; shape (routes, width).
-        schemas: Foreign Avro schemas of the batch at hand, by id.
+        schemas: Foreign Avro schemas of the batch at hand, by id; `called`, see `Part`.
     """
 
     def __init__(self, state: PartitionState, rules: Rules, book: RuleBook, partitions: int) -> None:
         self.state, self.rules, self.book, self.partitions = state, rules, book, partitions
         self.owners_known = book.owners.count
         self.schemas: Mapping[int, Any] | None = None
+        self.called: Sequence[tuple[I64, pa.StringArray]] = ()
         self.routes: list[Route] = []
         self._index: defaultdict[int, Names] = defaultdict(Names)
         self._homes: dict[str, int] = {}
@@ -115,9 +117,13 @@ class Routes:
         """Return the route of a part of one event."""
         return self.routes[int(self.resolve(part, np.array([now]))[0])]
 
-    def event(self, batch: Batch, place: int) -> UsageEvent:
-        """Return the event of a record of the batch at hand."""
-        return decode_usage(batch.values[place], batch.headers[place], self.schemas)
+    def session(self, batch: Batch, place: int) -> str:
+        """Return what the session of an event of the batch at hand is called, "" for none."""
+        for places, names in self.called:
+            at = int(np.searchsorted(places, place))
+            if at < len(places) and places[at] == place:
+                return names[at].as_py() or ""
+        return decode_usage(batch.values[place], batch.headers[place], self.schemas).session_id or ""
 
     def _route(self, number: int, text: str, now: float) -> int:
         known = self._index[number].get(text)
