@@ -75,8 +75,9 @@ class NewSeries:
     """A team's first money on a key, model, project or environment it has not used before (62 days).
 
     Issued again when the series' total passes each step of the engine's ladder of amounts, until `age_s` is
-    a day: what is new and cheap at first may be dear an hour later. Below the money floor, where no fact is told that
-    is not an offence by itself, only models off the approved list are shown.
+    a day: what is new and cheap at first may be dear an hour later. Below the money floor, and while
+    the team itself is new, where no fact is told that is not an offence by itself, only models off the approved list
+    are shown.
 
     Attributes:
         age_s: Seconds since the series' first event.

@@ -84,15 +84,29 @@ class Calls:
         places = self.of(team, bucket)
         return self.pool.take(places).tolist() if places else []
 
-    def copy(self, team: int, after: int) -> I64:
-        """Return the calls of a team's buckets later than `after`, a row a field, floats by their bits."""
-        last = self.last[team] - self.base
-        buckets = set(self.pool["bucket"][last[last >= 0]].tolist())
-        places = [p for b in sorted(buckets) if b > after for p in self.of(team, b)]
-        calls, copied = self.pool[places], np.empty((len(FIELDS), len(places)), np.int64)
+    def copy(self, teams: I64, after: I64) -> list[I64]:
+        """Return of each team the calls of its buckets later than `after`, a row a field, floats by their bits."""
+        last = self.last[teams] - self.base
+        unit, cell = np.nonzero(last >= 0)
+        at = last[unit, cell]
+        bucket = self.pool["bucket"][at]
+        order = np.lexsort((bucket, unit))
+        order = order[(bucket > after[unit])[order]]
+        places, sizes = self._chains(at[order])
+        calls, copied = self.pool.take(places), np.empty((len(FIELDS), len(places)), np.int64)
         for row, name in zip(copied, FIELDS, strict=True):
             row[:] = calls[name].view(np.int64) if name in EIGHT else calls[name]
-        return copied
+        ends = np.cumsum(np.bincount(unit[order], sizes, len(teams)).astype(np.int64))
+        return np.split(copied, ends[:-1], axis=1)
+
+    def _chains(self, at: I64) -> tuple[I64, I64]:
+        """Return the places of all calls chained to some, in log order within each chain, and the chains' lengths."""
+        before, steps = self.pool["before"], []
+        while (at >= 0).any():
+            steps.append(at)
+            at = np.where(at >= 0, before[at] - self.base, NONE)
+        chains = np.array(steps[::-1], np.int64).reshape(len(steps), len(at)).T
+        return chains[chains >= 0], (chains >= 0).sum(axis=1)
 
     def restore(self, team: int, kept: I64) -> None:
         """Put calls back that `copy` returned; one of before there were projects has none."""

@@ -75,6 +75,7 @@ def _copy_series(state: PartitionState, teams: Sequence[int], stamp: Stamp) -> l
     rows = np.array([row for _, _, some in groups for row in some], np.int64)
     series, every = gather(series_columns(state), rows), np.array(teams, np.int64)
     whole, floor = gather(team_columns(state), every), state.teams.closable(state.now, every)
+    calls = state.calls.copy(every, floor)
     dirty, at = table.dirty[rows], 0
     table.dirty[rows] = False
     for unit, begin, some in groups:
@@ -87,7 +88,7 @@ def _copy_series(state: PartitionState, teams: Sequence[int], stamp: Stamp) -> l
             if begin == 0:
                 meta |= {"hour": state.hour, "floor": int(floor[unit])}
                 arrays["team"] = whole[unit : unit + 1]
-                arrays["calls"] = state.calls.copy(teams[unit], int(floor[unit]))
+                arrays["calls"] = calls[unit]
             name = state.teams.names[teams[unit]]
             units[unit].append(Row(f"{SERIES}|{begin // GROUP}|{name}", pack(stamp, meta, arrays)))
         at = end

@@ -1,14 +1,18 @@
 """Many events are read by columns, a few one by one: what is wrong with one is seen either way."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from xxhash import xxh3_64_intdigest
 
 from enginelog import START, Cut, Log, Record, engine, event
-from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS
+from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS, UsageEvent
 from spendbrake.schemas.wire.avro import encode
 from spendbrake.schemas.wire.envelope import decode_usage
 from spendbrake.schemas.wire.errors import BadRecord
+from spendbrake.schemas.wire.json import encode_usage_json
+from spendbrake.streams.engine.intake.sorter import Sorter
 
 WRONG: list[dict[str, Any]] = [
     {"input_tokens": -5},
@@ -87,3 +91,35 @@ def test_an_empty_source_is_none_in_a_crowd_and_alone() -> None:
         log.raw(empty, START)
         of = engine()
         assert of.step(of.new_state(0, 1), Cut(log.records, 0)).counters["duplicates", ""] == 1
+
+
+NAMED: list[dict[str, Any]] = [
+    {"session_id": "s-1"},
+    {"session_id": "s-2", "trace_id": "t-2"},
+    {"trace_id": "t-3"},
+    {"session_id": "", "trace_id": "t-4"},
+    {"session_id": "", "trace_id": ""},
+    {},
+]
+
+
+@pytest.mark.parametrize("write", [encode, encode_usage_json])
+@pytest.mark.parametrize("of", [NAMED, NAMED[:1], NAMED[2:3], NAMED[-1:]], ids=["mixed", "named", "traced", "none"])
+def test_a_session_is_called_the_same_by_columns_as_by_its_record(
+    of: list[dict[str, Any]], write: Callable[[UsageEvent], bytes]
+) -> None:
+    log = Log()
+    for i in range(30):
+        log.raw(write(event(i, START, cost=None, **of[i % len(of)])), START)
+    log.records.insert(11, Record(b"no event", START))
+    batch = Cut(log.records, 0)
+    part = Sorter("usage.v1", (b"secret",)).sort(batch).events
+    alone = {place: decode_usage(batch.values[place]).session_id or "" for place in part.place.tolist()}
+    by_columns = {
+        place: name or ""
+        for places, names in part.called
+        for place, name in zip(places.tolist(), names.to_pylist(), strict=True)
+    }
+    assert by_columns == ({} if of == NAMED[-1:] else alone)
+    expected = [xxh3_64_intdigest(name.encode()) if name else 0 for name in alone.values()]
+    assert part.session.tolist() == expected

@@ -1,6 +1,7 @@
 """The calls kept of open buckets: the first of each, in log order, however the log was cut."""
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,10 @@ def add(calls: Calls, rows: list[Row], now: float) -> None:
 
 def costs(calls: Calls, team: int, bucket: int) -> list[int]:
     return calls.pool["cost"][calls.of(team, bucket)].tolist()
+
+
+def copied(calls: Calls, team: int, after: int) -> np.ndarray[Any, Any]:
+    return calls.copy(np.array([team]), np.array([after]))[0]
 
 
 def traffic(seed: int) -> list[tuple[float, list[Row]]]:
@@ -56,8 +61,10 @@ def test_what_is_copied_comes_back_and_goes_on() -> None:
         add(whole, rows, now)
         add(first, rows, now)
     second = Calls(teams=3)
+    copies = first.copy(np.arange(3), np.full(3, 1))
+    assert [copy.tolist() for copy in copies] == [copied(first, team, 1).tolist() for team in range(3)]
     for team in range(3):
-        second.restore(team, first.copy(team, 1))
+        second.restore(team, copies[team])
     for now, rows in seconds[40:]:
         add(whole, rows, now)
         add(second, rows, now)
@@ -78,7 +85,14 @@ def test_old_calls_make_room() -> None:
 def test_calls_kept_before_they_had_a_project_come_back_without_one() -> None:
     calls, later = Calls(teams=1), Calls(teams=1)
     add(calls, [(0, 5, 7), (0, 5, 8)], 50.0)
-    later.restore(0, calls.copy(0, 1)[: list(FIELDS).index("project")])
+    later.restore(0, copied(calls, 0, 1)[: list(FIELDS).index("project")])
     places = later.of(0, 5)
     assert costs(later, 0, 5) == [7, 8]
     assert later.pool["project"][places].tolist() == later.pool["environment"][places].tolist() == [-1, -1]
+
+
+def test_teams_without_open_buckets_have_nothing_to_copy() -> None:
+    calls = Calls(teams=3)
+    assert [copy.shape for copy in calls.copy(np.arange(3), np.zeros(3, np.int64))] == [(len(FIELDS), 0)] * 3
+    add(calls, [(1, 5, 7), (1, 6, 8)], 60.0)
+    assert [copy.shape[1] for copy in calls.copy(np.arange(3), np.array([0, 5, 0]))] == [0, 1, 0]
