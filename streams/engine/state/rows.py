@@ -87,8 +87,7 @@ def _copy_series(state: PartitionState, teams: Sequence[int], stamp: Stamp) -> l
             arrays: dict[str, np.ndarray[Any, Any]] = {"series": series[at:end]}
             if begin == 0:
                 meta |= {"hour": state.hour, "floor": int(floor[unit])}
-                arrays["team"] = whole[unit : unit + 1]
-                arrays["calls"] = calls[unit]
+                arrays |= {"team": whole[unit : unit + 1], "calls": calls[unit]}
             name = state.teams.names[teams[unit]]
             units[unit].append(Row(f"{SERIES}|{begin // GROUP}|{name}", pack(stamp, meta, arrays)))
         at = end
