@@ -190,9 +190,22 @@ def unknown_names() -> tuple[str, ...]:
 
 
 def named_secret(name: str) -> SecretStr | None:
-    """Return the secret of a destination from the variable the policy file names; None when it is absent or empty."""
-    value = os.environ.get(name)
+    """Return the secret of a destination by the variable that the policy file names; None when it is absent or empty.
+
+    Where the environment has none it is read from the folder of secrets, as those of the settings are.
+    """
+    value = os.environ.get(name) or _filed(name)
     return SecretStr(value) if value else None
+
+
+def _filed(name: str) -> str:
+    folder = os.environ.get(SECRETS_DIR)
+    if not folder or not name.isidentifier():
+        return ""
+    try:
+        return (Path(folder) / name.lower()).read_text("utf-8").strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _url_of(value: str, schemes: tuple[str, ...]) -> str:

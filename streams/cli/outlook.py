@@ -8,15 +8,17 @@ from urllib.parse import quote
 import typer
 from rich.table import Table
 
-from spendbrake.streams.cli.base import console, fail
+from spendbrake.streams.cli.base import console, fail, settings
 from spendbrake.streams.cli.send.command import TOKEN
-from spendbrake.streams.settings import named_secret
+from spendbrake.streams.settings import Settings, named_secret
 
-Url = Annotated[str, typer.Option(help=f"The deployment's API; a token for it comes from {TOKEN}.")]
-HERE = "http://127.0.0.1:8080"
+Url = Annotated[
+    str | None,
+    typer.Option(help=f"The deployment's API, else the one of this machine's settings; its token comes from {TOKEN}."),
+]
 
 
-def forecast(team: Annotated[str, typer.Argument(help="Id of the team.")], url: Url = HERE) -> None:
+def forecast(team: Annotated[str, typer.Argument(help="Id of the team.")], url: Url = None) -> None:
     """Tell what a team's month will come to, by each method, and how far each has been off."""
     told = _get(url, f"/v1/teams/{quote(team, safe='')}/forecast", {})
     table = Table("method", "month comes to", "error of the past weeks", title=f"{team}, {told['days_left']} days left")
@@ -30,7 +32,7 @@ def forecast(team: Annotated[str, typer.Argument(help="Id of the team.")], url: 
 def surge(
     factor: Annotated[float, typer.Option(help="Times the usual burn.")] = 2.0,
     hours: Annotated[float, typer.Option(help="How long it lasts.")] = 48.0,
-    url: Url = HERE,
+    url: Url = None,
 ) -> None:
     """Tell which caps would break, and when, if everybody burned so many times the usual; exit 3 if any would."""
     told = _get(url, "/v1/surge", {"factor": factor, "hours": hours})
@@ -45,8 +47,14 @@ def surge(
         raise typer.Exit(3)
 
 
-def _get(url: str, path: str, params: dict[str, Any]) -> dict[str, Any]:
-    return asyncio.run(_asked(url.rstrip("/") + path, params))
+def _get(url: str | None, path: str, params: dict[str, Any]) -> dict[str, Any]:
+    return asyncio.run(_asked((url or here(settings())).rstrip("/") + path, params))
+
+
+def here(config: Settings) -> str:
+    """Return where this machine's API answers; one that listens on all addresses does on loopback."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.http.host, config.http.host)
+    return f"http://[{host}]:{config.http.port}" if ":" in host else f"http://{host}:{config.http.port}"
 
 
 async def _asked(url: str, params: dict[str, Any]) -> dict[str, Any]:

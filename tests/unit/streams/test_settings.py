@@ -154,3 +154,20 @@ def test_a_destinations_secret_is_read_by_the_name_the_policy_gives(monkeypatch:
     assert secret is not None
     assert secret.get_secret_value() == "xoxb-1"
     assert named_secret("SPENDBRAKE_NO_SUCH_TOKEN") is None
+
+
+def test_a_destinations_secret_may_lie_in_the_folder_of_secrets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    (folder / "pagerduty_routing_key").write_text("key-1\n")
+    (tmp_path / "elsewhere").write_text("no secret of ours")
+    monkeypatch.delenv("PAGERDUTY_ROUTING_KEY", raising=False)
+    monkeypatch.setenv("SPENDBRAKE_SECRETS_DIR", str(folder))
+    secret = named_secret("PAGERDUTY_ROUTING_KEY")
+    assert secret is not None
+    assert secret.get_secret_value() == "key-1"
+    assert named_secret("../elsewhere") is None
+    monkeypatch.setenv("PAGERDUTY_ROUTING_KEY", "key-2")
+    assert (named_secret("PAGERDUTY_ROUTING_KEY") or secret).get_secret_value() == "key-2", "the environment wins"
