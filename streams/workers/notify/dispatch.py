@@ -45,9 +45,9 @@ class Dispatch:
         Of trouble that this destination hears of by itself there is nothing to escalate.
         """
         rule = rules.delivery.escalation
-        if rule is None or action.destination == rule.to:
+        news = self._escalated(action, rules)
+        if rule is None or news is None:
             return
-        news = escalated(action, rule, self._means.effect.name)
         held, now = self.alerts.get(alert_key(news)), self._now()
         known = self._lane.get(news.id)
         if (known is not None and known.outcome is not None) or (held is not None and not held.not_before):
@@ -55,6 +55,10 @@ class Dispatch:
         if is_over(action) if held is not None else not is_over(action) and action.severity in rule.severities:
             await self._hear(news, origin, now, not_before=action.time + rule.after_s)
             await self._settle(news, now)
+
+    def line_of(self, action: Action, rules: InForce, now: float) -> tuple[str, str]:
+        """Return in which line news for others stand: in that of their group here, of which they are."""
+        return self.alerts.line(self._escalated(action, rules) or action, now)
 
     async def flush(self, group: str) -> None:
         """Tell what is due of a group.
@@ -86,6 +90,12 @@ class Dispatch:
             return
         await self._end_members(flush.message, about.values(), result)
         await self.alerts.tell(about, self._now(), result)
+
+    def _escalated(self, action: Action, rules: InForce) -> Action | None:
+        rule = rules.delivery.escalation
+        if rule is None or action.destination == rule.to:
+            return None
+        return escalated(action, rule, self._means.effect.name)
 
     async def _note(self, action: Action, origin: str, result: Result) -> None:
         """Note the end of news that had no part in a group, or had ended before this process began."""

@@ -110,7 +110,8 @@ class Notify:
             if action.effect == self._means.effect.name:
                 begun.append(await self._begin(lane, dispatch, action, origin, again=offset in again))
             if action.destination and self._escalates(rules):
-                begun.append(lane.start(dispatch.hear_of(action, origin, rules)))
+                line = dispatch.line_of(action, rules, self._now(lane))
+                begun.append(lane.queue(line, partial(dispatch.hear_of, action, origin, rules)))
         lane.start(self._see_through(begun, lambda: self._acknowledge(chunk)))
 
     async def wake(self, generation: int) -> None:

@@ -1,6 +1,7 @@
 """What waits, by the worker over ports in memory: silences, groups, parents, escalation; and deaths in between."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -187,6 +188,37 @@ async def test_what_nobody_acknowledges_in_time_is_told_to_somebody_else_and_so_
     await worker.take(alarm(4, "a", over=True, **slack), alarm(5, "b", over=True, **slack))
     assert len(receiver.received) == 2
     assert "a-1" not in worker.ends(), "the action itself is another class's"
+
+
+class Slow(Receiver):
+    """Answers when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked_for, self.let = asyncio.Event(), asyncio.Event()
+
+    async def carry_out(self, action: Action) -> Mapping[str, Any]:
+        self.asked_for.set()
+        await self.let.wait()
+        return await super().carry_out(action)
+
+
+async def test_the_end_of_what_is_just_being_escalated_is_told_after_it() -> None:
+    places: Any = {"pager": SimpleNamespace(type="scripted"), "ops": SimpleNamespace(type="slack")}
+    rule = Delivery(inhibit_rules=(), escalation=Escalation(to="pager", after_s=1_000))
+    receiver = Slow()
+    worker = Worker(receiver, InForce(rule, places))
+    slack = {"effect": "slack", "destination": "ops", "time": 100.0}
+    await worker.take(alarm(1, "a", **slack))
+    worker.now = 1_100.0
+    await worker.process.worker.flush_due()
+    await receiver.asked_for.wait()
+    end = asyncio.create_task(worker.take(alarm(2, "a", over=True, **slack)))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    receiver.let.set()
+    await end
+    assert [worker.ends()[name] for name in receiver.received] == ["done", "done"]
 
 
 @pytest.mark.parametrize("pager_first", [True, False])
