@@ -4,6 +4,8 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
+from itertools import accumulate, islice, takewhile
+from typing import Any
 
 import httpx
 
@@ -12,7 +14,11 @@ from spendbrake.schemas.wire.json import encode_usage_json
 
 LOG = logging.getLogger("spendbrake.litellm")
 BATCH, WAITING = 500, 20_000
+BATCH_BYTES = 2 << 20
+"""The API takes 8 MiB at a time."""
 PAUSE_S, LONGEST_PAUSE_S, GATHER_S = 0.2, 30.0, 0.25
+LONGEST_ASKED_S = 300.0
+"""Of a Retry-After no more is believed."""
 
 
 class Reporter:
@@ -64,7 +70,7 @@ class Reporter:
         await self._sleep(GATHER_S)
         pause = PAUSE_S
         while self._waiting:
-            batch = [self._waiting[i] for i in range(min(BATCH, len(self._waiting)))]
+            batch = self._batch()
             wait_s = await self._post(batch)
             if wait_s is None:
                 pause = PAUSE_S
@@ -77,6 +83,12 @@ class Reporter:
             await self._sleep(max(pause, wait_s))
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
+    def _batch(self) -> list[bytes]:
+        """Return the oldest that wait, one at the least, and no more than the API takes at a time."""
+        sizes = accumulate(len(each) + 1 for each in self._waiting)
+        n = sum(1 for _ in takewhile(lambda size: size <= BATCH_BYTES, islice(sizes, BATCH)))
+        return list(islice(self._waiting, max(1, n)))
+
     async def _post(self, batch: list[bytes]) -> float | None:
         """Return None when the API has answered for a batch, else the seconds it asks to wait."""
         try:
@@ -84,8 +96,8 @@ class Reporter:
         except httpx.HTTPError as error:
             LOG.warning("usage is not reported yet: %s", type(error).__name__)
             return 0.0
-        if answer.status_code in (202, 400):
-            told = answer.json()
+        told = _told(answer)
+        if told is not None:
             taken = {"sent": told.get("accepted", 0), "rejected": told.get("rejected", len(batch))}
             self.counts.update({what: n for what, n in taken.items() if n})
             for wrong in told.get("errors", ())[:3]:
@@ -93,4 +105,15 @@ class Reporter:
             return None
         LOG.warning("usage is not reported yet: HTTP %s", answer.status_code)
         after = answer.headers.get("retry-after", "")
-        return float(after) if after.isdigit() else 0.0
+        return min(float(after), LONGEST_ASKED_S) if after.isascii() and after.isdigit() else 0.0
+
+
+def _told(answer: httpx.Response) -> dict[str, Any] | None:
+    """Return what the API says of a batch; None where it has not taken it, or something else has answered."""
+    if answer.status_code not in (202, 400):
+        return None
+    try:
+        told = answer.json()
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) else None

@@ -137,4 +137,4 @@ def _said(answer: httpx.Response) -> str:
 
 def _retry_after(answer: httpx.Response) -> float:
     value = answer.headers.get("retry-after", "")
-    return float(value) if value.isdigit() else 0.0
+    return float(value) if value.isascii() and value.isdigit() else 0.0

@@ -1,6 +1,7 @@
 """How LiteLLM's hook reports: every event until it is taken, the same bytes again, and never without bound."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -34,7 +35,9 @@ class Api:
         told = {"accepted": len(self.bodies[-1]), "rejected": 0, "errors": []}
         if answer == 400:
             told = {"accepted": 0, "rejected": len(self.bodies[-1]), "errors": [{"message": "no"}]}
-        return httpx.Response(answer, json=told, headers={"retry-after": self._retry_after} if answer == 503 else {})
+        return httpx.Response(
+            answer, json=told, headers={"retry-after": self._retry_after.encode("latin-1")} if answer == 503 else {}
+        )
 
     async def sleep(self, seconds: float) -> None:
         self.naps.append(seconds)
@@ -85,6 +88,34 @@ async def test_what_cannot_be_taken_is_counted_and_does_not_hold_up_the_rest() -
     reporter.put(event(2))
     await reporter.drained()
     assert reporter.counts == {"rejected": 1, "sent": 1}
+
+
+async def test_a_batch_is_no_larger_than_the_api_takes() -> None:
+    api = Api()
+    reporter = api.reporter()
+    for i in range(5):
+        reporter.put(replace(event(i), labels={"note": "x" * 900_000}))
+    await reporter.drained()
+    assert [ids(body) for body in api.bodies] == [["r0", "r1"], ["r2", "r3"], ["r4"]]
+
+
+@pytest.mark.parametrize("answer", [httpx.Response(400, text="<html>"), httpx.Response(202, json=["no"])])
+async def test_what_somebody_else_answers_is_no_word_of_the_api(answer: httpx.Response) -> None:
+    api, answers = Api(), [answer]
+    client = httpx.AsyncClient(transport=httpx.MockTransport(lambda r: answers.pop() if answers else api(r)))
+    reporter = Reporter("http://api", client=client, sleep=api.sleep)
+    reporter.put(event(1))
+    await reporter.drained()
+    assert reporter.counts == {"sent": 1, "tries": 1}
+
+
+@pytest.mark.parametrize(("asked", "waited"), [("9" * 400, 300.0), ("\xb2", 0.2), ("soon", 0.2)])
+async def test_a_retry_after_that_cannot_be_meant_is_not_waited_for(asked: str, waited: float) -> None:
+    api = Api(503, retry_after=asked)
+    reporter = api.reporter()
+    reporter.put(event(1))
+    await reporter.drained()
+    assert api.naps[1:] == [waited]
 
 
 async def test_while_the_api_is_away_the_oldest_go_and_are_counted() -> None:
