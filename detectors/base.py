@@ -139,6 +139,11 @@ class BucketDetector(Detector[P]):
     def score_one(self, x: Features) -> float:
         """Return how unusual `x` is, raw; 0.0 before anything was learned."""
 
+    def below(self, x: Features, score: float) -> bool:
+        """Say whether the score of `x` is sure to be no more than `score`, where that costs less than to work it out."""
+        del x, score
+        return False
+
     @abstractmethod
     def learn_one(self, x: Features) -> None:
         """Take `x` for usual."""

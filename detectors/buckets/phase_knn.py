@@ -12,7 +12,7 @@ from spendbrake.detectors.base import BucketDetector, Evidence, Params
 from spendbrake.detectors.causes import level_evidence
 from spendbrake.detectors.memory.room import FIRST, wider
 from spendbrake.detectors.memory.stored import State, frozen32
-from spendbrake.detectors.series.features import SLOT_S, Features, Gap
+from spendbrake.detectors.series.features import SLOT_S, Features, Gap, Slot
 
 DAY_MINUTES, SLOT_MINUTES = 1_440, 5
 NEARNESS = np.cos(np.arange(-DAY_MINUTES, DAY_MINUTES) * (2.0 * math.pi / DAY_MINUTES))
@@ -23,6 +23,8 @@ FEW = 4
 """Up to so many windows are measured one by one: numpy takes a call for each place of a window."""
 SETTLED = 5_000
 """Slots from which on the scale of the series forgets as fast as it learns."""
+SLACK = 1e-10
+"""Part by which squares may be off for what they are rounded to, many times over."""
 
 
 class PhaseKnnParams(Params):
@@ -64,6 +66,8 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
         self._end, self._n = 0, 0
         self._offset = 0.0
         self._mean = self._square = 0.0
+        self._lags: list[int] = []
+        """How many slots ago the windows ended that were nearest when they were last looked for; not kept."""
 
     def score_one(self, x: Features) -> float:
         """Return the mean distance, in the units of the series; 0.0 before there is anything to compare with."""
@@ -72,21 +76,34 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
         if slot is None or m < self.params.neighbours:
             return 0.0
         first, last = max(m - self.params.windows, 0) + width - 1, m + width - 1
-        now = self._values[end - width + 1 : end + 1].astype(np.float64)
-        now[-1] = np.float32(slot.usd - self._offset)
+        now, weight = self._now(slot), self._weight(slot)
         # |a - b|^2 = |a|^2 - 2 a b + |b|^2, of which the last is added to the nearest alone.
         distances = products(self._values[first - width + 1 : last].astype(np.float64), -2.0 * now)
         distances += self._norms[first:last]
-        weight = self.params.phase**2 * max(self._spread(slot.usd), 0.0) * width
         midnight = DAY_MINUTES - minute_of(slot.at)
         by_minute = NEARNESS[midnight : midnight + DAY_MINUTES] * (-2.0 * weight)
         distances += by_minute.take(self._minutes[first:last])
-        offset, total = float(now @ now) + 2.0 * weight, 0.0
+        offset, total, self._lags = float(now @ now) + 2.0 * weight, 0.0, []
         for _ in range(self.params.neighbours):  # a few minima cost less than a partition
             at = int(distances.argmin())
             total += math.sqrt(max(float(distances[at]) + offset, 0.0))
             distances[at] = math.inf
+            self._lags.append(end - first - at)
         return total / self.params.neighbours
+
+    def below(self, x: Features, score: float) -> bool:
+        """Say so if the windows that were nearest, each a slot later with every slot since, are near enough."""
+        slot, width, end = x.slot, self.params.width, self._end
+        if slot is None or not self._lags:
+            return False
+        now, weight = self._now(slot), self._weight(slot)
+        midnight, slack, total = DAY_MINUTES - minute_of(slot.at), SLACK * (float(now @ now) + weight), 0.0
+        for lag in self._lags:
+            last = end - lag
+            apart = now - self._values[last - width + 1 : last + 1]
+            square = float(apart @ apart) + 2.0 * weight * (1.0 - NEARNESS.item(midnight + self._minutes.item(last)))
+            total += math.sqrt(square + SLACK * square + slack)
+        return total < score * self.params.neighbours
 
     def learn_one(self, x: Features) -> None:
         """Append the slot to the memory."""
@@ -141,6 +158,16 @@ class PhaseKnn(BucketDetector[PhaseKnnParams]):
         detector._measure(0, len(values))
         detector._offset, detector._mean, detector._square = state["scale"]
         return detector
+
+    def _now(self, slot: Slot) -> NDArray[np.float64]:
+        """Return the window that a slot not yet learned ends."""
+        now = self._values[self._end - self.params.width + 1 : self._end + 1].astype(np.float64)
+        now[-1] = np.float32(slot.usd - self._offset)
+        return now
+
+    def _weight(self, slot: Slot) -> float:
+        """Return half of what the square of a distance has more at opposite times of day, divided by two."""
+        return self.params.phase**2 * max(self._spread(slot.usd), 0.0) * self.params.width
 
     def _part(self, n: int) -> float:
         """Return the weight of the next `n` slots in the scale."""

@@ -64,6 +64,10 @@ class Tail:
             return 0.0
         return min((self.begin + (raw - self.start) * self.inverse) / NATS, MAX_SCORE)
 
+    def passes_over(self) -> bool:
+        """Say whether the next score will not be kept: all of it that matters is whether it is beyond `start`."""
+        return self.n % self.stride != 0
+
     def learn(self, raw: float) -> None:
         """Add a score to the history."""
         if self.n % self.stride == 0:

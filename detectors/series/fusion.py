@@ -126,7 +126,8 @@ class Fusion:
             self._skip(Gap(slot.empty, SLOT_S, (), slot.at))
         parts = []
         for detector, tail, _ in self.members:
-            raw = detector.score_one(x)
+            start = tail.start
+            raw = start if tail.passes_over() and detector.below(x, start) else detector.score_one(x)
             parts.append(math.log1p(NATS * tail.score(raw)))
             detector.learn_one(x)
             tail.learn(raw)
