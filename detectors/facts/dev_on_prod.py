@@ -49,16 +49,25 @@ class DevOnProd(AmountDetector[DevOnProdParams]):
         """By key: first and last call, USD of days in production and elsewhere, USD of six hours elsewhere."""
         self._elsewhere: dict[str, str] = {}
         """Where keys that serve production were last used outside it."""
+        self._latest: tuple[str, list[float]] = ("", [])
+        """The key of the last call and its line."""
 
     def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
         """Return the money of production keys that went elsewhere."""
         found: list[Amount] = []
-        production = self.params.production
+        production, (key, line) = self.params.production, self._latest
         for turn in turns:
             call = turn.call
             if not call.environment or not call.key:
                 continue
-            line = self._line(call.key, call.at)
+            if call.key != key:
+                key, line = self._latest = call.key, self._line(call.key, call.at)
+            passed = call.at - line[1]
+            if passed > 0.0:
+                left = math.exp(-passed / USUAL_S)
+                line[1], line[2] = call.at, line[2] * left
+                if line[3]:
+                    line[3], line[4] = line[3] * left, line[4] * math.exp(-passed / SPAN_S)
             if call.environment in production:
                 line[2] += turn.usd
                 continue
@@ -98,17 +107,12 @@ class DevOnProd(AmountDetector[DevOnProdParams]):
         return detector
 
     def _line(self, key: str, at: float) -> list[float]:
+        """Return the line of a key, now the latest; that of a new one begins at `at`."""
         line = self._keys.get(key)
         if line is None:
             line = self._keys[key] = [at, at, 0.0, 0.0, 0.0]
             if len(self._keys) > MAX_KEYS:
                 self._elsewhere.pop(self._keys.popitem(last=False)[0], None)
-            return line
-        self._keys.move_to_end(key)
-        passed = at - line[1]
-        if passed > 0.0:
-            left = math.exp(-passed / USUAL_S)
-            line[1], line[2] = at, line[2] * left
-            if line[3]:
-                line[3], line[4] = line[3] * left, line[4] * math.exp(-passed / SPAN_S)
+        else:
+            self._keys.move_to_end(key)
         return line

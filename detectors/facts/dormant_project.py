@@ -11,10 +11,12 @@ from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evid
 from spendbrake.detectors.causes import span_text
 from spendbrake.detectors.memory.labels import key_label, project_label
 from spendbrake.detectors.memory.stored import State
-from spendbrake.detectors.memory.talks import Turns
+from spendbrake.detectors.memory.talks import Turn, Turns
 from spendbrake.detectors.series.features import HOUR_S, Features
 from spendbrake.schemas.money import NANO, usd_text
 
+Latest = tuple[str, str, Sequence[list[float]]]
+"""A key, a project, and what is known of them: the latest of all."""
 DAY_S = 86_400.0
 MAX_KNOWN = 48
 """Projects and keys of a team that are remembered; the longest silent makes room."""
@@ -50,29 +52,31 @@ class DormantProject(AmountDetector[DormantProjectParams]):
         """By `project/NAME` or `key/NAME`: last call; when it woke, the silence before, and USD since."""
         self._at = self._slept = 0.0
         """Last bucket, and the days of silence of the whole team: times of calls are told without them."""
+        self._latest: Latest = ("", "", ())
+        """Of the last call, unless what it spent is told: so nothing is looked up for most."""
 
     def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
         """Return what those that woke within a day have spent."""
         if self._at and x.at - self._at > DAY_S:
             self._slept += x.at - self._at
         self._at = x.at
-        found, known = [], self._known
+        found = []
         asleep_s, watched_s = self.params.asleep_s, self.params.watched_s
         for turn in turns:
             call = turn.call
-            at, key = call.at - self._slept, key_label(call.key)
-            for name in (project_label(call.project), key) if call.project else (key,):
-                line = known.get(name)
-                if line is None or at - line[0] >= asleep_s:
-                    line = self._wake(name, at, line)
-                else:
-                    known.move_to_end(name)
+            at, (key, project, lines) = call.at - self._slept, self._latest
+            if call.key == key and call.project == project:
+                for line in lines:
+                    if at - line[0] >= asleep_s or at - line[1] < watched_s:
+                        break
                     if at > line[0]:
                         line[0] = at
-                if at - line[1] < watched_s:
-                    line[3] += turn.usd
-                    found.append(Amount(name, line[3], call.key, call.model, call.session, span_s=line[2]))
-                    break  # the key of a project that woke is not told besides
+                else:
+                    if lines:
+                        continue
+            amount = self._look(turn, at)
+            if amount is not None:
+                found.append(amount)
         return found
 
     def explain(self, amount: Amount, x: Features, named: Callable[[int], str]) -> Evidence:
@@ -102,6 +106,26 @@ class DormantProject(AmountDetector[DormantProjectParams]):
         detector._known = OrderedDict(zip(state["known"], state["figures"].tolist(), strict=True))
         detector._at, detector._slept = state["clock"]
         return detector
+
+    def _look(self, turn: Turn, at: float) -> Amount | None:
+        """Return what the project of a call at `at`, or else its key, has spent since it woke, if one did within a day."""
+        call, lines = turn.call, []
+        self._latest = ("", "", ())
+        key = key_label(call.key)
+        for name in (project_label(call.project), key) if call.project else (key,):
+            line = self._known.get(name)
+            if line is None or at - line[0] >= self.params.asleep_s:
+                line = self._wake(name, at, line)
+            else:
+                self._known.move_to_end(name)
+                if at > line[0]:
+                    line[0] = at
+            if at - line[1] < self.params.watched_s:  # the key of a project that woke is not told besides
+                line[3] += turn.usd
+                return Amount(name, line[3], call.key, call.model, call.session, span_s=line[2])
+            lines.append(line)
+        self._latest = call.key, call.project, lines
+        return None
 
     def _wake(self, name: str, at: float, line: list[float] | None) -> list[float]:
         """Return what is known of a project or key that is new, or wakes with a call at `at`."""
