@@ -116,11 +116,11 @@ class Mix:
             pending.usd += reading.cost / NANO
         part = tokens / turns.tokens if turns.tokens > 1 else tokens
         for turn in turns:
-            call = turn.call
-            sums = pending.models.get(call.model)
+            model = turn.call.model
+            sums = pending.models.get(model)
             if sums is None:
-                sums = pending.models[call.model] = [0.0, 0.0]
-            sums[0] += (call.input_tokens + call.output_tokens) * part
+                sums = pending.models[model] = [0.0, 0.0]
+            sums[0] += turn.tokens * part
             sums[1] += turn.usd
 
     def _fold(self) -> None:

@@ -88,13 +88,14 @@ class Turn:
     """One call in its conversation, after it was taken in.
 
     Attributes:
-        usd: Its money, and that of the calls it stands for in the sample.
+        usd: Its money, and that of the calls it stands for in the sample; `tokens` are its own, input and output.
         same: It has the very token counts of the one before; `near`: nearly, as those before; `steady`: on the beat.
         missed_usd: What of its money a cache hit would have saved.
     """
 
     call: Call
     usd: float
+    tokens: int
     talk: Talk
     same: bool = False
     near: bool = False
@@ -129,27 +130,29 @@ class Talks:
 
     def advance(self, reading: BucketReading) -> Turns:
         """Take in the sampled calls of a bucket; each stands for its part of the bucket's money."""
-        kept = 0
-        for call in reading.sample:
+        sample, kept, whole = reading.sample, 0, reading.cost
+        for call in sample:
             kept += call.cost
-        weight = reading.cost / kept / NANO if kept > 0 and reading.cost > kept else 1.0 / NANO
+        weight = whole / kept / NANO if kept > 0 and whole > kept else 1.0 / NANO
         turns, talks = Turns(self.turnover), self._of
-        for call in reading.sample:
-            usd, number = call.cost * weight, call.session or pseudonym(call.key, call.model)
+        for call in sample:
+            at, cost, session, key, model, fresh, cached, _, output, _, _, _, requested, _ = call
+            usd, number = cost * weight, session or pseudonym(key, model)
             talk = talks.get(number)
-            if talk is None or call.at - talk.at > PAUSE_S:
+            if talk is None or at - talk.at > PAUSE_S:
                 talk = self._begin(number, call)
-                turns.append(Turn(call, usd, talk))
+                turn = Turn(call, usd, fresh + output, talk)
             else:
                 talks.move_to_end(number)
-                soon = call.at - talk.at < CACHE_S
-                turns.append(_follow(talk, call, usd, turns.marks))
-                if soon and call.session and (call.cache_read_tokens or call.model in self._cached):
+                soon = at - talk.at < CACHE_S
+                turn = _follow(talk, call, usd, turns.marks)
+                if soon and session and (cached or model in self._cached):
                     self._learn(call, talk)
+            turns.append(turn)
             talk.n += 1.0
-            talk.at, talk.usd, talk.key, talk.model = call.at, talk.usd + usd, call.key, call.model
-            talk.input_tokens, talk.output_tokens = call.input_tokens, call.output_tokens
-            if call.requested:
+            talk.at, talk.usd, talk.key, talk.model = at, talk.usd + usd, key, model
+            talk.input_tokens, talk.output_tokens = fresh, output
+            if requested:
                 turns.marks.add("requested")
         if turns:
             self.turnover.add(reading.at, reading.calls, turns)
@@ -246,21 +249,23 @@ def _follow(talk: Talk, call: Call, usd: float, marks: set[str]) -> Turn:
     near = talk.near >= NEAR_RUN
     talk.near_usd = talk.near_usd * left + usd if near else 0.0
     steady = n >= STEADY_CALLS and talk.gap_off < STEADY * talk.gap and 1.0 < gap < LONGEST_GAP_S
-    talk.steady_usd = talk.steady_usd * left + (usd if steady else 0.0)
+    if steady or talk.steady_usd:
+        talk.steady_usd = talk.steady_usd * left + (usd if steady else 0.0)
     missed = _missed(talk, call, usd) if gap < CACHE_S and talk.cached > LEAST_CACHED else 0.0
-    talk.missed_usd = talk.missed_usd * left + missed
+    if missed or talk.missed_usd:
+        talk.missed_usd = talk.missed_usd * left + missed
     if missed:
         talk.misses += 1.0
     if same or near or steady or missed:
         told = (("same", same), ("near", near), ("steady", steady), ("missed_usd", missed))
-        marks.update(name for name, stands_out in told if stands_out)
+        marks.update([name for name, stands_out in told if stands_out])
     part = 1.0 / n if n < 10.0 else 0.1
     talk.gap_off = talk.gap_off + part * (abs(gap - talk.gap) - talk.gap_off) if n > 1 else gap
     talk.gap += part * (gap - talk.gap)
     talk.cached += 0.2 * ((call.cache_read_tokens / fresh if fresh else 0.0) - talk.cached)
     talk.usual_input += 0.3 * (fresh - talk.usual_input)
     talk.usual_output += 0.3 * (output - talk.usual_output)
-    return Turn(call, usd, talk, same, near, steady, missed)
+    return Turn(call, usd, fresh + output, talk, same, near, steady, missed)
 
 
 def _near(tokens: int, usual: float) -> bool:

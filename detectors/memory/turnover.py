@@ -44,7 +44,7 @@ class Turnover:
                 self.hour_lost, self.days_lost = self.hour_lost + usd, self.days_lost + usd
                 self.failed += calls / len(turns)
                 turns.marks.add("error")
-            used = call.input_tokens + call.output_tokens
+            used = turn.tokens
             tokens += used
             if call.cost:
                 paid += used

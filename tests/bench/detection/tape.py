@@ -130,7 +130,7 @@ class Player(Senses):
             self._usual = x.usual_usd_h, x.at - x.age_s
         loud = [Scored(Said(self._kinds[it.detector], it.evidence), self._nothing, 0.0, it.score) for it in one.loud]
         turns = Turns(self._talks.turnover)
-        turns += [Turn(_call(x.at, key, model), usd, NOBODY) for key, model, usd in one.spent]
+        turns += [Turn(_call(x.at, key, model), usd, 0, NOBODY) for key, model, usd in one.spent]
         amounts = [(detector, amount) for detector in self._anew for amount in detector.amounts(x, turns)]
         amounts += [(self._by_name[name], amount) for name, amount in one.amounts if name in self._by_name]
         return Noticed(one.where, x, one.late, loud, loud, self._opinion(one), amounts)
