@@ -134,6 +134,21 @@ def test_a_runaway_ranks_above_what_is_ordinary(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUCKETS)
+def test_a_score_said_to_be_below_another_is_no_more_than_it(name: str) -> None:
+    detector, scoring, told = build(name), build(name), 0
+    for i, x in enumerate(features(list(ordinary(6_000)), detector.every_s)):
+        score = scoring.score_one(x)
+        if i % 5 == 0:  # it says so of what it has not scored
+            detector.score_one(x)
+        said = [part for part in (0.5, 0.9, 1.1, 2.0) if detector.below(x, part * score)]
+        assert min(said, default=1.0) >= 1.0
+        told += bool(said)
+        detector.learn_one(x)
+        scoring.learn_one(x)
+    assert told >= (300 if name == "phase_knn" else 0)
+
+
+@pytest.mark.parametrize("name", BUCKETS)
 def test_a_restored_detector_goes_on_bit_by_bit(name: str) -> None:
     detector, _ = trained(name)
     other = restored(detector)
