@@ -140,7 +140,7 @@ class BucketDetector(Detector[P]):
         """Return how unusual `x` is, raw; 0.0 before anything was learned."""
 
     def below(self, x: Features, score: float) -> bool:
-        """Say whether the score of `x` is sure to be no more than `score`, where that costs less than to work it out."""
+        """Say whether the score of `x` is sure to be no more than `score`, where that is cheaper than to score it."""
         del x, score
         return False
 

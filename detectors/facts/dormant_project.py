@@ -108,7 +108,7 @@ class DormantProject(AmountDetector[DormantProjectParams]):
         return detector
 
     def _look(self, turn: Turn, at: float) -> Amount | None:
-        """Return what the project of a call at `at`, or else its key, has spent since it woke, if one did within a day."""
+        """Return what the project of a call at `at`, or else its key, has spent since it woke within the last day."""
         call, lines = turn.call, []
         self._latest = ("", "", ())
         key = key_label(call.key)
