@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from spendbrake.streams.settings import Settings, SettingsError
 
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from spendbrake.streams.workers.deployment import Place
 
 T = TypeVar("T")
-console = Console()
-errors = Console(stderr=True)
+# What is shown comes from logs, files and people: a name such as [/x] is no markup.
+console = Console(markup=False)
+errors = Console(stderr=True, markup=False)
 LENGTHS_S = {"m": 60, "h": 3_600, "d": 86_400}
 SIMULATION = "sim-"
 """Prefixes that begin so name topics with a trace's own clock."""
@@ -29,8 +31,13 @@ SIMULATION = "sim-"
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """Tell what is wrong and end."""
-    errors.print(f"[bold red]error[/] {message}", highlight=False)
+    errors.print(marked("bold red", "error", f" {message}"), highlight=False)
     raise typer.Exit(code)
+
+
+def marked(style: str, text: str, rest: str = "") -> Text:
+    """Return a text in a style, and what follows it plain."""
+    return Text.assemble((text, style), rest)
 
 
 def settings() -> Settings:
@@ -118,7 +125,7 @@ def length_s(text: str) -> float | None:
         (5400.0, 7200.0, 259200.0, None, None)
     """
     unit, number = LENGTHS_S.get(text[-1:]), text[:-1]
-    return float(int(number) * unit) if unit and number.isdecimal() and int(number) else None
+    return float(int(number) * unit) if unit and number[:10].isdecimal() and len(number) <= 10 and int(number) else None
 
 
 def place_of(config: Settings) -> "Place":

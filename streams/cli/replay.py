@@ -9,7 +9,7 @@ import orjson
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from spendbrake.streams.cli.base import console, fail
+from spendbrake.streams.cli.base import console, fail, marked
 
 SHOWN_BAD = 20
 
@@ -43,7 +43,7 @@ def replay(
             for action in told.actions:
                 acted.write(asdict(action))
             for line, why in told.bad[: max(0, SHOWN_BAD - n["bad"])]:
-                console.print(f"[yellow]{events}:{line}[/]: {why}", highlight=False)
+                console.print(marked("yellow", f"{events}:{line}", f": {why}"), highlight=False)
             n["findings"] += len(told.findings)
             n["actions"] += len(told.actions)
             n["bad"] += len(told.bad)

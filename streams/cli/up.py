@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spendbrake.streams.cli.base import console, run, settings, spare_the_loop
+from spendbrake.streams.cli.base import console, marked, run, settings, spare_the_loop
 
 
 def up(
@@ -34,7 +34,7 @@ async def _up(policy: Path | None) -> None:
         stack(config, policy_document(policy or config.policy)) as up,
         whole_api(config, up.place, up.broker, up.metrics, up.services, up.redis_url) as http,
     ):
-        console.print(f"[bold]spendbrake[/] is up: {http.url}", highlight=False)
+        console.print(marked("bold", "spendbrake", f" is up: {http.url}"), highlight=False)
         console.print(f"decisions in {up.redis_url}, data in {config.data_dir}", highlight=False)
         spare_the_loop()
         await ended.wait()

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
@@ -150,9 +151,11 @@ class Versions:
         """Return the next policy version, in force from `at` on, or as soon as it may be.
 
         Raises:
-            ValueError: `at` is too soon.
+            ValueError: `at` is too soon, or no time at all.
         """
         PolicyFile.model_validate(document)
+        if at is not None and not math.isfinite(at):
+            raise ValueError(f"in force from {at!r}: epoch seconds are wanted")
         earliest = now + LEAD_S
         if at is not None and at < earliest and self.policies:
             raise ValueError(f"a new version can be in force {LEAD_S:g} s from now at the earliest")

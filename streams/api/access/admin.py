@@ -9,12 +9,11 @@ from starlette.responses import JSONResponse, Response
 
 from spendbrake.schemas.control import AccessToken
 from spendbrake.streams.api.access.gate import asker
-from spendbrake.streams.api.access.tokens import ROLES, mint, revoked
+from spendbrake.streams.api.access.tokens import LONGEST_S, ROLES, mint, revoked
 from spendbrake.streams.api.body import small
 from spendbrake.streams.api.pages import Operation, Parameter, Problem, problem
 
 NO_STORE = {"cache-control": "no-store"}
-LONGEST_S = 100 * 365 * 86_400.0
 
 
 class Publish(Protocol):

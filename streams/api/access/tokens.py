@@ -30,6 +30,8 @@ ROLES: Mapping[str, frozenset[Scope]] = {
 FORM = re.compile(r"sb_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 ID_BYTES, SECRET_BYTES, SALT_BYTES = 4, 32, 16
 NAME_CHARS = 100
+LONGEST_S = 100 * 365 * 86_400.0
+"""Furthest end of a token; one without an end is another matter."""
 SETTINGS_ID = "settings"
 """Id of the admin's token that the settings hold."""
 
@@ -65,8 +67,8 @@ def mint(
         raise ValueError(f"roles: one or more of {', '.join(ROLES)}, got {', '.join(unknown) or 'none'}")
     if not name.strip() or len(name) > NAME_CHARS or not name.isprintable():
         raise ValueError(f"name: 1 to {NAME_CHARS} printable characters, got {name!r}")
-    if expires_at is not None and not expires_at > now:
-        raise ValueError(f"expires_at: in the future, got {expires_at!r}")
+    if expires_at is not None and not now < expires_at <= now + LONGEST_S:
+        raise ValueError(f"expires_at: in the future, within a hundred years, got {expires_at!r}")
     number, secret = random_source.token_hex(ID_BYTES), random_source.token_urlsafe(SECRET_BYTES)
     salt = random_source.token_hex(SALT_BYTES)
     kept = AccessToken(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from spendbrake.streams.cli.base import broker_of, console, errors, fail, place_of, run, settings
+from spendbrake.streams.cli.base import broker_of, console, errors, fail, marked, place_of, run, settings
 
 app = typer.Typer(help="What was done, and whether the record of it is whole.", no_args_is_help=True)
 
@@ -46,7 +46,7 @@ async def _verify(file: Path | None) -> None:
     console.print(_table(ends))
     if told:
         for writer, sequence, kind, text in told:
-            errors.print(f"[bold red]{kind}[/] {writer} #{sequence}: {text}", highlight=False)
+            errors.print(marked("bold red", kind, f" {writer} #{sequence}: {text}"), highlight=False)
         fail(f"{len(told)} problems in {topic}")
     if file is not None:
         file.write_text(json.dumps([asdict(end) for end in ends], indent=1) + "\n")

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.money import usd_text
+from spendbrake.streams.cli.base import marked
 
 TOP = 7
 
@@ -54,7 +55,8 @@ def add_evidence(table: Table, evidence: Mapping[str, Any]) -> None:
 def story(findings: Sequence[Finding], said: Sequence[Finding], actions: Sequence[Any]) -> Table:
     """Return an incident from its first finding to its last, its figures, what people said, and what followed."""
     table, first = sheet(), findings[0]
-    table.add_row("incident", f"[bold]{first.incident or first.id}[/] at {first.node} of {first.team or 'the tree'}")
+    where = f" at {first.node} of {first.team or 'the tree'}"
+    table.add_row("incident", marked("bold", first.incident or first.id, where))
     table.add_row("seen by", ", ".join(dict.fromkeys(each.detector for each in findings)))
     for each in findings:
         told = Text(f"{each.state}, {each.severity}: {each.reason}")

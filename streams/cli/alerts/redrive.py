@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from spendbrake.streams.cli.base import broker_of, console, errors, fail, place_of, run, settings, user
+from spendbrake.streams.cli.base import broker_of, console, errors, fail, marked, place_of, run, settings, user
 
 
 def redrive(
@@ -34,7 +34,8 @@ async def _redrive(ids: list[str], group: str | None, destination: str | None, d
         letters = await dead_letters(broker, place)
         unknown = [name for name in ids if name not in letters]
         for name in unknown:
-            errors.print(f"[bold yellow]warning[/] {name} is no dead letter that can be sent again", highlight=False)
+            said = f" {name} is no dead letter that can be sent again"
+            errors.print(marked("bold yellow", "warning", said), highlight=False)
         chosen = [
             (letter.action, letter.why)
             for name, letter in letters.items()

@@ -90,9 +90,7 @@ async def _say(kind: Any, fields: dict[str, Any], now: float, units: Decimal | N
         told = {"by": user(), "as": command.by, "command": command.id, "node": command.node}
         async with Auditor(broker, place, time.time).around(f"budget.{kind}", name, told):
             where = await desk.say(broker, place, rules, command)
-    console.print(
-        f"{kind} of [bold]{name}[/] is in the log of {where}; `spendbrake budget requests` tells what follows"
-    )
+    console.print(f"{kind} of {name} is in the log of {where}; `spendbrake budget requests` tells what follows")
 
 
 async def _requests() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from spendbrake.streams.cli.base import broker_of, console, place_of, run, settings
+from spendbrake.streams.cli.base import broker_of, console, marked, place_of, run, settings
 
 Check = tuple[str, str, str]
 """(state: ok, warn or bad; what; detail)."""
@@ -24,7 +24,7 @@ async def _doctor() -> bool:
     bad = False
     async for state, what, detail in _checks():
         bad |= state == "bad"
-        console.print(f"[{STYLES[state]}]{state:<4}[/] {what}: {detail}", highlight=False)
+        console.print(marked(STYLES[state], f"{state:<4}", f" {what}: {detail}"), highlight=False)
     return bad
 
 

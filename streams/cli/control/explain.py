@@ -8,7 +8,7 @@ from rich.text import Text
 
 from spendbrake.schemas.money import usd_text
 from spendbrake.streams.cli.alerts.incident import add_evidence, sheet, story, when
-from spendbrake.streams.cli.base import broker_of, console, fail, place_of, run, settings
+from spendbrake.streams.cli.base import broker_of, console, fail, marked, place_of, run, settings
 
 
 def explain(
@@ -52,7 +52,7 @@ async def _explain(name: str, derive: bool) -> None:
     console.print(story)
 
 
-async def _derive(broker: Any, config: Any, place: Any, action: Any) -> str:
+async def _derive(broker: Any, config: Any, place: Any, action: Any) -> str | Text:
     """Run the engine over the log that an action stands on; return what came of it, for people."""
     from spendbrake.schemas.topics import ROLLUPS, USAGE
     from spendbrake.streams.engine.parents.step import ParentsEngine
@@ -73,10 +73,10 @@ async def _derive(broker: Any, config: Any, place: Any, action: Any) -> str:
         found = await derive(span, engine, action, lambda n: status.update(f"reading the log again: {n:,} records"))
     read = f"from the {found.records:,} records up to it"
     if found.same:
-        return f"[green]the same action[/], {read}"
+        return marked("green", "the same action", f", {read}")
     if found.action is None:
-        return f"[red]no such action[/] {read}"
-    return f"[red]another[/] {read}, in {', '.join(found.differs)}"
+        return marked("red", "no such action", f" {read}")
+    return marked("red", "another", f" {read}, in {', '.join(found.differs)}")
 
 
 async def messages(broker: Any, topic: str, kind: Any) -> Any:
@@ -113,7 +113,8 @@ async def _incident(read: Any, name: str, derive: bool) -> Table:
 
 def _story(action: Any, n: int, findings: list[Any], results: list[Any]) -> Table:
     table = sheet()
-    table.add_row("action", f"[bold]{action.verdict}[/] {action.node} ({action.scope.text()}) by {action.effect}")
+    about = f" {action.node} ({action.scope.text()}) by {action.effect}"
+    table.add_row("action", marked("bold", action.verdict, about))
     table.add_row("mode", f"{action.mode}, policy {action.policy}, rung {action.rung}, turn {action.turn}")
     table.add_row("at", f"{when(action.time)}, ends {when(action.expires_at)}")
     table.add_row("why", Text(action.reason))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.layout import Layout
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -134,7 +135,7 @@ def _chart(scene: Scene) -> RenderableType:
         for number in range(minute - MOST + 1, minute + 1)
     ]
     mark = None if scene.first is None else ("found", minute - int(scene.first.time // 60))
-    title = f"[{DIM}]{scene.team or 'burn'} by the minute: {LEGEND}[/]"
+    title = f"[{DIM}]{escape(scene.team or 'burn')} by the minute: {LEGEND}[/]"
     return Panel(Chart(values.tolist(), styles, mark), title=title, title_align="left", border_style=DIM)
 
 

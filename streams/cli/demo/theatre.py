@@ -17,7 +17,7 @@ from spendbrake.actions.gateway.guard import Guard
 from spendbrake.schemas.usage import UsageEvent
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.streams import logs
-from spendbrake.streams.cli.base import console, settings
+from spendbrake.streams.cli.base import console, marked, settings
 from spendbrake.streams.cli.demo import acts
 from spendbrake.streams.cli.demo.acts import Act, Script
 from spendbrake.streams.cli.demo.board import clock_text, draw
@@ -100,7 +100,7 @@ async def show(demo: Demo) -> None:
 
 def _recorded(path: Path) -> Iterator[UsageEvent]:
     def bad(line: int, problem: BadRecord) -> None:
-        console.print(f"[yellow]{path}:{line}[/]: {problem}", highlight=False)
+        console.print(marked("yellow", f"{path}:{line}", f": {problem}"), highlight=False)
 
     return events_of(jsonl(path), bad)
 
@@ -187,7 +187,7 @@ async def _lines(theatre: Theatre, playing: "asyncio.Task[None]") -> None:
         scene.look()
         if theatre.title != title:
             title = theatre.title
-            console.print(f"[bold]{title}[/]", highlight=False)
+            console.print(marked("bold", title), highlight=False)
         new, shown = scene.feed[shown:], len(scene.feed)
         for line in new:
             console.print(f"{clock_text(line.at)}  {line.kind:<9} {line.severity:<8} {line.text}", highlight=False)

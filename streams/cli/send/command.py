@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spendbrake.streams.cli.base import broker_of, console, fail, place_of, run, settings
+from spendbrake.streams.cli.base import broker_of, console, fail, marked, place_of, run, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,11 +99,11 @@ async def _send(files: "Files", http: str | None, speed: float | None, shifted: 
         highlight=False,
     )
     if sending.strayed:
-        console.print(
-            f"[yellow]{sending.strayed:,} of them are of another time[/]: the service keeps their money apart "
-            "(usage.dlq.v1 names each); --shift-to-now moves a trace, --simulate plays it by its own clock",
-            highlight=False,
+        what = (
+            ": the service keeps their money apart (usage.dlq.v1 names each); --shift-to-now moves a trace, --simulate "
+            "plays it by its own clock"
         )
+        console.print(marked("yellow", f"{sending.strayed:,} of them are of another time", what), highlight=False)
     if not n and (files.bad or sending.refused):
         raise typer.Exit(1)
 
@@ -169,9 +169,9 @@ class _Sending:
     def tell(self, path: Path, line: int, problem: Any) -> None:
         self._told += 1
         if self._told <= SHOWN:
-            self.bar.console.print(f"[yellow]{path}:{line}[/]: {problem}", highlight=False)
+            self.bar.console.print(marked("yellow", f"{path}:{line}", f": {problem}"), highlight=False)
         elif self._told == SHOWN + 1:
-            self.bar.console.print("[yellow]more lines like these are counted only[/]")
+            self.bar.console.print(marked("yellow", "more lines like these are counted only"))
 
 
 def _bar() -> "Progress":

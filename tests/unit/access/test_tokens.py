@@ -95,6 +95,8 @@ def test_a_role_of_a_later_version_opens_nothing() -> None:
         ({"name": "x" * 101}, "name"),
         ({"name": "a\nb"}, "name"),
         ({"expires_at": NOW}, "expires_at"),
+        ({"expires_at": float("inf")}, "expires_at"),
+        ({"expires_at": float("nan")}, "expires_at"),
     ],
 )
 def test_a_token_that_could_not_be_meant_is_refused_by_name(arguments, field) -> None:

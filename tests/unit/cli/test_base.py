@@ -7,7 +7,7 @@ import signal
 import pytest
 import typer
 
-from spendbrake.streams.cli.base import run
+from spendbrake.streams.cli.base import fail, length_s, run
 from spendbrake.streams.transport.embedded.directory import DirectoryLocked
 
 
@@ -42,3 +42,14 @@ def test_a_defect_is_told_with_its_trace() -> None:
 
     with pytest.raises(ZeroDivisionError):
         run(work())
+
+
+@pytest.mark.parametrize("name", ["[/x]", "[bold]", "policies[runaway].rungs[block]", "[link=http://a]b"])
+def test_what_is_told_is_told_as_it_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        fail(f"no {name} here")
+    assert f"error no {name} here" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_length_of_time_past_all_numbers_is_none() -> None:
+    assert length_s("9" * 5_000 + "d") is None

@@ -30,6 +30,9 @@ def test_a_policy_comes_into_force_half_a_minute_ahead_at_the_earliest() -> None
     versions = known()
     with pytest.raises(ValueError, match="30 s from now at the earliest"):
         versions.next_policy(policy(), NOW, NOW + 29.9)
+    for never in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="epoch seconds"):
+            versions.next_policy(policy(), NOW, never)
     assert versions.next_policy(policy(), NOW, NOW + 30).valid_from == NOW + 30
     assert versions.next_policy(policy(), NOW, None).valid_from == NOW + 30
 
