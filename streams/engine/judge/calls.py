@@ -104,7 +104,7 @@ class Calls:
         before, steps = self.pool["before"], []
         while (at >= 0).any():
             steps.append(at)
-            at = np.where(at >= 0, before[at] - self.base, NONE)
+            at = np.where(at >= 0, before[np.maximum(at, 0)] - self.base, NONE)
         chains = np.array(steps[::-1], np.int64).reshape(len(steps), len(at)).T
         return chains[chains >= 0], (chains >= 0).sum(axis=1)
 

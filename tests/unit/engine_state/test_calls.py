@@ -82,6 +82,21 @@ def test_old_calls_make_room() -> None:
     assert costs(calls, 0, 1) == []
 
 
+def test_chains_of_different_lengths_are_copied_long_after_the_first_call() -> None:
+    calls = Calls(teams=2, room=16)
+    for second in range(500):
+        add(
+            calls,
+            [(0, second // 10, second), *([(1, second // 10, -second)] if second % 10 == 5 else [])],
+            float(second),
+        )
+    assert calls.base > len(calls.pool)
+    copies = calls.copy(np.arange(2), np.array([48, 48]))
+    row = list(FIELDS).index("cost")
+    assert [copy[row].tolist() for copy in copies] == [costs(calls, team, 49) for team in range(2)]
+    assert [copy.shape[1] for copy in copies] == [10, 1]
+
+
 def test_calls_kept_before_they_had_a_project_come_back_without_one() -> None:
     calls, later = Calls(teams=1), Calls(teams=1)
     add(calls, [(0, 5, 7), (0, 5, 8)], 50.0)
