@@ -115,8 +115,8 @@ class RunawaySession(FactDetector[RunawaySessionParams]):
         self._open[reading.session] = (reading.cost, reading.now)
 
     def _admit(self, now: float) -> None:
-        # Kept in the order of last readings: the idle ones come first.
-        for session, (_, at) in list(self._open.items()):
+        while self._open:  # kept in the order of last readings: the idle ones come first
+            session, (_, at) = next(iter(self._open.items()))
             if now - at < self.params.admit_after_s:
                 return
             self._take(session, now)

@@ -97,17 +97,22 @@ class SessionTable:
         if not len(rows):
             return
         cells, amounts = cell[rows], cost[rows]
-        before = self.cost.reshape(-1)[cells]
-        np.add.at(self.cost.reshape(-1), cells, amounts)
+        held, called = self.cost.reshape(-1), self.calls.reshape(-1)
+        cost_before, calls_before = held[cells], called[cells]
+        np.add.at(held, cells, amounts)
         np.add.at(self.credit.reshape(-1), cells, amounts)
-        np.add.at(self.calls.reshape(-1), cells, 1)
-        over = self.cost.reshape(-1)[cells] >= self.mark.reshape(-1)[cells]
-        for hit in np.unique(cells[over]).tolist():
-            mine = cells == hit
-            running = before[mine] + np.cumsum(amounts[mine])
-            calls = int(self.calls.reshape(-1)[hit]) - len(running)
-            for k, total in enumerate(running.tolist()):
-                self._pass(int(rows[mine][k]), hit, int(team[rows[mine][k]]), total, calls + k + 1, passed)
+        np.add.at(called, cells, 1)
+        mark = self.mark.reshape(-1)[cells]
+        if not (held[cells] >= mark).any():
+            return
+        begins = np.concatenate([[True], cells[1:] != cells[:-1]])
+        first = np.flatnonzero(begins)[np.cumsum(begins) - 1]
+        sums = np.cumsum(amounts)
+        total = cost_before + sums - (sums - amounts)[first]
+        calls = calls_before + np.arange(1, len(cells) + 1) - first
+        for k in np.flatnonzero(total >= mark).tolist():
+            row = int(rows[k])
+            self._pass(row, int(cells[k]), int(team[row]), int(total[k]), int(calls[k]), passed)
 
     def _challenge(
         self, rows: I64, cell: I64, team: I64, session: U64, cost: I64, at: NDArray[np.float64], passed: list[Passed]
