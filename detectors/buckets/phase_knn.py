@@ -227,6 +227,8 @@ def runs(minutes: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
     Where there is hardly a run, as with slots that are hours apart, the minutes themselves are shorter and returned.
     """
+    if len(minutes) < 3:
+        return minutes
     steps = np.remainder(np.diff(minutes.astype(np.int64)), DAY_MINUTES)
     begins = np.append(0, 1 + np.flatnonzero(steps != SLOT_MINUTES))
     if 2 * len(begins) >= len(minutes):

@@ -14,7 +14,7 @@ State = dict[str, Any]
 
 MAGIC = b"SBD1"
 _DTYPES = {"u2": "<u2", "u4": "<u4", "f4": "<f4", "f8": "<f8", "u1": "|u1", "i8": "<i8"}
-_CODES = {np.dtype(code): code for code in _DTYPES}
+_FORMS = {np.dtype(code): (code, np.dtype(form)) for code, form in _DTYPES.items()}
 _ARRAY = "$array"
 _NULL = b"null"
 _PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
@@ -35,9 +35,9 @@ def pack(state: State) -> bytes:
 
     def reduce(value: Any) -> Any:
         if isinstance(value, np.ndarray):
-            code = _CODES[value.dtype]
-            arrays.append(value.astype(_DTYPES[code], copy=False).tobytes())
-            return {_ARRAY: code, "shape": list(value.shape)}
+            code, form = _FORMS[value.dtype]
+            arrays.append((value if value.dtype is form else value.astype(form, copy=False)).tobytes())
+            return {_ARRAY: code, "shape": value.shape}
         raise TypeError(f"detector state holds a {type(value).__name__}, which has no form in bytes")
 
     try:

@@ -19,7 +19,7 @@ from spendbrake.streams.engine.parents.state import Totals
 from spendbrake.streams.engine.state.codec import BadRow, pack, unpack
 from spendbrake.streams.engine.state.fingerprints import BLOCK, BlockRow
 from spendbrake.streams.engine.state.partition import GRID_S, Head, KeyChain, PartitionState
-from spendbrake.streams.engine.state.records import gather, scatter, series_columns, team_columns
+from spendbrake.streams.engine.state.records import I64, gather, scatter, series_columns, team_columns
 from spendbrake.streams.engine.state.series import GROUP
 
 HEAD, SERIES, BLOCKS, PARTITION = "head", "series", "block", "partition"
@@ -52,38 +52,38 @@ def copy_team(state: PartitionState, team: int) -> Unit:
 def copy_teams(state: PartitionState, teams: Sequence[int]) -> list[Unit]:
     """Return what is not stored of teams, a unit each, copied at the offset that is applied; it counts as stored."""
     stamp = Stamp(epoch=state.epoch, offset=state.applied)
-    heads = [_copy_head(state, team, stamp) for team in teams]
-    return [Unit(*rows) for rows in zip(heads, _copy_series(state, teams, stamp), strict=True)]
+    floor = state.teams.closable(state.now, every := np.array(teams, np.int64))
+    heads = [_copy_head(state, team, at, stamp) for team, at in zip(teams, floor.tolist(), strict=True)]
+    return [Unit(*rows) for rows in zip(heads, _copy_series(state, every, floor, stamp), strict=True)]
 
 
-def _copy_head(state: PartitionState, team: int, stamp: Stamp) -> tuple[Row, ...]:
+def _copy_head(state: PartitionState, team: int, floor: int, stamp: Stamp) -> tuple[Row, ...]:
     if team not in state.dirty_heads:
         return ()
     state.dirty_heads.discard(team)
     state.teams.stored[team] = stamp.offset
-    return (Row(f"{HEAD}|{state.teams.names[team]}", pack(stamp, _head(state, team), _panel(state.heads[team]))),)
+    row = pack(stamp, _head(state, team, floor), _panel(state.heads[team]))
+    return (Row(f"{HEAD}|{state.teams.names[team]}", row),)
 
 
-def _copy_series(state: PartitionState, teams: Sequence[int], stamp: Stamp) -> list[tuple[Row, ...]]:
+def _copy_series(state: PartitionState, teams: I64, floor: I64, stamp: Stamp) -> list[tuple[Row, ...]]:
     """Return the rows of each team's groups of series that are not stored; the first group has the team itself."""
-    table, units = state.series, [list[Row]() for _ in teams]
+    table, units, at = state.series, [list[Row]() for _ in teams], 0
     groups = [
         (unit, begin, own[begin : begin + GROUP])
-        for unit, own in enumerate(table.of_team[team] for team in teams)
+        for unit, own in enumerate(table.of_team[team] for team in teams.tolist())
         for begin in range(0, len(own), GROUP)
     ]
     rows = np.array([row for _, _, some in groups for row in some], np.int64)
-    series, every = gather(series_columns(state), rows), np.array(teams, np.int64)
-    whole, floor = gather(team_columns(state), every), state.teams.closable(state.now, every)
-    calls = state.calls.copy(every, floor)
-    dirty, at = table.dirty[rows], 0
+    series, whole = gather(series_columns(state), rows), gather(team_columns(state), teams)
+    calls = state.calls.copy(teams, floor)
+    dirty = table.dirty[rows]
     table.dirty[rows] = False
     for unit, begin, some in groups:
-        end = at + len(some)
-        if dirty[at:end].any():
+        if dirty[at : (end := at + len(some))].any():
             meta: dict[str, Any] = {"names": [(*table.names[row].label, table.node[row]) for row in some]}
-            if state.teams.stored[teams[unit]] >= 0:
-                meta[STANDS_ON] = int(state.teams.stored[teams[unit]])
+            if (stored := int(state.teams.stored[teams[unit]])) >= 0:
+                meta[STANDS_ON] = stored
             arrays: dict[str, np.ndarray[Any, Any]] = {"series": series[at:end]}
             if begin == 0:
                 meta |= {"hour": state.hour, "floor": int(floor[unit])}
@@ -114,7 +114,7 @@ def copy_blocks(state: PartitionState) -> list[Row]:
 
 
 def _known(at: float) -> float | None:
-    return at if np.isfinite(at) else None
+    return at if abs(at) < np.inf else None
 
 
 def copy_partition(state: PartitionState) -> Row:
@@ -123,7 +123,7 @@ def copy_partition(state: PartitionState) -> Row:
     return Row(PARTITION, pack(Stamp(epoch=state.epoch, offset=state.applied), meta, {}))
 
 
-def _head(state: PartitionState, team: int) -> dict[str, Any]:
+def _head(state: PartitionState, team: int, floor: int) -> dict[str, Any]:
     head = state.heads[team]
     return {
         "ladder": head.ladder.to_state(),
@@ -137,7 +137,7 @@ def _head(state: PartitionState, team: int) -> dict[str, Any]:
         "projects": _chains(head.projects),
         "nameless": list(head.nameless.items()),
         "closed": int(state.teams.closed[team]),
-        "floor": int(state.teams.closable(state.now, team)),
+        "floor": floor,
         "due": _known(float(state.teams.due[team])),
     }
 
