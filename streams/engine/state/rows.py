@@ -76,14 +76,14 @@ def _copy_series(state: PartitionState, teams: I64, floor: I64, stamp: Stamp) ->
     ]
     rows = np.array([row for _, _, some in groups for row in some], np.int64)
     series, whole = gather(series_columns(state), rows), gather(team_columns(state), teams)
-    calls = state.calls.copy(teams, floor)
-    dirty = table.dirty[rows]
+    calls, dirty = state.calls.copy(teams, floor), table.dirty[rows]
     table.dirty[rows] = False
     for unit, begin, some in groups:
-        if dirty[at : (end := at + len(some))].any():
+        end = at + len(some)
+        if dirty[at:end].any():
             meta: dict[str, Any] = {"names": [(*table.names[row].label, table.node[row]) for row in some]}
-            if (stored := int(state.teams.stored[teams[unit]])) >= 0:
-                meta[STANDS_ON] = stored
+            if state.teams.stored[teams[unit]] >= 0:
+                meta[STANDS_ON] = int(state.teams.stored[teams[unit]])
             arrays: dict[str, np.ndarray[Any, Any]] = {"series": series[at:end]}
             if begin == 0:
                 meta |= {"hour": state.hour, "floor": int(floor[unit])}
