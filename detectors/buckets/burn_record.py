@@ -1,7 +1,7 @@
 """Burn against its own record: more money in minutes, an hour or a day than ever before. It knows no season."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Self
 
@@ -63,18 +63,14 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
 
     def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
         """Return the sums of what the bucket has added to."""
-        spent, at, params = {TEAM: x.usd}, x.at, self.params
-        for turn in turns:
-            call, usd = turn.call, turn.usd
-            key, model = key_label(call.key), model_label(call.model)
-            spent[key] = spent.get(key, 0.0) + usd
-            spent[model] = spent.get(model, 0.0) + usd
+        at, params = x.at, self.params
         least = max(0.2 * params.floor_usd, 0.01 * (x.usual_usd_h * 24.0))
         muted = at - self._told_at < params.mute_s
-        block, before, left = at // BLOCK_S, turns.turnover.before, turns.turnover.left
+        block, before = at // BLOCK_S, turns.turnover.before
+        _, p, q, r, s, _ = turns.turnover.left
         found: list[Amount] = []
         lines = self._sums
-        for name, usd in spent.items():
+        for name, usd in spent(x.usd, turns):
             line = lines.get(name)
             if line is None:
                 line = self._begin(name, at, block)
@@ -84,14 +80,26 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
                     line[1], line[PEAKS:] = block, NOTHING
             last, _, a, b, c, d, e, f, g, h = line
             if last != before:  # most were seen in one bucket before
-                before, left = last, decays(at - last if at > last else 0.0)
-            _, p, q, r, s, _ = left
-            a, b, c, d = a * p + usd, b * q + usd, c * r + usd, d * s + usd
-            line[0], line[2], line[3], line[4], line[5] = at, a, b, c, d
+                before = last
+                _, p, q, r, s, _ = decays(at - last if at > last else 0.0)
+            line[0] = at
+            line[2] = a = a * p + usd
+            line[3] = b = b * q + usd
+            line[4] = c = c * r + usd
+            line[5] = d = d * s + usd
             if d <= least:  # the longest span holds the most
                 continue
-            minutes = least < a >= RISE * e or least < b >= RISE * f
-            if minutes or (not muted and (least < c >= RISE * g or (d >= RISE * h and name[:4] != "key/"))):
+            if muted:
+                told = self._told.get(name, NOTHING)
+                risen = (b > least and b >= params.again * told[1]) or (a > least and a >= params.again * told[0])
+            else:
+                risen = (
+                    (c > least and c >= RISE * g)
+                    or (b > least and b >= RISE * f)
+                    or (a > least and a >= RISE * e)
+                    or (d >= RISE * h and name[:4] != "key/")
+                )
+            if risen:
                 found += self._risen(name, line, least, x)
         return found
 
@@ -155,6 +163,20 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
             subject, key, model = named(name, i)
             found.append(Amount(subject, amount, key, model, span_s=SPANS_S[i], expected=BURSTS[i] * day))
         return found
+
+
+def spent(whole: float, turns: Turns) -> Iterable[tuple[str, float]]:
+    """Return what a bucket has spent, USD: in all, and on each key and each model."""
+    if len(turns) == 1:  # as most have
+        (turn,) = turns
+        return (TEAM, whole), (key_label(turn.call.key), turn.usd), (model_label(turn.call.model), turn.usd)
+    sums = {TEAM: whole}
+    for turn in turns:
+        call, usd = turn.call, turn.usd
+        key, model = key_label(call.key), model_label(call.model)
+        sums[key] = sums.get(key, 0.0) + usd
+        sums[model] = sums.get(model, 0.0) + usd
+    return sums.items()
 
 
 @lru_cache(maxsize=4096)

@@ -63,11 +63,12 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
 
     def __init__(self, params: GaussianTailParams) -> None:
         super().__init__(params)
-        self._spans, self._grace, self._least_spread = params.spans, params.grace, params.least_spread
+        self._grace, self._least_spread = params.grace, params.least_spread
         self._n = 0.0
-        self._means, self._squares = [0.0] * len(params.spans), [0.0] * len(params.spans)
-        """Of the rate over each span, by Welford's sums: bit by bit those of river's `stats.Var`, which takes six calls
-        a rate and cannot be restored from its own figures to the last bit."""
+        self._moments = [(span, 0.0, 0.0) for span in params.spans]
+        """Place of each span, mean and squared deviations of the rate over it, by Welford's sums: bit by bit those of
+        river's `stats.Var`, which takes six calls a rate and cannot be restored from its own figures to the last bit.
+        """
 
     def score_one(self, x: Features) -> float:
         """Return -log10 of the upper tail of the span that stands out most; 0.0 below the mean."""
@@ -77,31 +78,33 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
     def learn_one(self, x: Features) -> None:
         """Take the rates of `x` for usual."""
         self._n += 1.0
-        part, means, squares, rates = 1.0 / self._n, self._means, self._squares, x.rates
-        for i, span in enumerate(self._spans):
-            rate, mean = rates[span], means[i]
+        part, rates, moments = 1.0 / self._n, x.rates, []
+        for span, mean, squares in self._moments:
+            rate = rates[span]
             away = rate - mean
-            means[i] = mean = mean + part * away
-            squares[i] += away * (rate - mean)
+            mean += part * away
+            moments.append((span, mean, squares + away * (rate - mean)))
         if self._n > 2 * self.params.memory:
-            self._n, self._squares = self._n / 2, [each / 2 for each in squares]
+            self._n, moments = self._n / 2, [(span, mean, squares / 2) for span, mean, squares in moments]
+        self._moments = moments
 
     def learn_empty(self, gap: Gap) -> None:
         """Learn the rates as they decayed through the gap: a group of known moments (Chan, Golub and LeVeque, 1983)."""
         shares, rates, k, before = through_gap(gap.n, gap.width_s), gap.rates, gap.n, self._n
         self._n = n = before + k
-        means, squares = self._means, self._squares
-        for i, span in enumerate(self._spans):
-            (mean, deviation), rate = shares[span], rates[span]
-            away = rate * mean - means[i]
-            means[i] += away * k / n
-            squares[i] += k * (rate * deviation) ** 2 + away * away * before * k / n
+        moments = []
+        for span, mean, squares in self._moments:
+            (through, deviation), rate = shares[span], rates[span]
+            away = rate * through - mean
+            squares += k * (rate * deviation) ** 2 + away * away * before * k / n
+            moments.append((span, mean + away * k / n, squares))
+        self._moments = moments
 
     def explain(self, x: Features) -> Evidence:
         """Return the excess over the span that stands out most."""
-        _, i = self._farthest(x)
-        span = self.params.spans[i]
-        usual, rate, span_s = max(self._means[i], 0.0), x.rates[span], SPANS_S[span]
+        _, span = self._farthest(x)
+        mean = next(mean for place, mean, _ in self._moments if place == span)
+        usual, rate, span_s = max(mean, 0.0), x.rates[span], SPANS_S[span]
         excess = max(int((rate - usual) * span_s / 3_600.0 * NANO), 0)
         return Evidence(
             excess=excess,
@@ -117,33 +120,33 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
 
     def to_state(self) -> State:
         """Return weight, mean and squared deviations of each span."""
-        return {"moments": [[self._n, *one] for one in zip(self._means, self._squares, strict=True)]}
+        return {"moments": [[self._n, mean, squares] for _, mean, squares in self._moments]}
 
     @classmethod
     def from_state(cls, params: GaussianTailParams, state: Mapping[str, Any]) -> Self:
         """Return the detector that `state` describes."""
         detector = cls(params)
         for i, (n, mean, squares) in enumerate(state["moments"]):
-            detector._n, detector._means[i], detector._squares[i] = n, mean, squares
+            detector._n, detector._moments[i] = n, (params.spans[i], mean, squares)
         return detector
 
     def _farthest(self, x: Features) -> tuple[float, int]:
         """Return the most deviations that a span is above its mean, and its place; 0.0 while learning."""
-        best, place, rates, means, n = 0.0, 0, x.rates, self._means, self._n
-        if n < self._grace:
-            return best, place
-        for i, span in enumerate(self._spans):
-            above = rates[span] - means[i]
+        best, farthest, rates, n = 0.0, self._moments[0][0], x.rates, self._n - 1.0
+        if n < self._grace - 1.0:
+            return best, farthest
+        for span, mean, squares in self._moments:
+            above = rates[span] - mean
             if above > 0.0:
-                deviation, least = math.sqrt(self._squares[i] / (n - 1.0)), self._least_spread * means[i]
+                deviation, least = math.sqrt(squares / n), self._least_spread * mean
                 if deviation < least:
                     deviation = least
                 sigmas = above / deviation if deviation > 0.0 else MAX_SIGMAS
-                if sigmas > MAX_SIGMAS:
-                    sigmas = MAX_SIGMAS
+                if sigmas >= MAX_SIGMAS:
+                    return MAX_SIGMAS, span
                 if sigmas > best:
-                    best, place = sigmas, i
-        return best, place
+                    best, farthest = sigmas, span
+        return best, farthest
 
 
 def log10_tail(z: float) -> float:
