@@ -1,7 +1,7 @@
 """What the detectors of one team measure: a bucket in, opinions and amounts out. They judge nothing and tell nobody."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ from spendbrake.detectors.base import Amount, AmountDetector, BucketDetector
 from spendbrake.detectors.causes import SESSION
 from spendbrake.detectors.memory.mix import Mix
 from spendbrake.detectors.memory.stored import State
-from spendbrake.detectors.memory.talks import Talks, pseudonym
+from spendbrake.detectors.memory.talks import Talks, Turns, pseudonym
 from spendbrake.detectors.memory.turnover import Turnover
 from spendbrake.detectors.series.features import Features
 from spendbrake.detectors.series.fusion import Fusion, Opinion
@@ -31,6 +31,10 @@ BUSY_SESSIONS = 2
 """Told besides, for their calls: a loop of cheap ones is no less a loop."""
 MAX_NAMES = 64
 """Sessions whose names are remembered for findings: dear ones, and those that a detector speaks of."""
+
+
+Measure = tuple[Callable[[Features, Turns], Sequence[Amount]], AmountDetector[Any]]
+"""A detector's `amounts`, looked up once, and the detector."""
 
 
 @dataclass(slots=True)
@@ -81,8 +85,7 @@ class Senses:
         x = track.rolling.rescore(reading) if late else track.advance(reading)
         if x is None:
             return None
-        scored, lowest = track.score(x), self._panel.gate.lowest
-        loud = [one for one in scored if one.score > lowest]
+        scored, loud = track.score(x, self._panel.gate.lowest)
         if late or where != ITSELF:
             return Noticed(where, x, late, scored, loud)
         turns = self._talks.advance(reading)
@@ -90,9 +93,7 @@ class Senses:
         opinion = self._level.advance(x) if x.slot is not None else None
         amounts: list[tuple[AmountDetector[Any], Amount]] = []
         marks = turns.marks
-        for measure, detector, sees in self._measures if marks else self._always:
-            if sees and sees not in marks:
-                continue
+        for measure, detector in self._looking(marks) if marks else self._always:
             risen = measure(x, turns)
             if risen:  # seldom
                 amounts += [(detector, amount) for amount in risen]
@@ -168,8 +169,17 @@ class Senses:
 
     def _bind(self) -> None:
         """Look the detectors' methods up once instead of with each bucket."""
-        self._measures = [(detector.amounts, detector, detector.sees) for detector in self._amounts]
-        self._always = [one for one in self._measures if not one[2]]
+        self._always = [(detector.amounts, detector) for detector in self._amounts if not detector.sees]
+        self._by_marks: dict[frozenset[str], list[Measure]] = {}
+
+    def _looking(self, marks: set[str]) -> list["Measure"]:
+        """Return the detectors of amounts that look at calls with such marks."""
+        seen = frozenset(marks)
+        looking = self._by_marks.get(seen)
+        if looking is None:
+            mine = [one for one in self._amounts if not one.sees or one.sees in seen]
+            looking = self._by_marks[seen] = [(detector.amounts, detector) for detector in mine]
+        return looking
 
     def _begin(self, where: str) -> Track:
         series = [name for name in self._tracks if name != ITSELF]

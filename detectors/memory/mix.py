@@ -106,7 +106,7 @@ class Mix:
             self._fold()
             self.pending = pending = Pending(slot)
         fresh, output, calls = reading.input_tokens, reading.output_tokens, reading.calls
-        tokens = float((fresh if fresh > 0 else 0) + (output if output > 0 else 0))
+        tokens = (fresh if fresh > 0 else 0) + (output if output > 0 else 0)
         if calls > 0:
             pending.calls += calls
             if reading.errors > 0:

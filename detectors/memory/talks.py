@@ -139,14 +139,13 @@ class Talks:
             at, cost, session, key, model, fresh, cached, _, output, _, _, _, requested, _ = call
             usd, number = cost * weight, session or pseudonym(key, model)
             talk = talks.get(number)
-            if talk is None or at - talk.at > PAUSE_S:
+            if talk is None or (gap := at - talk.at) > PAUSE_S:
                 talk = self._begin(number, call)
                 turn = Turn(call, usd, fresh + output, talk)
             else:
                 talks.move_to_end(number)
-                soon = at - talk.at < CACHE_S
-                turn = _follow(talk, call, usd, turns.marks)
-                if soon and session and (cached or model in self._cached):
+                turn = _follow(talk, call, usd, gap, turns.marks)
+                if gap < CACHE_S and session and (cached or model in self._cached):
                     self._learn(call, talk)
             turns.append(turn)
             talk.n += 1.0
@@ -237,9 +236,9 @@ def pseudonym(key: str, model: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{key}\x1f{model}".encode(), digest_size=8).digest(), "little") or 1
 
 
-def _follow(talk: Talk, call: Call, usd: float, marks: set[str]) -> Turn:
+def _follow(talk: Talk, call: Call, usd: float, gap: float, marks: set[str]) -> Turn:
     """Return what a call is to those before it, and note it in the conversation and in what stands out."""
-    gap, fresh, output = call.at - talk.at, call.input_tokens, call.output_tokens
+    fresh, output = call.input_tokens, call.output_tokens
     # What goes on for ever comes to a standstill: it is the team's usual.
     n, left = talk.n, math.exp(-gap / PAUSE_S) if gap > 0.0 else 1.0
     same = fresh == talk.input_tokens and output == talk.output_tokens and call.model == talk.model

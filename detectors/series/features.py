@@ -172,21 +172,26 @@ class Rolling:
     def advance(self, reading: BucketReading) -> Features:
         """Add a bucket later than all before it; negative money (a correction) counts as none."""
         at, usd = reading.at, reading.cost / NANO if reading.cost > 0 else 0.0
+        width_s = reading.width_s
         if self.n:
-            a, b, c, d, e, f = decays((reading.empty_before + 1) * reading.width_s)
+            a, b, c, d, e, f = decays((reading.empty_before + 1) * width_s)
             u, v, w, x, y, z = self.sums
             self.sums = [u * a + usd, v * b + usd, w * c + usd, x * d + usd, y * e + usd, z * f + usd]
         else:
             self.first_at = at
             self.sums = [usd] * len(_ALL_S)
         self.n += 1
-        self.last_at, self.width_s = at, reading.width_s
+        self.last_at, self.width_s = at, width_s
         self._burn()
         self.recent.append((at, usd))
         minute = self._close_minute(reading, usd) if self.minutes else None
-        slot = self._close_slot(at, usd)
+        slot = None
+        if 0.0 <= at - self.slot_at < SLOT_S:
+            self.slot += usd
+        else:
+            slot = self._close_slot(at, usd)
         age_s, calls = at - self.first_at, reading.calls
-        return Features(at, self.width_s, usd, calls, self.rates, self.usual_usd_h, age_s, self.n, minute, slot)
+        return Features(at, width_s, usd, calls, self.rates, self.usual_usd_h, age_s, self.n, minute, slot)
 
     def rescore(self, reading: BucketReading) -> Features | None:
         """Put late money into a closed bucket; None when that is too long ago or the money is not more."""

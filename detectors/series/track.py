@@ -36,20 +36,28 @@ class Track:
 
     def advance(self, reading: BucketReading) -> Features:
         """Learn the empty buckets before `reading` and return its features."""
-        gap = self.rolling.gap(reading)
-        if gap is not None:
-            for detector, _ in self.slots:
-                detector.learn_empty(gap)
+        if reading.empty_before:
+            gap = self.rolling.gap(reading)
+            if gap is not None:
+                for detector, _ in self.slots:
+                    detector.learn_empty(gap)
         return self.rolling.advance(reading)
 
-    def score(self, x: Features) -> list[Scored]:
-        """Return what each detector that reads such a bucket makes of `x`; nothing is learned."""
-        scored = []
+    def score(self, x: Features, lowest: float = 0.0) -> tuple[list[Scored], list[Scored]]:
+        """Return what each detector that reads such a bucket makes of `x`, and which score more than `lowest`.
+
+        Nothing is learned.
+        """
+        scored, loud = [], []
         for detector, tail in self.slots:
             if x.minute is not None or detector.every_s == 10:
                 raw = detector.score_one(x)
-                scored.append(Scored(detector, tail, raw, tail.score(raw)))
-        return scored
+                score = tail.score(raw)
+                one = Scored(detector, tail, raw, score)
+                scored.append(one)
+                if score > lowest:
+                    loud.append(one)
+        return scored, loud
 
     @staticmethod
     def learn(x: Features, scored: Sequence[Scored]) -> None:

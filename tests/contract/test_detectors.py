@@ -195,7 +195,7 @@ def test_empty_buckets_cost_one_step_whatever_their_number(name: str) -> None:
     track = Track([(cls, cls.parameters())], TailParams())
     for reading in ordinary(500):
         x = track.advance(reading)
-        track.learn(x, track.score(x))
+        track.learn(x, track.score(x)[0])
     last = track.rolling.last_at
     steps = 0
 
@@ -216,7 +216,7 @@ def test_empty_buckets_cost_one_step_whatever_their_number(name: str) -> None:
         finally:
             sys.setprofile(None)
         counts.append(steps)
-        assert all(math.isfinite(one.score) for one in other.score(x))
+        assert all(math.isfinite(one.score) for one in other.score(x)[0])
     assert counts[0] == counts[1]
 
 
