@@ -19,7 +19,7 @@ from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
 
 KINDS = ("project", "key", "model", "environment")
-MINUTE_S, DAY_S = 60, 86_400
+MINUTE_S = 60
 
 
 def money(nano: NanoUsd) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def teams_view(state: PartitionState, rules: Rules) -> list[dict[str, Any]]:
     n = len(teams)
     own = teams.series[:n]
     today = table.today(own, state.periods.today(table.calendar[own]))
-    usual = _daily_means(state, own)
+    usual = _daily_means(state, rules, own)
     minute = int(state.now // MINUTE_S)
     rate = teams.minutes.sums("cost", np.arange(n), minute - RATE_MINUTES + 1, minute) * (60 // RATE_MINUTES)
     lines = []
@@ -103,12 +103,15 @@ def days_of(state: PartitionState, team: int) -> tuple[list[NanoUsd], int]:
     return [int(spent) for spent in days], period.end - period.today
 
 
-def _daily_means(state: PartitionState, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def _daily_means(state: PartitionState, rules: Rules, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the mean of the last 14 whole local days of series; of fewer where they are younger."""
-    table = state.series
-    today = state.periods.today(table.calendar[rows])
-    born = np.floor(np.where(np.isfinite(table.first_at[rows]), table.first_at[rows], state.now) / DAY_S)
-    whole = np.clip(today - born.astype(np.int64), 1, FORECAST_DAYS)
+    table, calendar = state.series, state.series.calendar[rows]
+    today = state.periods.today(calendar)
+    first = np.where(np.isfinite(table.first_at[rows]), table.first_at[rows], state.now)
+    born = np.zeros(len(rows), np.int64)
+    for number in np.unique(calendar).tolist():
+        born[calendar == number] = rules.calendars[number].day_index(first[calendar == number])
+    whole: NDArray[np.int64] = np.clip(today - born, 1, FORECAST_DAYS)
     spent: NDArray[np.int64] = table.days.sums("cost", rows, today - FORECAST_DAYS, today - 1)
     return spent // whole
 

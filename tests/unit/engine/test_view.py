@@ -68,6 +68,18 @@ def test_every_amount_is_the_exact_sum_of_its_events(spends) -> None:
         }
 
 
+@pytest.mark.parametrize(("timezone", "mean"), [("UTC", 20), ("Pacific/Auckland", 30)])
+def test_the_daily_mean_is_over_the_days_of_the_teams_own_calendar(timezone: str, mean: int) -> None:
+    log = Log()
+    log.add(event(1, START + 12 * 3_600, cost=60))  # in Auckland it is the next day by then
+    log.tick(START + 3 * DAY + 3_600)
+    nodes = [{"id": "acme", "level": "organization", "calendar": {"timezone": timezone}}]
+    state, _ = play(log.every(9), engine(policy(nodes=nodes)))
+    assert isinstance(state.numbered_by, Rules)
+    (line,) = teams_view(state, state.numbered_by)
+    assert line["daily_mean"]["nano_usd"] == mean
+
+
 @pytest.fixture
 def blocked() -> PartitionState:
     """A team that has spent $120 of $100, $30 of it in the last hour."""
