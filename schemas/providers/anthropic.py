@@ -23,7 +23,10 @@ def read(body: Mapping[str, Any]) -> tuple[Counts, ...]:
         return (_counts(usage, model),)
     if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
         raise BadRecord("bad_type", "usage.iterations", parts, "not a list of objects")
-    by_model: dict[Any, Counts] = {model: Counts(model=model, input_tokens=0)}
+    for name in (model, *(part.get("model") for part in parts)):
+        if not isinstance(name, str | None):
+            raise BadRecord("bad_type", "model", name, "not a string")
+    by_model: dict[str | None, Counts] = {model: Counts(model=model, input_tokens=0)}
     for part in parts:
         name = part.get("model") or model
         counts = _counts(part, name)

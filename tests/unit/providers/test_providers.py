@@ -229,6 +229,8 @@ def test_a_format_is_told_by_its_shape(body: dict, expected: str) -> None:
         ({"usageMetadata": {"promptTokenCount": 1.5}}, "bad_type", "promptTokenCount"),
         ({"usage": {"input_tokens": 1, "cache_creation": 7}}, "bad_type", "cache_creation"),
         ({"usage": {"input_tokens": 1, "iterations": {"a": 1}}}, "bad_type", "usage.iterations"),
+        ({"model": {}, "usage": {"input_tokens": 1, "iterations": [{"input_tokens": 1}]}}, "bad_type", "model"),
+        ({"usage": {"input_tokens": 1, "iterations": [{"input_tokens": 1, "model": ["m"]}]}}, "bad_type", "model"),
     ],
 )
 def test_a_body_without_usable_counts_is_refused(body: object, reason: str, field: str) -> None:
