@@ -1,5 +1,6 @@
 """Burn against its own record: more money in minutes, an hour or a day than ever before. It knows no season."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -9,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
-from spendbrake.detectors.causes import rate_text, span_text
+from spendbrake.detectors.causes import CARRIES, rate_text, span_text
 from spendbrake.detectors.memory.labels import key_label, model_label
 from spendbrake.detectors.memory.records import BLOCK_S
 from spendbrake.detectors.memory.stored import State
@@ -24,6 +25,10 @@ SHORT = 2
 """So many spans tell whether a burn that was told has grown again."""
 BURSTS = (0.25, 0.45, 0.75, 2.0)
 """Parts of a day's money that a span may bring before anything is known: the prior of a new team."""
+SHARED, ALONE = 1.6, 0.8
+"""Times that part where several keys take part in a burst, and where one of several carries hours of it."""
+HOURS = 2
+"""Place of the span by which a burst of one key is told from one of a few conversations."""
 MAX_SERIES = 24
 TEAM = "team"
 NOTHING = [0.0] * len(SPANS_S)
@@ -49,7 +54,11 @@ class BurnRecordParams(AmountParams):
 
 
 class BurnRecord(AmountDetector[BurnRecordParams]):
-    """Decayed sums of the team and of its keys and models, each against the greatest it has come to before."""
+    """Decayed sums of the team and of its keys and models, each against the greatest it has come to before.
+
+    What is natural before that is known depends on who burns. When a service has more users, all its keys burn more; a
+    trouble runs on one of them.
+    """
 
     name: ClassVar[str] = "burn_record"
     family: ClassVar[str] = "rate"
@@ -161,8 +170,21 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
                 continue
             line[PEAKS + i] = amount
             subject, key, model = named(name, i)
-            found.append(Amount(subject, amount, key, model, span_s=SPANS_S[i], expected=BURSTS[i] * day))
+            expected = BURSTS[i] * day
+            if not key and amount > ALONE * expected:  # else it is none whoever burns
+                expected *= self._times(i, x.at)
+            found.append(Amount(subject, amount, key, model, span_s=SPANS_S[i], expected=expected))
         return found
+
+    def _times(self, span: int, at: float) -> float:
+        """Return how many times the prior a burst of the team may bring, by the part of it that its first key has."""
+        place, span_s = SUMS + span, SPANS_S[span]
+        keys = [
+            line[place] * math.exp((line[0] - at) / span_s) for name, line in self._sums.items() if name[:4] == "key/"
+        ]
+        if max(keys, default=0.0) < CARRIES * sum(keys):  # as of before this bucket, all of them
+            return SHARED
+        return ALONE if len(keys) > 1 and span == HOURS else 1.0
 
 
 def spent(whole: float, turns: Turns) -> Iterable[tuple[str, float]]:

@@ -23,7 +23,7 @@ class RunawaySessionParams(Params):
     Attributes:
         ratio: Times the typical session's cost.
         over_record: Times the dearest session the team has had. Sessions are shown whenever their cost has doubled:
-            what the dearest came to in the end may be twice what was seen.
+            what the dearest came to in the end may be twice what was seen, so the next mark above it is no news.
         min_calls: One dear call runs nowhere.
         min_sessions: Sessions behind `typical` before it is believed.
         settled_s: Age of the team from which on it is judged, seconds.
@@ -32,7 +32,7 @@ class RunawaySessionParams(Params):
     """
 
     ratio: float = Field(8.0, gt=1)
-    over_record: float = Field(2.0, ge=1)
+    over_record: float = Field(2.5, ge=1)
     min_calls: int = Field(3, ge=1)
     min_sessions: int = Field(20, ge=1)
     settled_s: float = Field(DAY_S, ge=0)

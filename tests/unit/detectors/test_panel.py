@@ -273,7 +273,8 @@ def test_a_session_like_the_dearest_before_it_is_no_news() -> None:
     assert [f.state for f in play(team, [session(session="next", now=day_later, cost=18 * NANO)])] == ["resolve"], (
         "it was shown at ten dollars, and may have come to as much"
     )
-    assert [f.state for f in play(team, [session(session="dear", now=day_later, cost=21 * NANO)])] == ["open"]
+    assert play(team, [session(session="mark", now=day_later, cost=21 * NANO)]) == [], "the next mark is none either"
+    assert [f.state for f in play(team, [session(session="dear", now=day_later, cost=41 * NANO)])] == ["open"]
 
 
 def test_a_new_key_is_news_from_a_twentieth_of_a_day_on_and_a_new_model_much_sooner() -> None:
