@@ -67,14 +67,14 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
     def __init__(self, params: BurnRecordParams) -> None:
         super().__init__(params)
         self._sums: OrderedDict[str, list[float]] = OrderedDict()
-        self._told_at = -DAY_S
+        self._least, self._mute_s, self._told_at = 0.2 * params.floor_usd, params.mute_s, -DAY_S
         self._told: dict[str, list[float]] = {}
 
     def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
         """Return the sums of what the bucket has added to."""
-        at, params = x.at, self.params
-        least = max(0.2 * params.floor_usd, 0.01 * (x.usual_usd_h * 24.0))
-        muted = at - self._told_at < params.mute_s
+        at, day = x.at, 0.01 * (x.usual_usd_h * 24.0)
+        least = day if day > self._least else self._least
+        muted, again = at - self._told_at < self._mute_s, self.params.again
         block, before = at // BLOCK_S, turns.turnover.before
         _, p, q, r, s, _ = turns.turnover.left
         found: list[Amount] = []
@@ -100,7 +100,7 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
                 continue
             if muted:
                 told = self._told.get(name, NOTHING)
-                risen = (b > least and b >= params.again * told[1]) or (a > least and a >= params.again * told[0])
+                risen = (b > least and b >= again * told[1]) or (a > least and a >= again * told[0])
             else:
                 risen = (
                     (c > least and c >= RISE * g)

@@ -1,8 +1,9 @@
 """A project or a key that was asleep for a week and spends again: forgotten credentials, a revived cron job."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field
@@ -15,11 +16,21 @@ from spendbrake.detectors.memory.talks import Turn, Turns
 from spendbrake.detectors.series.features import HOUR_S, Features
 from spendbrake.schemas.money import NANO, usd_text
 
-Latest = tuple[str, str, Sequence[list[float]]]
-"""A key, a project, and what is known of them: the latest of all."""
 DAY_S = 86_400.0
+SLACK_S = 1.0
+"""So near the ends of sleep and awakening a call is looked at."""
 MAX_KNOWN = 48
 """Projects and keys of a team that are remembered; the longest silent makes room."""
+
+
+class Latest(NamedTuple):
+    """A key, a project, what is known of both, the latest of all, and since and until when both are just awake."""
+
+    key: str = ""
+    project: str = ""
+    lines: Sequence[list[float]] = ()
+    since: float = math.inf
+    until: float = -math.inf
 
 
 class DormantProjectParams(AmountParams):
@@ -52,7 +63,7 @@ class DormantProject(AmountDetector[DormantProjectParams]):
         """By `project/NAME` or `key/NAME`: last call; when it woke, the silence before, and USD since."""
         self._at = self._slept = 0.0
         """Last bucket, and the days of silence of the whole team: times of calls are told without them."""
-        self._latest: Latest = ("", "", ())
+        self._latest = Latest()
         """Of the last call, unless what it spent is told: so nothing is looked up for most."""
 
     def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
@@ -61,19 +72,14 @@ class DormantProject(AmountDetector[DormantProjectParams]):
             self._slept += x.at - self._at
         self._at = x.at
         found = []
-        asleep_s, watched_s = self.params.asleep_s, self.params.watched_s
         for turn in turns:
             call = turn.call
-            at, (key, project, lines) = call.at - self._slept, self._latest
-            if call.key == key and call.project == project:
+            at, (key, project, lines, since, until) = call.at - self._slept, self._latest
+            if since < at < until and call.key == key and call.project == project:
                 for line in lines:
-                    if at - line[0] >= asleep_s or at - line[1] < watched_s:
-                        break
                     if at > line[0]:
                         line[0] = at
-                else:
-                    if lines:
-                        continue
+                continue
             amount = self._look(turn, at)
             if amount is not None:
                 found.append(amount)
@@ -109,8 +115,8 @@ class DormantProject(AmountDetector[DormantProjectParams]):
 
     def _look(self, turn: Turn, at: float) -> Amount | None:
         """Return what the project of a call at `at`, or else its key, has spent since it woke within the last day."""
-        call, lines = turn.call, []
-        self._latest = ("", "", ())
+        call, lines, woke = turn.call, [], -math.inf
+        self._latest = Latest()
         key = key_label(call.key)
         for name in (project_label(call.project), key) if call.project else (key,):
             line = self._known.get(name)
@@ -124,7 +130,10 @@ class DormantProject(AmountDetector[DormantProjectParams]):
                 line[3] += turn.usd
                 return Amount(name, line[3], call.key, call.model, call.session, span_s=line[2])
             lines.append(line)
-        self._latest = call.key, call.project, lines
+            if line[1] > woke:
+                woke = line[1]
+        since, until = woke + self.params.watched_s + SLACK_S, at + self.params.asleep_s - SLACK_S
+        self._latest = Latest(call.key, call.project, lines, since, until)
         return None
 
     def _wake(self, name: str, at: float, line: list[float] | None) -> list[float]:
