@@ -58,9 +58,8 @@ class Served(AbstractContextManager["Served"]):
         self._thread.join(10)
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve())
-        self._loop.close()
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
@@ -73,6 +72,8 @@ class Served(AbstractContextManager["Served"]):
         self.port = runner.addresses[0][1]
         self._ready.set()
         await self._stop.wait()
+        for _ in range(5):  # whoever has connected becomes a connection, which cleaning up closes: else it is left open
+            await asyncio.sleep(0)
         await runner.cleanup()
 
     def fault(self) -> Fault:
