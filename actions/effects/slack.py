@@ -200,7 +200,9 @@ class Slack(Effect):
         except KeyError:
             raise GiveUp(f"no Slack destination is named {action.destination!r}") from None
         # No retry handlers: the default one posts again after a dropped connection, and so posts twice.
-        return AsyncWebClient(place.token, place.base_url, session=session, proxy=self._proxy, retry_handlers=[])
+        client = AsyncWebClient(place.token, place.base_url, session=session, retry_handlers=[])
+        client.proxy = self._proxy  # given to it, none would be the environment's
+        return client
 
     async def _answer(self, call: Awaitable[AsyncSlackResponse]) -> Mapping[str, Any]:
         try:

@@ -1,6 +1,7 @@
 """The worker of gateways: chunks of actions.v1 into Redis, by the batch and without a ledger; leases recounted."""
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -62,7 +63,7 @@ def placed_actions(chunk: Chunk) -> tuple[list[tuple[int, Action]], list[OutReco
 
 
 def _dead(chunk: Chunk, offset: int, reason: str, why: str) -> OutRecord:
-    place = chunk.offsets.index(offset)
+    place = bisect_left(chunk.offsets, offset)
     about = (("sb-reason", reason), ("sb-message", why), ("sb-origin", f"{chunk.topic}/{chunk.partition}/{offset}"))
     headers = tuple((name, text.encode()) for name, text in about)
     at = chunk.timestamps_ms[place] / 1000

@@ -307,3 +307,9 @@ async def test_a_process_is_asked_whether_it_stood_still_when_the_message_is_wri
     await effect(server.base_url).carry_out(alert("slack"))
     assert asked == [1]
     assert len(server.messages) == 1
+
+
+async def test_a_proxy_of_the_environment_is_not_asked(server: SlackServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    await slack(server).carry_out(alert("slack"))
+    assert len(server.messages) == 1
