@@ -6,11 +6,11 @@ from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from spendbrake.actions.delivery.alert import labels_of
-from spendbrake.actions.delivery.matchers import all_hold, matcher_of
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.control import Silence
 from spendbrake.schemas.finding import SEVERITIES
 from spendbrake.schemas.parts.delivery import Delivery, Inhibition, QuietHours
+from spendbrake.schemas.parts.matchers import all_hold, matcher_of
 
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 

@@ -3,25 +3,25 @@
 None of it touches a limit: what a gateway obeys is in force at once.
 """
 
-import re
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from spendbrake.schemas.finding import Severity
+from spendbrake.schemas.parts.matchers import LONGEST, Label, matcher_of
 from spendbrake.schemas.parts.part import Name, Part
 
-Label = Literal[
-    "node", "team", "level", "policy", "severity", "verdict", "detector", "family", "tier", "period", "incident",
-    "environment", "destination",
-]  # fmt: skip
-"""What is known of an alert (actions/delivery/alert.py)."""
+
+def _matcher(text: str) -> str:
+    matcher_of(text)
+    return text
+
+
 Seconds = Annotated[float, Field(ge=0, le=31 * 86_400)]
 Clock = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
-Matcher = Annotated[str, Field(min_length=2, max_length=1_000)]
+MatcherText = Annotated[str, Field(min_length=2, max_length=LONGEST), AfterValidator(_matcher)]
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
-MATCHER = re.compile(r"^\s*([a-z_]+)\s*(=~|!~|!=|=)\s*(.*?)\s*$", re.DOTALL)
 
 
 class Grouping(Part):
@@ -59,24 +59,10 @@ class Inhibition(Part):
     By default a parent's those of its children, of the same family and at the same destination.
     """
 
-    source_matchers: tuple[Matcher, ...] = ()
-    target_matchers: tuple[Matcher, ...] = ()
+    source_matchers: tuple[MatcherText, ...] = ()
+    target_matchers: tuple[MatcherText, ...] = ()
     equal: tuple[Label, ...] = ("family", "destination")
     relation: Literal["ancestor", "any"] = Field("ancestor", description="What the source is to the target's node.")
-
-    @field_validator("source_matchers", "target_matchers")
-    @classmethod
-    def _form(cls, matchers: tuple[str, ...]) -> tuple[str, ...]:
-        for text in matchers:
-            match = MATCHER.match(text)
-            if match is None:
-                raise ValueError(f'{text!r} is no matcher, such as team="search" or node=~"key-.*"')
-            if match[2] in ("=~", "!~"):
-                try:
-                    re.compile(match[3].strip("\"'"))
-                except re.error as error:
-                    raise ValueError(f"{text!r}: not a pattern: {error}") from None
-        return matchers
 
 
 class Escalation(Part):

@@ -10,6 +10,8 @@ import structlog
 
 from spendbrake.actions.delivery.retry import Backoff
 from spendbrake.actions.gateway.store import AsyncStore
+from spendbrake.schemas.control import Silence
+from spendbrake.schemas.parts.matchers import matcher_of
 from spendbrake.schemas.result import Result
 from spendbrake.schemas.topics import ACTIONS, RESULTS
 from spendbrake.schemas.wire.avro import encode
@@ -84,7 +86,7 @@ async def notify_service(
         clock=clock,
         pulse=pulse,
         backoff=_backoff(class_name, settings),
-        in_force=_in_force(versions),
+        in_force=rules_of(versions),
         grace_s=0.4 * settings.group.session_timeout_s,
     )
     loops = [_follow(versions, control, destinations), pulse.beat, *_clocks(app, notify, place)]
@@ -205,14 +207,14 @@ def _every(app: ChunkApp, interval_s: float, work: Callable[[], Awaitable[None]]
     return loop
 
 
-def _in_force(versions: Versions) -> Callable[[float], InForce]:
+def rules_of(versions: Versions) -> Callable[[float], InForce]:
     """Return what tells by what notifications are delivered at a moment; the same object while nothing changes."""
     known: list[Any] = [None, -1, None]
 
     def in_force(now: float) -> InForce:
         file = versions.book.at(now).file
         if known[0] is not file or known[1] != versions.word:
-            silences = tuple(versions.silences.values())
+            silences = tuple(each for each in versions.silences.values() if each.ends_at > now and _mutes(each))
             known[:] = (
                 file,
                 versions.word,
@@ -222,6 +224,15 @@ def _in_force(versions: Versions) -> Callable[[float], InForce]:
         return rules
 
     return in_force
+
+
+def _mutes(silence: Silence) -> bool:
+    """Say whether a silence can be obeyed: one that was written by who took more for a matcher mutes nobody."""
+    try:
+        return bool([matcher_of(text) for text in silence.matchers])
+    except ValueError as error:
+        LOG.error("a silence is passed over", silence=silence.id, reason=str(error))
+        return False
 
 
 def bury_into(app: ChunkApp, place: Place) -> Bury:

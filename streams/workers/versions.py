@@ -41,7 +41,14 @@ KINDS: dict[int, type[ControlMessage]] = {
     13: Acknowledgement,
     18: StoreSince,
 }
+S = TypeVar("S", Silence, Acknowledgement)
 M = TypeVar("M", PolicyVersion, OwnersVersion, TopicRegistration)
+
+
+KEPT = 50_000
+"""Acknowledgements and silences kept, of each: the latest. An alert that was taken on before all of them is told again.
+
+Nothing else would bound what years of a busy deployment leave behind."""
 
 
 class NoPolicy(LookupError):
@@ -101,10 +108,10 @@ class Versions:
         if isinstance(message, AccessToken):
             self.tokens[message.id] = message
         elif isinstance(message, Silence):
-            self.silences[message.id] = message
+            _keep(self.silences, message.id, message)
             self.word += 1
         elif isinstance(message, Acknowledgement):
-            self.acknowledged[message.trouble] = message
+            _keep(self.acknowledged, message.trouble, message)
             self.word += 1
         elif isinstance(message, StoreSince):
             self.store_since = message.since
@@ -171,6 +178,14 @@ class Versions:
         number = max(self.owners, default=0) + 1
         valid_from = 0.0 if number == 1 else now + OWNERS_LEAD_S
         return OwnersVersion(version=number, valid_from=valid_from, published_at=now, owners=tuple(owners))
+
+
+def _keep(said: dict[str, S], name: str, message: S) -> None:
+    """Take the latest word in; the oldest goes when there are too many."""
+    said.pop(name, None)
+    said[name] = message
+    if len(said) > KEPT:
+        del said[next(iter(said))]
 
 
 def control_record(message: ControlMessage) -> tuple[bytes, bytes]:

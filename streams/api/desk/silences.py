@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from spendbrake.actions.delivery.matchers import matcher_of
 from spendbrake.schemas.control import Silence
+from spendbrake.schemas.parts.matchers import matcher_of
 from spendbrake.streams.api.access.gate import asker
 from spendbrake.streams.api.body import small
 from spendbrake.streams.api.pages import Operation, Parameter, Problem, problem

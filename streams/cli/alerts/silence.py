@@ -47,8 +47,8 @@ def ack(
 
 
 async def _add(matchers: list[str], comment: str, lasts_s: float, by: str, now: float) -> None:
-    from spendbrake.actions.delivery.matchers import matcher_of
     from spendbrake.schemas.control import Silence
+    from spendbrake.schemas.parts.matchers import matcher_of
 
     for text in matchers:
         matcher_of(text)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from spendbrake.actions.delivery.alert import labels_of
-from spendbrake.actions.delivery.matchers import all_hold, matcher_of
 from spendbrake.actions.delivery.mutes import Mute, inhibits, muting, quiet_until
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.control import Silence
-from spendbrake.schemas.parts.delivery import Delivery, Inhibition, Label, QuietHours
+from spendbrake.schemas.parts.delivery import Delivery, Inhibition, QuietHours
+from spendbrake.schemas.parts.matchers import Label, all_hold, matcher_of
 from unit.effects.cases import alert, incident
 
 TEAM = alert("slack")
@@ -50,13 +50,27 @@ def test_a_matcher_means_what_it_means_to_alertmanager(text: str, labels: dict[s
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("team", "no matcher"), ("=x", "no matcher"), ('node=~"("', "not a pattern")]
+    ("text", "said"),
+    [
+        ("team", "no matcher"),
+        ("=x", "no matcher"),
+        ('node=~"("', "not a pattern"),
+        (r'node=~"(a)\1"', "invalid escape sequence"),
+        ('node!~"(?=a)"', "invalid perl operator"),
+        ('node=~"(a{50}){500}"', "not a pattern"),
+        ("tema=search", "no label 'tema'"),
+    ],
 )
 def test_what_is_no_matcher_is_refused(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         matcher_of(text)
     with pytest.raises(ValidationError, match=said):
         Inhibition(source_matchers=(text,))
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+", "(a|a)*", "(a|aa)+", "(.*)*b?", "([a-z]+)*"])
+def test_no_pattern_takes_more_time_than_what_it_is_held_against_is_long(pattern: str) -> None:
+    assert not matcher_of(f'node=~"{pattern}"').holds({"node": "a" * 5_000 + "!\n"}), "a backtracking one never ends"
 
 
 @given(st.dictionaries(st.sampled_from(["team", "node"]), st.text(max_size=5)), st.text(max_size=5))

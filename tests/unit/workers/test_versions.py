@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from enginelog import policy
-from spendbrake.schemas.control import Owner
+from spendbrake.schemas.control import Acknowledgement, Owner, Silence
 from spendbrake.streams.transport.clients.control import KeyValue
-from spendbrake.streams.workers.versions import Versions, control_record
+from spendbrake.streams.workers.delivering import rules_of
+from spendbrake.streams.workers.versions import KEPT, Versions, control_record
 
 NOW = 1_000.0
 OWNER = Owner(key="k", team="a")
@@ -91,3 +92,27 @@ def test_of_two_versions_of_one_number_the_first_holds_for_whoever_reads_wheneve
     versions.take(records)
     assert [versions.holds(message) for message in (*policies, *owners)] == [True, False, True, False]
     assert versions.book.owners.count == 1
+
+
+def silence(name: str, *matchers: str, ends_at: float = 2 * NOW) -> Silence:
+    return Silence(
+        id=name, matchers=matchers, starts_at=0.0, ends_at=ends_at, created_at=0.0, created_by="me", comment=""
+    )
+
+
+def test_what_people_have_said_of_alerts_is_kept_in_a_bounded_number_the_latest() -> None:
+    versions = known()
+    words = [Acknowledgement(trouble=str(number), action="", at=NOW, by="me") for number in range(KEPT + 1)]
+    versions.take(map(control_record, [words[0], words[1], words[0], *words[2:], silence("s", "team=a")]))
+    assert len(versions.acknowledged) == KEPT
+    assert "0" in versions.acknowledged, "said again"
+    assert "1" not in versions.acknowledged
+
+
+def test_a_silence_that_is_over_or_that_no_pattern_can_be_made_of_mutes_nobody_and_ends_no_worker() -> None:
+    versions = known()
+    bad = silence("looks-back", r'node=~"(a)\1"')
+    versions.take(map(control_record, [bad, silence("over", "team=a", ends_at=NOW), silence("good", "team=a")]))
+    in_force = rules_of(versions)
+    assert [each.id for each in in_force(NOW).silences] == ["good"]
+    assert in_force(NOW + 1) is in_force(NOW), "the same object while nothing changes"
