@@ -79,6 +79,10 @@ class ChunkDelivery(Consumer):
             if tp.topic in self._delivery.topics
         }
 
+    def membership_age_s(self) -> float:
+        """Return how long ago the group said that this process is its member; 0 without a group that could end it."""
+        return 0.0
+
     async def look_ahead(self) -> None:
         """Ask the broker where the logs end: of a partition that is not read no fetch tells."""
         mine = [tp for tp in self.assignment() if tp.topic in self._delivery.topics]

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import time
 from bisect import bisect_left
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, cast
 
 from aiokafka.consumer.fetcher import PartitionRecords
@@ -27,10 +28,47 @@ from spendbrake.streams.transport.port import Outgoing
 NO_COMMIT = -1
 
 
+class Membership:
+    """When a group last said that this process is its member: until a session later it may not take it for dead.
+
+    Args:
+        coordinator: aiokafka's, which has not joined yet.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, coordinator: Any, clock: Callable[[], float]) -> None:
+        self._coordinator, self._clock = coordinator, clock
+        self._said_at = float("-inf")
+        self._routine, self._beat = coordinator._heartbeat_routine, coordinator._do_heartbeat
+        coordinator._heartbeat_routine, coordinator._do_heartbeat = self._joined, self._heard
+
+    def age_s(self) -> float:
+        """Return how long ago that was; infinity when it has said since that it knows no such member."""
+        known = self._coordinator.generation != driver.DEFAULT_GENERATION_ID
+        return self._clock() - self._said_at if known else float("inf")
+
+    async def _joined(self) -> None:
+        self._said_at = self._clock()
+        await self._routine()
+
+    async def _heard(self) -> bool:
+        asked_at = self._clock()
+        if not await self._beat():
+            return False
+        self._said_at = asked_at
+        return True
+
+
 class ChunkThread(driver.AIOKafkaConsumerThread):
     """The thread that talks to Kafka; it also says at which offset each read began."""
 
     app: ChunkApp
+    membership: Membership
+
+    async def on_start(self) -> None:
+        """Connect; the group is joined later, when topics are subscribed to."""
+        await super().on_start()
+        self.membership = Membership(self._ensure_consumer()._coordinator, time.monotonic)
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -208,6 +246,10 @@ class KafkaConsumer(ChunkDelivery, driver.Consumer):
     async def log_end(self, tp: Place) -> int:
         """Return the offset the next record will get."""
         return await self._thread.log_end(tp)
+
+    def membership_age_s(self) -> float:
+        """Return how long ago the group said that this process is its member."""
+        return self._thread.membership.age_s()
 
     async def look_ahead(self) -> None:
         """Ask the broker where the logs end; one that does not answer is asked again the next time."""

@@ -70,7 +70,7 @@ async def notify_service(
     topic = place.topic(ACTIONS.name)
     app = new_app(name, broker, place, settings, topic)
     app.delivery.limits = Reading(offsets=settings.burn.max_pending_offsets, age_s=NOTICE_LIFE_S)
-    writer, ledgers, pulse = uuid.uuid4().hex, Ledgers(), Pulse(time.monotonic, settings.group.session_timeout_s / 2)
+    writer, ledgers, pulse = uuid.uuid4().hex, Ledgers(), _pulse(app, settings)
     clock = None if place.simulation else wall
     tools = Tools(secrets, wall, settings.webhook.allowed, pulse.check, store)
     destinations = _destinations(class_name, versions, tools, metrics, clock)
@@ -94,6 +94,12 @@ async def notify_service(
     _run_beside(app, notify, topic, *loops)
     app.agent(chunk_topic(app, topic, place.partitions), name=name)(notify.consume)
     return Service(name, app, notify, topic)
+
+
+def _pulse(app: ChunkApp, settings: Settings) -> Pulse:
+    """Return what tells whether an app may have lost its partitions unheard."""
+    half_s = settings.group.session_timeout_s / 2
+    return Pulse(time.monotonic, half_s, membership_age_s=lambda: cast(Any, app.consumer).membership_age_s())
 
 
 def _clocks(app: ChunkApp, notify: Notify, place: Place) -> Iterator[Callable[[], Awaitable[None]]]:

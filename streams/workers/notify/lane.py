@@ -8,6 +8,9 @@ from spendbrake.actions.delivery.ledger import Entry
 from spendbrake.streams.workers.notify.ledger import PartitionLedger
 from spendbrake.streams.workers.notify.pulse import Pulse
 
+MEMBER_S = 0.1
+"""How often it is looked whether the group knows of the process again: it may have put it out."""
+
 
 class GivenUp(Exception):
     """The partition goes to another worker, which will bring the action to its end."""
@@ -55,7 +58,7 @@ class Lane:
         return self._ledger.get(action)
 
     async def put(self, action: str, entry: Entry) -> None:
-        """Keep an entry; return once it is safe.
+        """Keep an entry; return once it is safe, and after an intent only as a member of the group.
 
         Raises:
             GivenUp: an intent, and the lane is closed.
@@ -66,6 +69,8 @@ class Lane:
             self.check()
         await self._ledger.put(action, entry)
         if begins:
+            while not self._pulse.is_member():
+                await self.pause(MEMBER_S)
             self._pulse.check()
 
     async def expire(self, now: float) -> int:

@@ -1,4 +1,4 @@
-"""Whether this process has stood still so long that others may have taken its partitions over. It asks no broker."""
+"""Whether others may have taken this process's partitions over: it stood still, or the group hears nothing of it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,12 +18,19 @@ class Pulse:
     Args:
         clock: Seconds, monotonic, that go on while the process stands still.
         limit_s: Longest pause; less than the group takes to give a silent worker's partitions away.
+        membership_age_s: How long ago the group said that the process is its member.
     """
 
     def __init__(
-        self, clock: Callable[[], float], limit_s: float, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self,
+        clock: Callable[[], float],
+        limit_s: float,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        *,
+        membership_age_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._clock, self._limit_s, self._sleep = clock, limit_s, sleep
+        self._membership_age_s = membership_age_s
         self._last: float | None = None
 
     async def beat(self) -> None:
@@ -45,3 +52,10 @@ class Pulse:
         """
         if self._last is not None and self._clock() - self._last > self._limit_s:
             raise Frozen(f"stood still for {self._clock() - self._last:.1f} s: the partitions may be another's by now")
+
+    def is_member(self) -> bool:
+        """Say whether the group has said lately enough that the process is its member.
+
+        A process that runs well may be cut off from the broker that leads its group, and be put out of it unheard.
+        """
+        return self._membership_age_s() <= self._limit_s

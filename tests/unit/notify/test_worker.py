@@ -203,6 +203,27 @@ async def test_a_process_that_stood_still_does_not_act_on_its_intent() -> None:
     beating.cancel()
 
 
+async def test_a_process_that_the_group_hears_nothing_of_waits_with_its_intent_until_it_is_a_member_again() -> None:
+    age = [9.0]
+    receiver = Receiver()
+    process = Process(receiver, pulse=Pulse(lambda: 0.0, 5.0, membership_age_s=lambda: age[0]))
+    await process.worker.apply(chunk(action(1)))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert receiver.received == []
+    age[0] = 3.0
+    await until(lambda: process.acknowledged == [(0, 0)])
+    assert receiver.received == ["a-1"]
+
+
+async def test_a_process_that_was_put_out_of_its_group_brings_nothing_of_what_another_owns_now() -> None:
+    receiver = Receiver()
+    process = Process(receiver, pulse=Pulse(lambda: 0.0, 5.0, membership_age_s=lambda: 60.0))
+    await process.worker.apply(chunk(action(1)))
+    await process.worker.give_up([0], 1)
+    assert (receiver.received, process.acknowledged) == ([], [])
+
+
 async def test_the_clock_of_a_trace_is_its_newest_action() -> None:
     process = Process(Receiver(), clock=None)
     await process.worker.apply(chunk(action(1, time=10.0, expires_at=20.0), action(2, time=30.0)))
