@@ -1,17 +1,18 @@
 """What a detector is. Detectors measure and explain; they decide nothing."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
+from mypy_extensions import mypyc_attr
 from pydantic import Field
 
 from spendbrake.detectors.memory.stored import State
 from spendbrake.detectors.memory.talks import Turns
 from spendbrake.detectors.series.features import Features, Gap
 from spendbrake.schemas.money import NanoUsd
-from spendbrake.schemas.policy import Part
+from spendbrake.schemas.parts.part import Part
 from spendbrake.schemas.reading import NewSeries, SessionReading
 
 
@@ -68,8 +69,11 @@ class Usual(NamedTuple):
     age_s: float = 0.0
 
 
-class Detector(ABC, Generic[P]):
-    """Common to all detectors.
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Detector(Generic[P]):
+    """Common to all detectors. One that learns nothing leaves `to_state` and `from_state` as they are.
+
+    No `ABC`: of compiled classes of such, `issubclass` says yes to all.
 
     Attributes:
         name: Unique in the catalog; the key under `detection.params` in the policy file.
@@ -89,36 +93,18 @@ class Detector(ABC, Generic[P]):
     def __init__(self, params: P) -> None:
         self.params = params
 
-    @abstractmethod
     def to_state(self) -> State:
         """Return all it has learned; arrays may alias its own (they are copied by who keeps them)."""
-
-    @classmethod
-    @abstractmethod
-    def from_state(cls, params: P, state: Mapping[str, Any]) -> Self:
-        """Return a detector that scores, from the next reading on, bit by bit like the one that gave `state`."""
-
-
-class Stateless(Generic[P]):
-    """To be named before the kind of detector by one that learns nothing: what it looks at remembers for it.
-
-    No detector itself: the catalog would take it for one.
-    """
-
-    def __init__(self, params: P) -> None:
-        self.params = params
-
-    def to_state(self) -> State:
-        """Return nothing."""
         return {}
 
     @classmethod
     def from_state(cls, params: P, state: Mapping[str, Any]) -> Self:
-        """Return a detector like any other with these parameters."""
+        """Return a detector that scores, from the next reading on, bit by bit like the one that gave `state`."""
         del state
         return cls(params)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class BucketDetector(Detector[P]):
     """River's contract on closed buckets: `score_one` never learns, `learn_one` never scores.
 
@@ -157,6 +143,7 @@ class BucketDetector(Detector[P]):
         """Return what is unusual about `x`; called only for buckets that stand out."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class FactDetector(Detector[P]):
     """Reads single facts; what it returns passes the gate's money floors before anybody hears of it."""
 
@@ -188,10 +175,10 @@ class AmountParams(Params):
         alarm_weight: Each recent alarm of the team raises the floor by this part.
     """
 
-    floor_usd: float = Field(0.4, ge=0)
-    floor_days: float = Field(0.004, ge=0)
-    over: float = Field(1.5, ge=1)
-    alarm_weight: float = Field(0.3, ge=0)
+    floor_usd: Annotated[float, Field(ge=0)] = 0.4
+    floor_days: Annotated[float, Field(ge=0)] = 0.004
+    over: Annotated[float, Field(ge=1)] = 1.5
+    alarm_weight: Annotated[float, Field(ge=0)] = 0.3
 
 
 A = TypeVar("A", bound=AmountParams)
@@ -219,6 +206,7 @@ class Amount:
     expected: float = 0.0
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class AmountDetector(Detector[A]):
     """Running amounts of money of one kind of trouble.
 

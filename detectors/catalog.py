@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from spendbrake.detectors import buckets, facts, repeats
 from spendbrake.detectors.base import Detector, Params
-from spendbrake.schemas.policy import Part
+from spendbrake.schemas.parts.part import Part
 
 T = TypeVar("T", bound=Part)
 AnyDetector = type[Detector[Any]]
@@ -35,7 +35,7 @@ def modules(package: ModuleType) -> list[ModuleType]:
 
 
 def collect(found_in: tuple[ModuleType, ...]) -> dict[str, AnyDetector]:
-    """Return the concrete detectors that `found_in` define, by name.
+    """Return the detectors that `found_in` define, by name: a class without one is a base of others.
 
     Raises:
         ValueError: two of one name.
@@ -43,7 +43,7 @@ def collect(found_in: tuple[ModuleType, ...]) -> dict[str, AnyDetector]:
     found: dict[str, AnyDetector] = {}
     for module in found_in:
         for _, value in inspect.getmembers(module, inspect.isclass):
-            if value.__module__ != module.__name__ or not issubclass(value, Detector) or inspect.isabstract(value):
+            if value.__module__ != module.__name__ or not issubclass(value, Detector) or not hasattr(value, "name"):
                 continue
             if value.name in found:
                 raise ValueError(f"two detectors are named {value.name!r}: {found[value.name]} and {value}")

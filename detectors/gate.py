@@ -1,6 +1,7 @@
 """One gate for every series: which evidence is worth telling a person. Pure arithmetic over the team's own habits."""
 
 import math
+from typing import Annotated
 
 from pydantic import Field
 
@@ -8,7 +9,8 @@ from spendbrake.detectors.base import Amount, AmountParams, Evidence, Usual
 from spendbrake.detectors.memory.records import Record
 from spendbrake.schemas.finding import Severity
 from spendbrake.schemas.money import NANO, NanoUsd
-from spendbrake.schemas.policy import Detection, Part
+from spendbrake.schemas.parts.part import Part
+from spendbrake.schemas.policy import Detection
 
 WEEK_S = 7 * 86_400.0
 HOUR_S, DAY_S = 3_600.0, 86_400.0
@@ -31,18 +33,18 @@ class GateParams(Part):
         critical_score: ... if the score is so many powers of ten above the threshold.
     """
 
-    warm_buckets: int = Field(300, ge=1)
-    warm_s: float = Field(86_400.0, ge=0)
-    usual_fraction: float = Field(0.5, ge=0)
-    release: float = Field(0.5, gt=0, le=1)
-    alarm_memory_s: float = Field(2 * DAY_S, gt=0)
-    alarm_score: float = Field(1.0, ge=0)
-    alarm_money: float = Field(0.5, ge=0)
-    alarm_fact: float = Field(0.3, ge=0)
-    settled_s: float = Field(86_400.0, ge=0)
-    youth: float = Field(3.0, ge=0)
-    critical_factor: float = Field(10.0, gt=1)
-    critical_score: float = Field(1.0, ge=0)
+    warm_buckets: Annotated[int, Field(ge=1)] = 300
+    warm_s: Annotated[float, Field(ge=0)] = 86_400.0
+    usual_fraction: Annotated[float, Field(ge=0)] = 0.5
+    release: Annotated[float, Field(gt=0, le=1)] = 0.5
+    alarm_memory_s: Annotated[float, Field(gt=0)] = 2 * DAY_S
+    alarm_score: Annotated[float, Field(ge=0)] = 1.0
+    alarm_money: Annotated[float, Field(ge=0)] = 0.5
+    alarm_fact: Annotated[float, Field(ge=0)] = 0.3
+    settled_s: Annotated[float, Field(ge=0)] = 86_400.0
+    youth: Annotated[float, Field(ge=0)] = 3.0
+    critical_factor: Annotated[float, Field(gt=1)] = 10.0
+    critical_score: Annotated[float, Field(ge=0)] = 1.0
 
 
 class Gate:

@@ -3,14 +3,14 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from spendbrake.detectors.base import Evidence
 from spendbrake.schemas.finding import SEVERITIES, Severity
 from spendbrake.schemas.money import NanoUsd
-from spendbrake.schemas.policy import Part
+from spendbrake.schemas.parts.part import Part
 
 MAX_INCIDENTS = 24
 """Of a team, those in dwell included; past it new ones fold into the team's own."""
@@ -31,10 +31,10 @@ class IncidentParams(Part):
         adopt_s: What goes on for longer is the new usual and is learned.
     """
 
-    quiet_s: float = Field(900.0, gt=0)
-    dwell_s: float = Field(1_800.0, ge=0)
-    update_s: float = Field(14_400.0, gt=0)
-    adopt_s: float = Field(86_400.0, gt=0)
+    quiet_s: Annotated[float, Field(gt=0)] = 900.0
+    dwell_s: Annotated[float, Field(ge=0)] = 1_800.0
+    update_s: Annotated[float, Field(gt=0)] = 14_400.0
+    adopt_s: Annotated[float, Field(gt=0)] = 86_400.0
 
 
 @dataclass(slots=True, kw_only=True)

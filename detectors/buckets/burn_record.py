@@ -4,7 +4,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
@@ -45,12 +45,12 @@ class BurnRecordParams(AmountParams):
         mute_s: After a record was told, only a burn of minutes or an hour is, and if it is `again` times what it was.
     """
 
-    floor_usd: float = Field(1.0, ge=0)
-    floor_days: float = Field(0.04, ge=0)
-    over: float = Field(1.7, ge=1)
-    alarm_weight: float = Field(1.0, ge=0)
-    mute_s: float = Field(DAY_S, ge=0)
-    again: float = Field(2.5, ge=1)
+    floor_usd: Annotated[float, Field(ge=0)] = 1.0
+    floor_days: Annotated[float, Field(ge=0)] = 0.04
+    over: Annotated[float, Field(ge=1)] = 1.7
+    alarm_weight: Annotated[float, Field(ge=0)] = 1.0
+    mute_s: Annotated[float, Field(ge=0)] = DAY_S
+    again: Annotated[float, Field(ge=1)] = 2.5
 
 
 class BurnRecord(AmountDetector[BurnRecordParams]):

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from spendbrake.detectors.base import BucketDetector, Evidence, Params
 from spendbrake.detectors.causes import rate_text, span_text
@@ -14,6 +14,12 @@ from spendbrake.schemas.money import NANO, usd_text
 
 MAX_SIGMAS = 1e4
 """Past it the logarithm tells nothing new; keeps scores finite on constant series."""
+
+
+def _known(spans: tuple[int, ...]) -> tuple[int, ...]:
+    if not spans or not set(spans) <= set(range(len(SPANS_S))):
+        raise ValueError(f"places in {SPANS_S}, at least one")
+    return spans
 
 
 class GaussianTailParams(Params):
@@ -28,19 +34,12 @@ class GaussianTailParams(Params):
         floor_days: ... and as a part of what the series usually spends a day.
     """
 
-    spans: tuple[int, ...] = (0, 1, 2)
-    grace: int = Field(100, ge=2)
-    memory: float = Field(200_000.0, ge=1_000)
-    least_spread: float = Field(0.05, ge=0)
-    floor_usd: float = Field(1.0, ge=0)
-    floor_days: float = Field(0.03, ge=0)
-
-    @field_validator("spans")
-    @classmethod
-    def _known(cls, spans: tuple[int, ...]) -> tuple[int, ...]:
-        if not spans or not set(spans) <= set(range(len(SPANS_S))):
-            raise ValueError(f"places in {SPANS_S}, at least one")
-        return spans
+    spans: Annotated[tuple[int, ...], AfterValidator(_known)] = (0, 1, 2)
+    grace: Annotated[int, Field(ge=2)] = 100
+    memory: Annotated[float, Field(ge=1_000)] = 200_000.0
+    least_spread: Annotated[float, Field(ge=0)] = 0.05
+    floor_usd: Annotated[float, Field(ge=0)] = 1.0
+    floor_days: Annotated[float, Field(ge=0)] = 0.03
 
 
 class GaussianTail(BucketDetector[GaussianTailParams]):

@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,10 +40,10 @@ class HalfSpaceParams(Params):
     """
 
     enabled: bool = False
-    n_trees: int = Field(25, ge=1, le=200)
-    height: int = Field(6, ge=1, le=12)
-    window: int = Field(250, ge=10, le=255)
-    memory: int = Field(2_000, ge=100)
+    n_trees: Annotated[int, Field(ge=1, le=200)] = 25
+    height: Annotated[int, Field(ge=1, le=12)] = 6
+    window: Annotated[int, Field(ge=10, le=255)] = 250
+    memory: Annotated[int, Field(ge=100)] = 2_000
     seed: int = 1
 
 

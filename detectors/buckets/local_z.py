@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -24,9 +24,9 @@ class LocalZParams(Params):
         grace: Slots learned before anything scores.
     """
 
-    alpha: float = Field(0.02, gt=0, lt=1)
-    clip: float = Field(5.0, gt=1)
-    grace: int = Field(20, ge=1)
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    clip: Annotated[float, Field(gt=1)] = 5.0
+    grace: Annotated[int, Field(ge=1)] = 20
 
 
 class LocalZ(BucketDetector[LocalZParams]):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +37,10 @@ class PhaseKnnParams(Params):
         phase: Weight of the time of day, in deviations of the series.
     """
 
-    width: int = Field(12, ge=2, le=64)
-    windows: int = Field(2_000, ge=64, le=10_000)
-    neighbours: int = Field(3, ge=1, le=16)
-    phase: float = Field(1.0, ge=0)
+    width: Annotated[int, Field(ge=2, le=64)] = 12
+    windows: Annotated[int, Field(ge=64, le=10_000)] = 2_000
+    neighbours: Annotated[int, Field(ge=1, le=16)] = 3
+    phase: Annotated[float, Field(ge=0)] = 1.0
 
 
 class PhaseKnn(BucketDetector[PhaseKnnParams]):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,8 @@ class ShapePrototypesParams(Params):
         apart: A shape further than this from all, in deviations of the series a point, becomes a prototype.
     """
 
-    most: int = Field(256, ge=16, le=2_000)
-    apart: float = Field(0.1, gt=0)
+    most: Annotated[int, Field(ge=16, le=2_000)] = 256
+    apart: Annotated[float, Field(gt=0)] = 0.1
 
 
 class Looked(NamedTuple):

@@ -3,7 +3,7 @@
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
@@ -28,8 +28,8 @@ class DevOnProdParams(AmountParams):
     """
 
     production: tuple[str, ...] = ("prod", "production", "live")
-    settled_s: float = Field(86_400.0, ge=0)
-    share: float = Field(0.95, gt=0, le=1)
+    settled_s: Annotated[float, Field(ge=0)] = 86_400.0
+    share: Annotated[float, Field(gt=0, le=1)] = 0.95
 
 
 class DevOnProd(AmountDetector[DevOnProdParams]):

@@ -3,7 +3,7 @@
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field
@@ -41,10 +41,10 @@ class DormantProjectParams(AmountParams):
         watched_s: For so long after it woke its money is that of an awakening.
     """
 
-    floor_usd: float = Field(1.0, ge=0)
-    floor_days: float = Field(0.1, ge=0)
-    asleep_s: float = Field(7 * DAY_S, ge=HOUR_S)
-    watched_s: float = Field(DAY_S, gt=0)
+    floor_usd: Annotated[float, Field(ge=0)] = 1.0
+    floor_days: Annotated[float, Field(ge=0)] = 0.1
+    asleep_s: Annotated[float, Field(ge=HOUR_S)] = 7 * DAY_S
+    watched_s: Annotated[float, Field(gt=0)] = DAY_S
 
 
 class DormantProject(AmountDetector[DormantProjectParams]):

@@ -1,11 +1,11 @@
 """Calls that fail and are paid for: more of the hour's money than usual. What costs nothing is not looked at."""
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence, Stateless
+from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
 from spendbrake.detectors.memory.talks import Turns
 from spendbrake.detectors.memory.turnover import Turnover
 from spendbrake.detectors.series.features import HOUR_S, Features
@@ -20,11 +20,11 @@ class ErrorStormParams(AmountParams):
         chance: Times the team's own share of lost money that is not yet told.
     """
 
-    least_calls: float = Field(20.0, ge=1)
-    chance: float = Field(3.0, ge=0)
+    least_calls: Annotated[float, Field(ge=1)] = 20.0
+    chance: Annotated[float, Field(ge=0)] = 3.0
 
 
-class ErrorStorm(Stateless[ErrorStormParams], AmountDetector[ErrorStormParams]):
+class ErrorStorm(AmountDetector[ErrorStormParams]):
     """Money of an hour for calls that failed, beyond the team's own share over days."""
 
     name: ClassVar[str] = "error_storm"

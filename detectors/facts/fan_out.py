@@ -3,7 +3,7 @@
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
@@ -28,13 +28,13 @@ class FanOutParams(AmountParams):
         burst: Part of a day's money that many at once may cost before more is known: crowds are natural.
     """
 
-    floor_usd: float = Field(1.0, ge=0)
-    floor_days: float = Field(0.04, ge=0)
-    over: float = Field(1.7, ge=1)
-    least: float = Field(24.0, ge=1)
-    times: float = Field(8.0, ge=1)
-    young: float = Field(20.0, ge=1)
-    burst: float = Field(0.45, ge=0)
+    floor_usd: Annotated[float, Field(ge=0)] = 1.0
+    floor_days: Annotated[float, Field(ge=0)] = 0.04
+    over: Annotated[float, Field(ge=1)] = 1.7
+    least: Annotated[float, Field(ge=1)] = 24.0
+    times: Annotated[float, Field(ge=1)] = 8.0
+    young: Annotated[float, Field(ge=1)] = 20.0
+    burst: Annotated[float, Field(ge=0)] = 0.45
 
 
 class FanOut(AmountDetector[FanOutParams]):

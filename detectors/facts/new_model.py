@@ -1,10 +1,10 @@
 """Money on something the team has not used before: a model nobody approved, a new key, a new project."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from spendbrake.detectors.base import Evidence, FactDetector, Params, Stateless, Usual
+from spendbrake.detectors.base import Evidence, FactDetector, Params, Usual
 from spendbrake.detectors.causes import calls_text, span_text
 from spendbrake.schemas.money import NANO, usd_text
 from spendbrake.schemas.reading import NewSeries, SeriesKind, SessionReading
@@ -24,13 +24,13 @@ class NewModelParams(Params):
     """
 
     kinds: tuple[SeriesKind, ...] = ("model", "key", "project")
-    settled_s: float = Field(DAY_S, ge=0)
-    floor_usd: float = Field(0.5, ge=0)
-    floor_days: float = Field(0.005, ge=0)
-    other_floor_days: float = Field(0.05, ge=0)
+    settled_s: Annotated[float, Field(ge=0)] = DAY_S
+    floor_usd: Annotated[float, Field(ge=0)] = 0.5
+    floor_days: Annotated[float, Field(ge=0)] = 0.005
+    other_floor_days: Annotated[float, Field(ge=0)] = 0.05
 
 
-class NewModel(Stateless[NewModelParams], FactDetector[NewModelParams]):
+class NewModel(FactDetector[NewModelParams]):
     """New to the team and dear, or not approved at all. The engine tells again as the amount grows."""
 
     name: ClassVar[str] = "new_model"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
@@ -31,13 +31,13 @@ class RunawaySessionParams(Params):
         record_memory_s: Time constant with which the record fades.
     """
 
-    ratio: float = Field(8.0, gt=1)
-    over_record: float = Field(2.5, ge=1)
-    min_calls: int = Field(3, ge=1)
-    min_sessions: int = Field(20, ge=1)
-    settled_s: float = Field(DAY_S, ge=0)
-    admit_after_s: float = Field(DAY_S, gt=0)
-    record_memory_s: float = Field(30 * DAY_S, gt=0)
+    ratio: Annotated[float, Field(gt=1)] = 8.0
+    over_record: Annotated[float, Field(ge=1)] = 2.5
+    min_calls: Annotated[int, Field(ge=1)] = 3
+    min_sessions: Annotated[int, Field(ge=1)] = 20
+    settled_s: Annotated[float, Field(ge=0)] = DAY_S
+    admit_after_s: Annotated[float, Field(gt=0)] = DAY_S
+    record_memory_s: Annotated[float, Field(gt=0)] = 30 * DAY_S
 
 
 class RunawaySession(FactDetector[RunawaySessionParams]):

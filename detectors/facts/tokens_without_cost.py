@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence, Stateless
+from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
 from spendbrake.detectors.memory.talks import Turns
 from spendbrake.detectors.memory.turnover import Turnover
 from spendbrake.detectors.series.features import HOUR_S, Features
@@ -15,7 +15,7 @@ class TokensWithoutCostParams(AmountParams):
     """Parameters."""
 
 
-class TokensWithoutCost(Stateless[TokensWithoutCostParams], AmountDetector[TokensWithoutCostParams]):
+class TokensWithoutCost(AmountDetector[TokensWithoutCostParams]):
     """What the answered calls of an hour that cost nothing would have cost: a hole in the bill, not a saving.
 
     A model of no price in the price book is no such call: it is priced at the conservative rate and counted apart.

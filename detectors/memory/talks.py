@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
+from mypy_extensions import mypyc_attr
 
 from spendbrake.detectors.memory.stored import State
 from spendbrake.detectors.memory.turnover import Turnover
@@ -103,6 +104,7 @@ class Turn:
     missed_usd: float = 0.0
 
 
+@mypyc_attr(native_class=False)
 class Turns(list[Turn]):
     """The sampled calls of a bucket, in their conversations, and what the team's have come to with them.
 
@@ -150,7 +152,7 @@ class Talks:
             turns.append(turn)
             talk.n += 1.0
             talk.at, talk.usd, talk.key, talk.model = at, talk.usd + usd, key, model
-            talk.input_tokens, talk.output_tokens = fresh, output
+            talk.input_tokens, talk.output_tokens = float(fresh), float(output)
             if requested:
                 turns.marks.add("requested")
         if turns:

@@ -7,12 +7,12 @@ are none of its business.
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field
 
 from spendbrake.detectors.base import Detector, Usual
-from spendbrake.schemas.policy import Part
+from spendbrake.schemas.parts.part import Part
 
 VERSION = 1
 KEPT = 64
@@ -30,9 +30,9 @@ class FeedbackParams(Part):
         memory_s: Time constant with which a word is forgotten.
     """
 
-    weight: float = Field(1.0, ge=0)
-    most: float = Field(3.0, ge=0, le=10)
-    memory_s: float = Field(30 * 86_400.0, gt=0)
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    most: Annotated[float, Field(ge=0, le=10)] = 3.0
+    memory_s: Annotated[float, Field(gt=0)] = 30 * 86_400.0
 
 
 class Vote(NamedTuple):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence, Stateless
+from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
 from spendbrake.detectors.causes import calls_text
 from spendbrake.detectors.memory.talks import Turns
 from spendbrake.detectors.series.features import Features
@@ -14,7 +14,7 @@ class NearRepeatsParams(AmountParams):
     """Parameters."""
 
 
-class NearRepeats(Stateless[NearRepeatsParams], AmountDetector[NearRepeatsParams]):
+class NearRepeats(AmountDetector[NearRepeatsParams]):
     """Money of an unbroken run of calls of nearly the same input and output."""
 
     name: ClassVar[str] = "near_repeats"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
@@ -25,8 +25,8 @@ FADE_S = 60.0
 class QueueReplayParams(AmountParams):
     """Parameters."""
 
-    floor_usd: float = Field(1.0, ge=0)
-    floor_days: float = Field(0.004, ge=0)
+    floor_usd: Annotated[float, Field(ge=0)] = 1.0
+    floor_days: Annotated[float, Field(ge=0)] = 0.004
 
 
 class QueueReplay(AmountDetector[QueueReplayParams]):

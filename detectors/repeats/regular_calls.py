@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence, Stateless
+from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
 from spendbrake.detectors.causes import span_text
 from spendbrake.detectors.memory.talks import Turns
 from spendbrake.detectors.series.features import Features
@@ -14,7 +14,7 @@ class RegularCallsParams(AmountParams):
     """Parameters."""
 
 
-class RegularCalls(Stateless[RegularCallsParams], AmountDetector[RegularCallsParams]):
+class RegularCalls(AmountDetector[RegularCallsParams]):
     """Money of calls whose gaps hardly deviate from their mean."""
 
     name: ClassVar[str] = "regular_calls"

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from spendbrake.detectors.memory.room import FIRST, wider
 from spendbrake.detectors.memory.stored import State, frozen32
-from spendbrake.schemas.policy import Part
+from spendbrake.schemas.parts.part import Part
 
 NATS = math.log(10.0)
 MAX_SCORE = 300.0
@@ -28,11 +28,11 @@ class TailParams(Part):
         clip: Excesses count up to so many times their mean: one extreme does not hide the next.
     """
 
-    size: int = Field(512, ge=32, le=8192)
-    quantile: float = Field(0.95, ge=0.5, lt=1)
-    burn_in: int = Field(100, ge=16)
-    max_stride: int = Field(64, ge=1)
-    clip: float = Field(5.0, gt=1)
+    size: Annotated[int, Field(ge=32, le=8192)] = 512
+    quantile: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    burn_in: Annotated[int, Field(ge=16)] = 100
+    max_stride: Annotated[int, Field(ge=1)] = 64
+    clip: Annotated[float, Field(gt=1)] = 5.0
 
 
 class Tail:

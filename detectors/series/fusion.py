@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
@@ -27,21 +27,23 @@ class FusionParams(AmountParams):
         burn_in: Scores before any is judged.
     """
 
-    floor_usd: float = Field(0.5, ge=0)
-    floor_days: float = Field(0.04, ge=0)
-    over: float = Field(1.7, ge=1)
-    alarm_weight: float = Field(1.0, ge=0)
-    holds_s: float = Field(21_600.0, ge=0, description="So long an alarm waits for money beyond the record.")
-    burst: float = Field(0.45, ge=0, description="Part of a day's money that an hour may bring before more is known.")
+    floor_usd: Annotated[float, Field(ge=0)] = 0.5
+    floor_days: Annotated[float, Field(ge=0)] = 0.04
+    over: Annotated[float, Field(ge=1)] = 1.7
+    alarm_weight: Annotated[float, Field(ge=0)] = 1.0
+    holds_s: Annotated[float, Field(ge=0, description="So long an alarm waits for money beyond the record.")] = 21_600.0
+    burst: Annotated[
+        float, Field(ge=0, description="Part of a day's money that an hour may bring before more is known.")
+    ] = 0.45
     weights: Mapping[str, float] = Field(
         default_factory=lambda: {"phase_knn": 0.6, "shape_prototypes": 0.2, "local_z": 0.2}
     )
-    gate: float = Field(0.18, ge=0)
-    budget: float = Field(0.12, ge=0)
-    memory: float = Field(40_000.0, gt=0)
-    rest: int = Field(100, ge=0)
-    size: int = Field(1_024, ge=64, le=8_192)
-    burn_in: int = Field(112, ge=16)
+    gate: Annotated[float, Field(ge=0)] = 0.18
+    budget: Annotated[float, Field(ge=0)] = 0.12
+    memory: Annotated[float, Field(gt=0)] = 40_000.0
+    rest: Annotated[int, Field(ge=0)] = 100
+    size: Annotated[int, Field(ge=64, le=8_192)] = 1_024
+    burn_in: Annotated[int, Field(ge=16)] = 112
 
     @cached_property
     def tail(self) -> TailParams:
