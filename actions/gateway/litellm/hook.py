@@ -36,6 +36,8 @@ LOG = logging.getLogger("spendbrake.litellm")
 SOURCE = "litellm"
 CALLS = 20_000
 """Calls under way of which the caller is remembered."""
+MOST_USD = 1e6
+"""No call costs so much: a reckoning of more is none."""
 QUOTA_STATUS = 429
 TYPE = "spendbrake"
 """In the body of a refusal: it is ours."""
@@ -151,10 +153,10 @@ class Brake(CustomLogger):  # type: ignore[misc]
         if kwargs.get("cache_hit"):  # Answered from LiteLLM's cache: nobody bills it.
             await self._release(call)
             return
-        self._report(call, kwargs, _body(response_obj), start_time, end_time)
+        self._report(call, kwargs, response_obj, start_time, end_time)
         if call is not None and call.lease is not None:
             cost = kwargs.get("response_cost")
-            known = isinstance(cost, int | float) and cost > 0
+            known = isinstance(cost, int | float) and 0 < cost < MOST_USD
             await self.guard.settle(call.lease, to_nano(cost) if known else call.lease.amount)
 
     async def async_log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
@@ -172,19 +174,19 @@ class Brake(CustomLogger):  # type: ignore[misc]
         if call is not None and call.lease is not None:
             await self.guard.release(call.lease)
 
-    def _report(
-        self, call: Pending | None, kwargs: Any, body: Mapping[str, Any], start: Any, end: Any, **more: Any
-    ) -> None:
+    def _report(self, call: Pending | None, kwargs: Any, response: Any, start: Any, end: Any, **more: Any) -> None:
+        """Report usage; whatever LiteLLM has handed over, what is held for the call must be let go after it."""
         if self.reporter is None:
             return
         try:
+            body = _body(response)
             fields = {**_fields(call, kwargs, body, start, end), **more}
             for event in events(_counts(body, self._cost(kwargs)), **fields):
                 self.reporter.put(event)
-        except BadRecord as bad:
+        except Exception as error:
             # The proxy's answer is with its caller already: the money is missed, and must be seen to be.
             self.reporter.counts["rejected"] += 1
-            LOG.error("usage cannot be told: %s", bad)
+            LOG.error("usage cannot be told: %s", error if isinstance(error, BadRecord) else repr(error))
 
     def _cost(self, kwargs: Any) -> str | None:
         cost = kwargs.get("response_cost")

@@ -14,7 +14,7 @@ from spendbrake.actions.gateway.lease import LeaseWatch
 from spendbrake.actions.gateway.store import AsyncStore, StoreUnavailable
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.money import NANO
-from spendbrake.schemas.topics import ACTIONS_DLQ
+from spendbrake.schemas.topics import ACTIONS_DLQ, ROLLUPS, USAGE
 from spendbrake.schemas.usage import UNTAGGED
 from spendbrake.schemas.wire.avro import decode
 from spendbrake.schemas.wire.errors import BadRecord
@@ -92,6 +92,7 @@ class ActLimits:
     ) -> None:
         self._limits, self._store, self._bury, self._acknowledge = limits, store, bury, acknowledge
         self._partitions, self._metrics, self._clock, self._sleep = partitions, metrics, clock, sleep
+        self._unvouched: set[tuple[int, str]] = set()
 
     async def consume(self, stream: Any) -> None:
         """The agent's body."""
@@ -101,7 +102,7 @@ class ActLimits:
     async def apply(self, chunk: Chunk) -> None:
         """Write what a chunk orders, in order, and acknowledge it; while Redis is away, wait for it.
 
-        What no gateway could obey becomes a dead letter, and keeps nothing else up.
+        What no gateway could obey becomes a dead letter, and keeps nothing else up but the mark that ends its pass.
         """
         placed, dead = placed_actions(chunk)
         orders = []
@@ -113,8 +114,10 @@ class ActLimits:
             else:
                 orders.append(action)
         if dead:
+            self._unvouched |= {(chunk.partition, log) for log in (USAGE.name, ROLLUPS.name)}
             self._metrics.count("dead_letters", "bad_action", n=len(dead))
             await self._bury(dead)
+        orders = [action for action in orders if not self._withheld(action)]
         pause = PAUSE_S
         while True:
             try:
@@ -125,6 +128,18 @@ class ActLimits:
                 await self._sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
         self._acknowledge(chunk)
+
+    def _withheld(self, action: Action) -> bool:
+        """Say whether it is the first mark of a log since an order was lost: it would vouch for that one, too.
+
+        Without a mark for three passes gateways go by `on_unavailable`; the next pass that is whole has one again.
+        """
+        if action.effect != MARK or not self._unvouched:
+            return False
+        place = action.params["partition"], action.params["log"]
+        withheld = place in self._unvouched
+        self._unvouched.discard(place)
+        return withheld
 
     async def write(self, actions: Sequence[Action]) -> None:
         """Write what actions order, in their order; `apply` repeats it while Redis is away."""

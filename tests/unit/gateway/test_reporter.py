@@ -323,6 +323,25 @@ async def test_money_is_held_for_a_call_and_settled_with_what_it_cost(end: dict[
     assert made.guard.asked[1:] == [("reserve", "shop", 80), asked]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "settled"),
+    [
+        ({"standard_logging_object": "lost"}, 50),
+        ({"response_cost": float("inf")}, 80),
+        ({"response_cost": float("nan")}, 80),
+        ({"response_cost": 1e300}, 80),
+    ],
+    ids=str,
+)
+async def test_a_lease_is_settled_whatever_litellm_hands_over(wrong: dict[str, Any], settled: int) -> None:
+    api = Api()
+    made = brake(api, ALLOW, hold=lambda data: 80, billed=True)
+    await called(api, made, **{"response_cost": 5e-8, **wrong})
+    assert made.guard.asked[-1] == ("settle", "l", settled)  # type: ignore[attr-defined]
+    assert made.reporter is not None
+    assert made.reporter.counts.total() == 1, "told, or counted as not"
+
+
 async def test_a_failed_call_gives_its_money_back() -> None:
     made = brake(Api(), ALLOW, hold=lambda data: 80)
     await made.async_pre_call_hook(AUTH, None, {"model": "m", "litellm_call_id": "call-1"}, "completion")

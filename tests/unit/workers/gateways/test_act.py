@@ -111,3 +111,21 @@ async def test_a_mark_is_written_after_what_it_vouches_for() -> None:
     mark = encode(mark_action(PartitionState(2, 1, 4), "usage.v1"))
     await gateway.worker().apply(chunk(mark, limit("a1")))
     assert gateway.events == ["limits a1", "mark", "acknowledged"]
+
+
+@pytest.mark.parametrize(
+    "lost", [limit("bad", verdict="throttle", params={}), b"\0\0\0\0\1zz"], ids=["bad", "no action"]
+)
+async def test_no_mark_vouches_for_a_pass_of_which_an_order_was_lost(lost: bytes) -> None:
+    gateway = Gateway()
+    worker = gateway.worker()
+    mark, above = (encode(mark_action(PartitionState(2, 1, 4), log)) for log in ("usage.v1", "rollups.v1"))
+    elsewhere = encode(mark_action(PartitionState(3, 1, 4), "usage.v1"))
+    await worker.apply(chunk(lost, limit("a1")))
+    await worker.apply(chunk(elsewhere))
+    assert gateway.events[-2:] == ["mark", "acknowledged"], "another partition's"
+    del gateway.events[:]
+    await worker.apply(chunk(mark, above))
+    assert "mark" not in gateway.events, "neither log's: who ordered it is not known"
+    await worker.apply(chunk(limit("a1"), mark, above))
+    assert gateway.events[-3:] == ["limits a1", "mark", "acknowledged"], "the next pass is whole"
