@@ -1,6 +1,7 @@
 """Requests for more money or an exception, and the two approvals that each needs: the desk of one reserve. Pure.
 
-A request is open until it is granted, denied, or three days old. It is granted by one approval in finance and one in
+A request is open until it is granted, denied, or three days old, and no longer than what it asks for would last: the
+reserve would pay for a grant that ends before it begins. It is granted by one approval in finance and one in
 engineering, of two people, neither of them the requester. A top-up is paid out of the month's reserve, once, when the
 second approval comes. Whatever is refused changes nothing.
 """
@@ -30,7 +31,7 @@ class Request:
         asked: The command as it came.
         asked_at: The log's clock then.
         approvals: Who approved so far, one a role.
-        status: `open` until it is decided; an open one that is too old can no longer be.
+        status: `open` until it is decided; an open one that is too old, or asks for what is over, can no longer be.
     """
 
     asked: Command
@@ -40,7 +41,7 @@ class Request:
 
     def open_at(self, now: float) -> bool:
         """Tell whether it can still be decided."""
-        return self.status == "open" and now < self.asked_at + OPEN_S
+        return self.status == "open" and now < min(self.asked_at + OPEN_S, self.asked.expires_at)
 
 
 @dataclass(slots=True)

@@ -53,6 +53,15 @@ def test_two_roles_make_a_grant_and_the_reserve_pays(order: tuple[Command, Comma
     assert one.paid == {NOV: to_nano(400)}
 
 
+@pytest.mark.parametrize("policy", ["", "cap"])
+def test_nothing_is_paid_for_a_grant_that_would_have_ended_already(policy: str) -> None:
+    asked = replace(ASKED, amount=0 if policy else ASKED.amount, policy=policy)
+    one = desk(asked, FINANCE)
+    assert refused(one, ENGINEERING, now=ASKED.expires_at) == "request_closed"
+    assert one.paid == {}
+    assert one.take(ENGINEERING, ASKED.expires_at - 1, NOV, RESERVE) != [], "just in time"
+
+
 def test_what_comes_again_changes_nothing() -> None:
     one = desk(ASKED, FINANCE, ENGINEERING)
     assert [one.take(each, NOW, NOV, RESERVE) for each in (ASKED, FINANCE, ENGINEERING)] == [[], [], []]
