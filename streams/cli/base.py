@@ -31,7 +31,8 @@ SIMULATION = "sim-"
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """Tell what is wrong and end."""
-    errors.print(marked("bold red", "error", f" {message}"), highlight=False)
+    # Unbroken: a line of a log, or what a pipe reads; a terminal wraps it itself.
+    errors.print(marked("bold red", "error", f" {message}"), highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 

@@ -34,7 +34,7 @@ def check(file: File) -> None:
     document = _load(file)
     console.print(f"{file}: a good policy file")
     for line in _rollouts(document):
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -59,8 +59,8 @@ def diff_(
     before = run(_in_force()) if other is None else _load(other)
     changes = diff(PolicyFile.model_validate(before), PolicyFile.model_validate(_load(file)))
     for change in changes:
-        console.print(str(change), markup=False, highlight=False)
-    console.print(f"{len(changes)} changes")
+        console.print(str(change), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{len(changes)} change{'s' if len(changes) != 1 else ''}")
     if changes:
         raise typer.Exit(1)
 

@@ -36,6 +36,12 @@ def test_a_folder_that_another_process_holds_is_told_in_a_line(capsys: pytest.Ca
     assert capsys.readouterr().err == "error held by process 1\n"
 
 
+def test_an_error_is_one_line_however_long_for_who_reads_it_from_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        fail("line 49: " + "word " * 60 + "[0]")
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_defect_is_told_with_its_trace() -> None:
     async def work() -> None:
         raise ZeroDivisionError("a defect")
