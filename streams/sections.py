@@ -49,7 +49,7 @@ class Burn(Section):
     dedupe_blocks: Annotated[int, AfterValidator(_power_of_two)] = Field(
         256, ge=4, le=65_536, description="Blocks of 4,096 offsets a partition remembers; 24 bytes an offset."
     )
-    max_pending_offsets: int = Field(2_000_000, ge=1, description="Unacknowledged offsets at which reading pauses.")
+    max_pending_offsets: int = Field(4_000_000, ge=1, description="Unacknowledged offsets at which reading pauses.")
     max_pending_s: float = Field(60, gt=0, le=3_600, description="Age of unacknowledged offsets at which it pauses.")
     control_silence_s: float = Field(
         30, gt=0, le=600, description="Without a read of control.v1 for so long a worker pauses."

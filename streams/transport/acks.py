@@ -17,7 +17,7 @@ class Limits:
         lookback: Offsets of one partition past its last commit: what its reader, begun again there, can tell apart.
     """
 
-    offsets: int = 2_000_000
+    offsets: int = 4_000_000
     age_s: float = 60.0
     lookback: int | None = None
 

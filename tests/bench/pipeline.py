@@ -1,12 +1,12 @@
 """The whole pipeline from a backlog: one worker process, CPU microseconds an event, beside peers on the same topic.
 
-`python tests/bench/pipeline.py [--events 2250000] [--only kafka] [--profile]` starts a Kafka of its own, fills it, and
+`python tests/bench/pipeline.py [--events 4500000] [--only kafka] [--profile]` starts a Kafka of its own, fills it, and
 runs one burn worker with everything on: dedupe, prices, windows, budgets, detectors, outputs, rows, acknowledgements,
 ticks. CPU time is the whole process's, from the third of each partition, when all teams have settled, to the last event
-applied: 1,500,000 events, in which each team closes a bucket (events.py) and is stored; `from first` begins with the
-first chunk, `stored` goes on to the commit of all of it, the last snapshot included. The peers (peers/) read the same
-topic right after, decode the same events, and do one part of the job: sums of tokens by team and window, and one
-threshold. Each is alone on a core, where there are two; slow ones read fewer events. The embedded row is broker,
+applied: 3,000,000 events, in which each team closes two buckets (events.py) and is stored once or twice; `from first`
+begins with the first chunk, `stored` goes on to the commit of all of it, the last snapshot included. The peers (peers/)
+read the same topic right after, decode the same events, and do one part of the job: sums of tokens by team and window,
+and one threshold. Each is alone on a core, where there are two; slow ones read fewer events. The embedded row is broker,
 Valkey's clients and all workers in one process; its log has stamped the events when they came.
 """
 
@@ -196,7 +196,7 @@ class Bench:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=2_250_000)
+    parser.add_argument("--events", type=int, default=4_500_000)
     parser.add_argument("--teams", type=int, default=5_000)
     parser.add_argument("--chunk", type=int, default=1_000, help="most records a step takes at once")
     parser.add_argument("--only", choices=tuple(SHARES))
