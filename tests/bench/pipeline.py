@@ -6,8 +6,8 @@ ticks. CPU time is the whole process's, from the third of each partition, when a
 applied: 3,000,000 events, in which each team closes two buckets (events.py) and is stored once or twice; `from first`
 begins with the first chunk, `stored` goes on to the commit of all of it, the last snapshot included. The peers (peers/)
 read the same topic right after, decode the same events, and do one part of the job: sums of tokens by team and window,
-and one threshold. Each is alone on a core, where there are two; slow ones read fewer events. The embedded row is broker,
-Valkey's clients and all workers in one process; its log has stamped the events when they came.
+and one threshold. Each is alone on a core, where there are two; slow ones read fewer events. The embedded row is
+broker, Valkey's clients and all workers in one process; its log has stamped the events when they came.
 """
 
 import argparse
