@@ -15,6 +15,9 @@ from spendbrake.schemas.money import NANO, usd_text
 MAX_SIGMAS = 1e4
 """Past it the logarithm tells nothing new; keeps scores finite on constant series."""
 
+CALLS = 2.0
+"""An excess of less than so many calls like the dearest in it is that call's: one dear call runs nowhere."""
+
 
 def _known(spans: tuple[int, ...]) -> tuple[int, ...]:
     if not spans or not set(spans) <= set(range(len(SPANS_S))):
@@ -105,11 +108,12 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
         mean = next(mean for place, mean, _ in self._moments if place == span)
         usual, rate, span_s = max(mean, 0.0), x.rates[span], SPANS_S[span]
         excess = max(int((rate - usual) * span_s / 3_600.0 * NANO), 0)
+        floor_usd = max(self.params.floor_usd, self.params.floor_days * x.usual_usd_h * 24.0)
         return Evidence(
             excess=excess,
             step=int((x.usd - usual * x.width_s / 3_600.0) * NANO),
             span_s=span_s,
-            floor=round(max(self.params.floor_usd, self.params.floor_days * x.usual_usd_h * 24.0) * NANO),
+            floor=round(max(floor_usd, CALLS * x.one_call(span_s)) * NANO),
             text=(
                 f"Burning {rate_text(rate)} over the last {span_text(span_s)} where {rate_text(usual)} was expected: "
                 f"{usd_text(excess)} more"

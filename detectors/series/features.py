@@ -20,6 +20,8 @@ HOUR_S = 3_600.0
 RECENT = 30
 """Closed buckets kept as they were, so that late money can be put where it belongs."""
 MINUTE_S = 60.0
+DEAR_S = 600.0
+"""For so long the dearest call is remembered."""
 SLOT_S = 300.0
 """Width of the slots in which the level of a team's burn is watched."""
 
@@ -89,6 +91,7 @@ class Features:
         age_s: Seconds since the series' first bucket.
         n: Buckets with calls so far, this one included.
         minute: The last whole minute, when this bucket is the first after it; `slot` likewise.
+        dear_usd: Spend of the dearest call of the last ten minutes, in the bucket that began at `dear_at`.
     """
 
     at: float
@@ -101,6 +104,12 @@ class Features:
     n: int
     minute: Minute | None
     slot: Slot | None = None
+    dear_usd: float = 0.0
+    dear_at: float = 0.0
+
+    def one_call(self, span_s: float) -> float:
+        """Return what is left of the dearest call in the sum over a span, USD."""
+        return self.dear_usd * math.exp(-max(self.at - self.dear_at, 0.0) / span_s)
 
 
 @lru_cache(maxsize=4096)
@@ -132,6 +141,8 @@ class Rolling:
     """
 
     __slots__ = (
+        "dear_at",
+        "dear_usd",
         "empty",
         "first_at",
         "last_at",
@@ -162,6 +173,7 @@ class Rolling:
         self.minute_at = 0.0
         self.minute = [0.0] * 7
         self.slot_at, self.slot, self.empty = 0.0, 0.0, 0
+        self.dear_usd = self.dear_at = 0.0
 
     def gap(self, reading: BucketReading) -> Gap | None:
         """Return the empty buckets before `reading`, if there are any between it and the one before."""
@@ -190,8 +202,11 @@ class Rolling:
             self.slot += usd
         else:
             slot = self._close_slot(at, usd)
-        age_s, calls = at - self.first_at, reading.calls
-        return Features(at, width_s, usd, calls, self.rates, self.usual_usd_h, age_s, self.n, minute, slot)
+        if usd >= self.dear_usd or at - self.dear_at > DEAR_S:
+            self._note_dearest(reading, usd)
+        age_s, calls, dear = at - self.first_at, reading.calls, self.dear_usd
+        rates, usual = self.rates, self.usual_usd_h
+        return Features(at, width_s, usd, calls, rates, usual, age_s, self.n, minute, slot, dear, self.dear_at)
 
     def rescore(self, reading: BucketReading) -> Features | None:
         """Put late money into a closed bucket; None when that is too long ago or the money is not more."""
@@ -205,8 +220,10 @@ class Rolling:
                 self.recent[i] = (at, usd)
                 if usd <= before:
                     return None
+                self._note_dearest(reading, usd)
                 more, age_s, calls = usd - before, at - self.first_at, reading.calls
-                return Features(at, reading.width_s, more, calls, self.rates, self.usual_usd_h, age_s, self.n, None)
+                rates, usual, dear = self.rates, self.usual_usd_h, (self.dear_usd, self.dear_at)
+                return Features(at, reading.width_s, more, calls, rates, usual, age_s, self.n, None, None, *dear)
         return None
 
     def to_state(self) -> dict[str, Any]:
@@ -221,6 +238,7 @@ class Rolling:
             "minute_at": self.minute_at,
             "minute": list(self.minute),
             "slot": [self.slot_at, self.slot, self.empty],
+            "dear": [self.dear_usd, self.dear_at],
         }
 
     @classmethod
@@ -234,9 +252,17 @@ class Rolling:
         if minutes:
             rolling.minute_at, rolling.minute = state["minute_at"], [float(x) for x in state["minute"]]
         rolling.slot_at, rolling.slot, rolling.empty = state["slot"]
+        rolling.dear_usd, rolling.dear_at = state.get("dear", (0.0, 0.0))
         if rolling.n:
             rolling._burn()
         return rolling
+
+    def _note_dearest(self, reading: BucketReading, usd: float) -> None:
+        """Take the dearest call of a bucket, unless one of the last ten minutes is dearer."""
+        if reading.calls > 1:
+            usd = min(usd, max((call.cost for call in reading.sample), default=0) / NANO)
+        if usd >= self.dear_usd or reading.at - self.dear_at > DEAR_S:
+            self.dear_usd, self.dear_at = usd, reading.at
 
     def _burn(self) -> None:
         """Work out what the sums are as rates."""

@@ -1,4 +1,4 @@
-"""Detectors of buckets: the compact half-space trees against river's own; a burst of many keys, and of one."""
+"""Detectors of buckets: the compact half-space trees against river's own; a burst of many keys, of one, of one call."""
 
 import random
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from river import anomaly
 
 from readings import START, bucket
 from spendbrake.detectors.buckets.burn_record import HOURS, SPANS_S, BurnRecord, BurnRecordParams
+from spendbrake.detectors.buckets.gaussian_tail import GaussianTail, GaussianTailParams
 from spendbrake.detectors.buckets.half_space import HalfSpace, HalfSpaceParams, figure
 from spendbrake.detectors.memory.talks import Talks
 from spendbrake.detectors.series.features import HOUR_S, SHAPE, Rolling
@@ -88,3 +89,40 @@ def test_a_team_of_one_key_is_held_to_what_is_known_of_any() -> None:
 def test_an_hour_of_one_key_may_be_one_conversation_and_is_no_sign() -> None:
     assert prior(["key-a"], span_s=HOUR_S) == pytest.approx(0.45)
     assert prior(KEYS, span_s=HOUR_S) == pytest.approx(1.6 * 0.45)
+
+
+def told(*costs: float, then: int = 0) -> bool:
+    """Say whether calls of these USD within ten seconds are worth telling, so many buckets of a cent after them."""
+    detector, rolling = GaussianTail(GaussianTailParams()), Rolling()
+    for i in range(3_000):
+        detector.learn_one(rolling.advance(bucket(i, usd=0.001, calls=1)))
+    sample = tuple(Call(START, round(usd * NANO), 1, "key-a", "m-1", 4_000, 0, 0, 300, error=False) for usd in costs)
+    x = rolling.advance(bucket(3_000, usd=sum(costs), calls=len(costs), sample=sample))
+    for i in range(then):
+        x = rolling.advance(bucket(3_001 + i, usd=0.01))
+    evidence = detector.explain(x)
+    assert evidence.floor is not None
+    return evidence.excess >= evidence.floor
+
+
+def test_one_dear_call_is_no_burst_nor_is_it_one_a_bucket_later() -> None:
+    assert not told(5.0)
+    assert not told(5.0, then=2)
+    assert not told(5.0, 0.02, 0.02)
+
+
+def test_calls_of_which_none_carries_half_are_a_burst() -> None:
+    assert told(1.0, 1.0, 1.0)
+    assert told(*[0.1] * 30)
+    assert told(2.0, *[0.1] * 30)
+
+
+def test_a_dear_call_is_forgotten_in_ten_minutes_and_the_dearest_is_remembered() -> None:
+    rolling = Rolling()
+    assert rolling.advance(bucket(0, usd=5.0, calls=1)).one_call(600.0) == pytest.approx(5.0)
+    assert rolling.advance(bucket(30, usd=3.0, calls=1)).one_call(600.0) == pytest.approx(5.0 * 0.5**0.7213, rel=1e-3)
+    assert rolling.advance(bucket(61, usd=1.0, calls=1)).one_call(600.0) == pytest.approx(1.0)
+
+
+def test_a_bucket_without_a_sample_of_its_many_calls_tells_of_no_dear_one() -> None:
+    assert Rolling().advance(bucket(0, usd=5.0, calls=10)).one_call(60.0) == 0.0
