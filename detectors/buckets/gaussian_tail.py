@@ -113,7 +113,7 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
             excess=excess,
             step=int((x.usd - usual * x.width_s / 3_600.0) * NANO),
             span_s=span_s,
-            floor=round(max(floor_usd, CALLS * x.one_call(span_s)) * NANO),
+            floor=round(max(floor_usd, CALLS * one_call(x, span_s)) * NANO),
             text=(
                 f"Burning {rate_text(rate)} over the last {span_text(span_s)} where {rate_text(usual)} was expected: "
                 f"{usd_text(excess)} more"
@@ -150,6 +150,11 @@ class GaussianTail(BucketDetector[GaussianTailParams]):
                 if sigmas > best:
                     best, farthest = sigmas, span
         return best, farthest
+
+
+def one_call(x: Features, span_s: float) -> float:
+    """Return what is left of the dearest call in the sum over a span, USD."""
+    return x.dear_usd * math.exp(-max(x.at - x.dear_at, 0.0) / span_s)
 
 
 def log10_tail(z: float) -> float:

@@ -107,10 +107,6 @@ class Features:
     dear_usd: float = 0.0
     dear_at: float = 0.0
 
-    def one_call(self, span_s: float) -> float:
-        """Return what is left of the dearest call in the sum over a span, USD."""
-        return self.dear_usd * math.exp(-max(self.at - self.dear_at, 0.0) / span_s)
-
 
 @lru_cache(maxsize=4096)
 def decays(seconds: float) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from river import anomaly
 
 from readings import START, bucket
 from spendbrake.detectors.buckets.burn_record import HOURS, SPANS_S, BurnRecord, BurnRecordParams
-from spendbrake.detectors.buckets.gaussian_tail import GaussianTail, GaussianTailParams
+from spendbrake.detectors.buckets.gaussian_tail import GaussianTail, GaussianTailParams, one_call
 from spendbrake.detectors.buckets.half_space import HalfSpace, HalfSpaceParams, figure
 from spendbrake.detectors.memory.talks import Talks
 from spendbrake.detectors.series.features import HOUR_S, SHAPE, Rolling
@@ -119,10 +119,10 @@ def test_calls_of_which_none_carries_half_are_a_burst() -> None:
 
 def test_a_dear_call_is_forgotten_in_ten_minutes_and_the_dearest_is_remembered() -> None:
     rolling = Rolling()
-    assert rolling.advance(bucket(0, usd=5.0, calls=1)).one_call(600.0) == pytest.approx(5.0)
-    assert rolling.advance(bucket(30, usd=3.0, calls=1)).one_call(600.0) == pytest.approx(5.0 * 0.5**0.7213, rel=1e-3)
-    assert rolling.advance(bucket(61, usd=1.0, calls=1)).one_call(600.0) == pytest.approx(1.0)
+    assert one_call(rolling.advance(bucket(0, usd=5.0, calls=1)), 600.0) == pytest.approx(5.0)
+    assert one_call(rolling.advance(bucket(30, usd=3.0, calls=1)), 600.0) == pytest.approx(5.0 * 0.5**0.7213, rel=1e-3)
+    assert one_call(rolling.advance(bucket(61, usd=1.0, calls=1)), 600.0) == pytest.approx(1.0)
 
 
 def test_a_bucket_without_a_sample_of_its_many_calls_tells_of_no_dear_one() -> None:
-    assert Rolling().advance(bucket(0, usd=5.0, calls=10)).one_call(60.0) == 0.0
+    assert one_call(Rolling().advance(bucket(0, usd=5.0, calls=10)), 60.0) == 0.0
