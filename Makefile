@@ -57,6 +57,18 @@ gateway-test: $(READY) ## Real gateways obey: LiteLLM's proxy and Envoy, fetched
 wheel-test: $(READY) ## sdist -> wheel -> a clean environment.
 	$(BIN)/pytest -q -m wheel
 
+compiled: build/compiled/.ready ## Detectors compiled by mypyc (a C compiler): PYTHONPATH=build/compiled runs them, benches too.
+
+build/compiled/.ready: hatch_build.py pyproject.toml $(shell find -L .pkg -type f -not -name '*.pyc') | $(READY)
+	rm -rf build/compiled
+	HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(BIN)/python -m build --wheel --no-isolation --outdir build/compiled
+	$(BIN)/python -m zipfile -e build/compiled/*.whl build/compiled
+	@touch $@
+
+compiled-test: compiled ## What is compiled gives the same bits as its sources, and passes the detectors' own tests.
+	$(BIN)/pytest -q -m compiled tests/compiled
+	PYTHONPATH=build/compiled $(BIN)/pytest -q -p no:cacheprovider tests/unit/detectors tests/contract/test_detectors.py
+
 peers: build/peers/.ready ## The environment of the benches' peers, apart from .venv.
 
 build/peers/.ready: tests/bench/peers/requirements.txt | $(READY)
@@ -125,4 +137,4 @@ fmt: $(READY) ## Rewrite in the house format.
 ci: ## What continuous integration runs.
 	.ci/run
 
-.PHONY: help venv lock demo test kafka-test chaos effects-test forge-test contract-test gateway-test wheel-test peers bench $(BENCHES:%=bench-%) bench-report bench-incidents bench-nab mutants lint type fmt ci
+.PHONY: help venv lock demo test kafka-test chaos effects-test forge-test contract-test gateway-test wheel-test compiled compiled-test peers bench $(BENCHES:%=bench-%) bench-report bench-incidents bench-nab mutants lint type fmt ci

@@ -1,7 +1,7 @@
 """All detectors of a team behind one call: the only door. One configuration; a panel a team."""
 
 import math
-from typing import Any
+from typing import Any, Final
 
 from spendbrake.detectors.base import AmountDetector, BucketDetector, FactDetector
 from spendbrake.detectors.catalog import detectors, parameters, read_part
@@ -16,7 +16,10 @@ from spendbrake.detectors.series.track import Build
 from spendbrake.detectors.team import ITSELF, VERSION, TeamPanel
 from spendbrake.schemas.policy import Detection
 
-__all__ = ["Panel", "TeamPanel"]
+__all__ = ["COMPILED", "Panel", "TeamPanel"]
+
+COMPILED: Final = not __file__.endswith(".py")
+"""Whether this is the compiled build (make compiled)."""
 
 
 class Panel:

@@ -18,6 +18,8 @@ class FusionParams(AmountParams):
     """How opinions become an alarm, and from which amount of an hour on the alarm of a team is told.
 
     Attributes:
+        holds_s: So long an alarm waits for money beyond the record.
+        burst: Part of a day's money that an hour may bring before more is known.
         weights: Of the detectors of slots, by name; they need not sum to one.
         gate: Evidence from which on there is an alarm ...
         budget: ... more by this for each alarm of the series' own that is not forgotten ...
@@ -31,10 +33,8 @@ class FusionParams(AmountParams):
     floor_days: Annotated[float, Field(ge=0)] = 0.04
     over: Annotated[float, Field(ge=1)] = 1.7
     alarm_weight: Annotated[float, Field(ge=0)] = 1.0
-    holds_s: Annotated[float, Field(ge=0, description="So long an alarm waits for money beyond the record.")] = 21_600.0
-    burst: Annotated[
-        float, Field(ge=0, description="Part of a day's money that an hour may bring before more is known.")
-    ] = 0.45
+    holds_s: Annotated[float, Field(ge=0)] = 21_600.0
+    burst: Annotated[float, Field(ge=0)] = 0.45
     weights: Mapping[str, float] = Field(
         default_factory=lambda: {"phase_knn": 0.6, "shape_prototypes": 0.2, "local_z": 0.2}
     )

@@ -1,7 +1,11 @@
 """The command line. Each command has a file of its own; this one only puts them together."""
 
+from typing import Annotated
+
 import typer
 
+from spendbrake import __version__
+from spendbrake.detectors.panel import COMPILED
 from spendbrake.streams.cli import outlook, replay, up, worker
 from spendbrake.streams.cli.alerts import audit, feedback, redrive, silence
 from spendbrake.streams.cli.control import budget, doctor, explain, keys, policy, rehome, rerate, token, topics
@@ -38,6 +42,26 @@ app.command("forecast")(outlook.forecast)
 app.command("surge")(outlook.surge)
 
 
+def version(asked: bool) -> None:
+    """Print the version, and whether the detectors are compiled."""
+    if asked:
+        typer.echo(f"spendbrake {__version__} (compiled: {'yes' if COMPILED else 'no'})")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Say which build this is.")
+    ] = False,
+) -> None:
+    """Take what is said before the command."""
+
+
 def main() -> None:
     """Run the command that the arguments name."""
     app()
+
+
+if __name__ == "__main__":
+    main()

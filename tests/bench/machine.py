@@ -13,6 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from spendbrake.detectors.panel import COMPILED
+
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
 
@@ -20,7 +22,9 @@ BUILD = ROOT / "build"
 def machine() -> dict[str, Any]:
     """Return the machine as it is now: its load tells how far its figures may be believed."""
     cpu = next((line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")), "unknown")
-    return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "load": load()}
+    compiled = "yes" if COMPILED else "no"
+    known = {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "compiled": compiled}
+    return known | {"load": load()}
 
 
 def load() -> float:
