@@ -1,4 +1,4 @@
-"""Compiles the modules in which the interpreter spends a closed bucket: a wheel for one platform, where it is asked for.
+"""Compiles the modules in which the interpreter spends a closed bucket, into a wheel for one platform.
 
 Off unless `HATCH_BUILD_HOOK_ENABLE_CUSTOM=true`. Sources stay as they are and are in the wheel, too; nothing is
 written beside them.
@@ -13,7 +13,6 @@ from tempfile import mkdtemp
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
-
 
 BOUNDED = re.compile(r"^(    \w+: )(Annotated\[.*\])( = .*)$", re.MULTILINE)
 """A field of a pydantic model with bounds."""
