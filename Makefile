@@ -4,6 +4,7 @@ UV := $(shell command -v uv)
 BIN := .venv/bin
 READY := .venv/.ready
 BY_TWO := -n 2 --dist loadfile# two processes, each with servers of its own
+SHIPPED := PYTHONPATH=$(CURDIR)/build/compiled# benches measure what the image runs
 FOLDERS := schemas detectors actions streams tests
 
 .DEFAULT_GOAL := help
@@ -88,23 +89,23 @@ bench: $(READY) peers ## Measure all, beside peers: build/bench.md, bench.json, 
 	$(MAKE) --no-print-directory --keep-going $(BENCHES:%=bench-%); $(MAKE) --no-print-directory bench-report
 	@! grep -n null build/bench.json # a part that has failed leaves its figures out
 
-bench-engine: $(READY) ## The engine alone, in memory.
-	$(BIN)/python tests/bench/engine.py --events 50000
+bench-engine: $(READY) compiled ## The engine alone, in memory.
+	$(SHIPPED) $(BIN)/python tests/bench/engine.py --events 50000
 
-bench-pipeline: $(READY) peers ## The whole pipeline on Kafka, and its peers on the same topic.
-	$(BIN)/python tests/bench/pipeline.py
+bench-pipeline: $(READY) compiled peers ## The whole pipeline on Kafka, and its peers on the same topic.
+	$(SHIPPED) $(BIN)/python tests/bench/pipeline.py
 
-bench-latency: $(READY) ## Event to decision at half of the capacity that bench-pipeline has found.
-	$(BIN)/python tests/bench/latency.py
+bench-latency: $(READY) compiled ## Event to decision at half of the capacity that bench-pipeline has found.
+	$(SHIPPED) $(BIN)/python tests/bench/latency.py
 
-bench-guard: $(READY) ## Guard.check beside PING.
-	$(BIN)/python tests/bench/guard.py --seconds 5
+bench-guard: $(READY) compiled ## Guard.check beside PING.
+	$(SHIPPED) $(BIN)/python tests/bench/guard.py --seconds 5
 
-bench-recovery: $(READY) ## A worker takes over 10,000 teams: seconds and memory.
-	$(BIN)/python tests/bench/state/recovery.py
+bench-recovery: $(READY) compiled ## A worker takes over 10,000 teams: seconds and memory.
+	$(SHIPPED) $(BIN)/python tests/bench/state/recovery.py
 
-bench-curves: $(READY) ## Cost of an event by teams, and by age of the state.
-	$(BIN)/python tests/bench/state/curves.py
+bench-curves: $(READY) compiled ## Cost of an event by teams, and by age of the state.
+	$(SHIPPED) $(BIN)/python tests/bench/state/curves.py
 
 bench-report: $(READY) peers ## Tables, figures for machines and charts of what was measured last.
 	$(BIN)/python tests/bench/report.py > build/bench.md
@@ -113,12 +114,12 @@ bench-report: $(READY) peers ## Tables, figures for machines and charts of what 
 mutants: $(READY) ## Take each rule out of a copy, one at a time: its tests must notice; writes build/mutants.json.
 	PYTHONPATH=tests $(BIN)/python -m mutants.run
 
-bench-incidents: $(READY) peers ## Published incidents over real tenants: TOOL=incident_bench.py builds and scores them.
-	$(BIN)/python tests/bench/detection/incidents.py "$(TOOL)"
+bench-incidents: $(READY) compiled peers ## Published incidents over real tenants: TOOL=incident_bench.py builds and scores them.
+	$(SHIPPED) $(BIN)/python tests/bench/detection/incidents.py "$(TOOL)"
 	build/peers/bin/python tests/bench/peers/charts.py
 
-bench-nab: $(READY) peers ## Score DATA/*/*.csv (timestamp,value) into OUT, and DATA/labels.json where there is one.
-	$(BIN)/python tests/bench/detection/nab.py "$(DATA)" "$(OUT)"
+bench-nab: $(READY) compiled peers ## Score DATA/*/*.csv (timestamp,value) into OUT, and DATA/labels.json where there is one.
+	$(SHIPPED) $(BIN)/python tests/bench/detection/nab.py "$(DATA)" "$(OUT)"
 	build/peers/bin/python tests/bench/peers/charts.py
 
 lint: $(READY) ## Style, imports, and the rules about the tree.
