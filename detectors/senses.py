@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mypy_extensions import mypyc_attr
+
 from spendbrake.detectors.base import Amount, AmountDetector, BucketDetector
 from spendbrake.detectors.causes import SESSION
 from spendbrake.detectors.memory.mix import Mix
@@ -58,6 +60,7 @@ class Noticed:
     amounts: Sequence[tuple[AmountDetector[Any], Amount]] = ()
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Senses:
     """The detectors of buckets and of amounts of one team, and what they share.
 

@@ -32,6 +32,7 @@ from peers import run as peers
 
 from kafka.deployment import PARTITIONS, SECRET, Deployment
 from servers.kafka import KafkaServer
+from spendbrake.detectors.panel import COMPILED
 from spendbrake.schemas.topics import USAGE
 
 HERE = Path(__file__).parent
@@ -81,6 +82,8 @@ def runner(mode: str, environment: dict[str, str], folder: Path, *arguments: str
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     told: dict[str, Any] = json.loads(out.read_text())
+    if told["compiled"] != COMPILED:
+        raise SystemExit(f"what was measured is not what the report says: compiled is {told['compiled']} there")
     return told
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from events import Population, bench_policy
 
+from spendbrake.detectors.panel import COMPILED
 from spendbrake.schemas.topics import USAGE
 from spendbrake.streams import logs
 from spendbrake.streams.cli.base import broker_of, place_of, spare_the_loop
@@ -287,7 +288,7 @@ def main() -> None:
         told = asyncio.run(burn(config, options.profile, options.leave))
     else:
         told = asyncio.run(up(config, options.profile))
-    options.out.write_text(json.dumps(told))
+    options.out.write_text(json.dumps(told | {"compiled": COMPILED}))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from detection.saved import judge
-from detection.tape import Recorder, Tape, bare, play, run
+from detection.tape import Recording, Tape, bare, play, run
 from machine import BUILD, machine
 from rich.console import Console
 from rich.table import Table
@@ -35,13 +35,14 @@ from rich.table import Table
 from spendbrake.detectors.base import AmountDetector
 from spendbrake.detectors.catalog import detectors
 from spendbrake.detectors.gate import GateParams
-from spendbrake.detectors.panel import Panel, TeamPanel
+from spendbrake.detectors.panel import Panel
 from spendbrake.detectors.series.fusion import FusionParams
 from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.policy import Detection
 from spendbrake.schemas.reading import BucketReading, Reading
 from spendbrake.streams.cli.base import spare_the_loop
 from spendbrake.streams.cli.replay import replay
+from spendbrake.streams.engine.rules import book
 
 SEEDS = (1, 2, 3)
 PERTURBATIONS = 50
@@ -64,32 +65,21 @@ class Job:
 
 
 @contextmanager
-def recorded(shown: list[Reading], senses: dict[str, Recorder]) -> Iterator[None]:
-    """Note what detectors are shown, and what they measure, while the engine runs."""
-    read, team = TeamPanel.read, Panel.team
-
-    def note(panel: TeamPanel, reading: Reading, context: Any) -> list[Finding]:
-        shown.append(reading)
-        return read(panel, reading, context)
-
-    def recording(panel: Panel, name: str, votes: Any = None, epoch: int = 1) -> TeamPanel:
-        senses[name] = Recorder(panel)
-        return TeamPanel(panel, name, votes, senses[name], epoch)
-
-    TeamPanel.read, Panel.team = note, recording  # type: ignore[method-assign]
+def recorded() -> Iterator[Recording]:
+    """Note what detectors are shown, and what they measure, while engines run that begin under it."""
+    made, known = Recording(), book.Panel
+    book.Panel = made  # type: ignore[assignment, misc]
     try:
-        yield
+        yield made
     finally:
-        TeamPanel.read, Panel.team = read, team  # type: ignore[method-assign]
+        book.Panel = known  # type: ignore[misc]
 
 
 def build(job: tuple[Path, Path, int]) -> dict[str, Any]:
     """Build a data set, replay it by the command users have, and have the tool judge what was found."""
     tool, folder, seed = job
     subprocess.run([sys.executable, tool, "build", folder, "--seed", str(seed)], check=True, stdout=subprocess.DEVNULL)
-    shown: list[Reading] = []
-    senses: dict[str, Recorder] = {}
-    with recorded(shown, senses):
+    with recorded() as made:
         replay(folder / "events.jsonl", None, folder / "findings.jsonl", None)
     (folder / "events.jsonl").unlink()
     told = [json.loads(line) for line in (folder / "findings.jsonl").open()]
@@ -97,10 +87,10 @@ def build(job: tuple[Path, Path, int]) -> dict[str, Any]:
     told_by_tool = scored(tool, folder)
     if abs(told_by_tool["saved"] - row["saved"]) > 6e-4 or told_by_tool["alarms"] != sum(row["false_by"].values()):
         raise SystemExit(f"seed {seed}: {tool.name} says {told_by_tool}, detection/saved.py {row}")
-    tape = Tape(bare(shown), {team: its.tape for team, its in senses.items()})
+    tape = Tape(bare(made.shown), {team: its.tape for team, its in made.senses.items()})
     (folder / "tape.pickle").write_bytes(pickle.dumps(tape, pickle.HIGHEST_PROTOCOL))
-    cost = measured(shown) if seed == SEEDS[0] else {}
-    return {"seed": seed, **row, **cost, "tool": told_by_tool["text"]}
+    cost = measured(made.shown) if seed == SEEDS[0] else {}
+    return {"seed": seed, "compiled": machine()["compiled"], **row, **cost, "tool": told_by_tool["text"]}
 
 
 def scored(tool: Path, folder: Path) -> dict[str, Any]:
@@ -185,7 +175,7 @@ def main() -> None:
     by_seed, others = runs[:n], runs[n:]
     curve = [[rows[i] for rows in by_seed] for i in range(len(points))]
     result = {
-        "machine": about,
+        "machine": about | {"compiled": nominal[0]["compiled"]},
         "nominal": nominal,
         **figures(nominal),
         "played": figures(curve[0]),

@@ -43,12 +43,13 @@ GATES = (0.4, 0.6, 0.8, 1.0, 1.25, 1.6, 2.0, 3.0)
 
 @dataclass
 class Series:
-    """One file: its times, and each detector's opinion of each row."""
+    """One file: its times, each detector's opinion of each row, and whether they were compiled."""
 
     name: str
     times: list[int]
     parts: list[tuple[float, ...]]
     cpu_s: float
+    compiled: str
 
 
 def record(job: tuple[Path, Path]) -> Series:
@@ -60,7 +61,8 @@ def record(job: tuple[Path, Path]) -> Series:
         rows = [(_seconds(row["timestamp"]), float(row["value"])) for row in csv.DictReader(file)]
     began = time.process_time()
     parts = [fusion.advance(_features(at, value)).parts for at, value in rows]
-    return Series(str(path.relative_to(data)), [at for at, _ in rows], parts, time.process_time() - began)
+    cpu_s = time.process_time() - began
+    return Series(str(path.relative_to(data)), [at for at, _ in rows], parts, cpu_s, machine()["compiled"])
 
 
 def alarms(parts: Sequence[tuple[float, ...]], params: FusionParams) -> list[float]:
@@ -138,7 +140,7 @@ def main() -> None:
     _write(args.out, series, FusionParams())
     points = sum(len(one.times) for one in series)
     result: dict[str, Any] = {
-        "machine": machine(),
+        "machine": machine() | {"compiled": series[0].compiled},
         "files": len(series),
         "points": points,
         "us_per_point": round(1e6 * sum(one.cpu_s for one in series) / points, 1),

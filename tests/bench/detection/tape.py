@@ -6,18 +6,19 @@ product's own panel; only its senses are played.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple, NoReturn
 
 from spendbrake.detectors.base import Amount, AmountDetector, BucketDetector, Evidence
 from spendbrake.detectors.memory.talks import Talk, Turn, Turns
+from spendbrake.detectors.memory.votes import Votes
 from spendbrake.detectors.panel import Panel, TeamPanel
 from spendbrake.detectors.senses import ITSELF, Noticed, Senses
 from spendbrake.detectors.series.calibration import Tail
 from spendbrake.detectors.series.features import Features
 from spendbrake.detectors.series.fusion import AlertBudget, Opinion, fused
 from spendbrake.detectors.series.track import Scored
-from spendbrake.detectors.telling import Story
+from spendbrake.detectors.telling import AskContext, Story
 from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.policy import Detection
 from spendbrake.schemas.reading import BucketReading, Call, Context, Reading
@@ -26,11 +27,11 @@ NOBODY = Talk()
 
 
 class Loud(NamedTuple):
-    """A bucket detector's opinion that may be heard, with what it would say."""
+    """A bucket detector's opinion that may be heard, with the fields of what it would say."""
 
     detector: str
     score: float
-    evidence: Evidence
+    evidence: Mapping[str, Any]
 
 
 class Taped(NamedTuple):
@@ -78,7 +79,7 @@ class Recorder(Senses):
 
     def _note(self, seen: Noticed, reading: BucketReading) -> Taped:
         x = replace(seen.x, minute=None, rates=tuple(seen.x.rates))
-        loud = tuple(Loud(one.detector.name, one.score, one.detector.explain(seen.x)) for one in seen.loud)
+        loud = tuple(Loud(one.detector.name, one.score, asdict(one.detector.explain(seen.x))) for one in seen.loud)
         kept = sum(call.cost for call in reading.sample)
         part = max(reading.cost, kept) / kept / 1e9 if kept > 0 else 1e-9
         judged = seen.where == ITSELF and not seen.late
@@ -91,6 +92,57 @@ class Recorder(Senses):
             tuple((call.key, call.model, call.cost * part) for call in reading.sample) if judged else (),
             tuple((detector.name, amount) for detector, amount in seen.amounts if not hears(type(detector))),
         )
+
+
+class Recording:
+    """Makes panels whose teams note what they are shown and what they measure: stands where `Panel` is made.
+
+    Attributes:
+        shown: The readings of all teams in the order of the log.
+        senses: Of each team.
+    """
+
+    def __init__(self) -> None:
+        self.shown: list[Reading] = []
+        self.senses: dict[str, Recorder] = {}
+
+    def __call__(self, detection: Detection) -> "Recorded":
+        """Return a panel of such a configuration."""
+        return Recorded(Panel(detection), self)
+
+
+class Recorded:
+    """A panel that gives its teams recording senses; of none that was stored."""
+
+    def __init__(self, panel: Panel, recording: Recording) -> None:
+        self._panel, self._recording = panel, recording
+
+    def team(self, name: str, votes: Votes | None, epoch: int) -> "RecordedTeam":
+        """Return the panel of a team that was never seen."""
+        senses = self._recording.senses[name] = Recorder(self._panel)
+        return RecordedTeam(TeamPanel(self._panel, name, votes, senses, epoch), self._recording.shown)
+
+    def load(self, name: str, state: bytes, votes: Votes | None, epoch: int) -> NoReturn:
+        """Refuse: what a team measured before it was stored is on another tape."""
+        raise ValueError(f"{name}: stored in the midst of a recording")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._panel, name)
+
+
+class RecordedTeam:
+    """A team's panel that notes what it is shown."""
+
+    def __init__(self, panel: TeamPanel, shown: list[Reading]) -> None:
+        self._panel, self._shown = panel, shown
+
+    def read(self, reading: Reading, context: AskContext) -> list[Finding]:
+        """Note a reading and take it in."""
+        self._shown.append(reading)
+        return self._panel.read(reading, context)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._panel, name)
 
 
 class Said(BucketDetector[Any]):
@@ -128,12 +180,15 @@ class Player(Senses):
         x = one.x
         if one.where == ITSELF:
             self._usual = x.usual_usd_h, x.at - x.age_s
-        loud = [Scored(Said(self._kinds[it.detector], it.evidence), self._nothing, 0.0, it.score) for it in one.loud]
+        loud = [self._said(it) for it in one.loud]
         turns = Turns(self._talks.turnover)
         turns += [Turn(_call(x.at, key, model), usd, 0, NOBODY) for key, model, usd in one.spent]
         amounts = [(detector, amount) for detector in self._anew for amount in detector.amounts(x, turns)]
         amounts += [(self._by_name[name], amount) for name, amount in one.amounts if name in self._by_name]
         return Noticed(one.where, x, one.late, loud, loud, self._opinion(one), amounts)
+
+    def _said(self, it: Loud) -> Scored:
+        return Scored(Said(self._kinds[it.detector], Evidence(**it.evidence)), self._nothing, 0.0, it.score)
 
     def _opinion(self, one: Taped) -> Opinion | None:
         if one.parts is None or one.x.slot is None:
