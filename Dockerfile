@@ -1,11 +1,13 @@
 FROM python:3.11-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
 WORKDIR /src
 RUN python -m venv /opt/spendbrake
 COPY requirements.lock .
 RUN /opt/spendbrake/bin/pip install --require-hashes -r requirements.lock
 COPY . .
-RUN /opt/spendbrake/bin/pip install --no-deps .
+# With compiled detectors: the hook takes gcc, which stays here.
+RUN HATCH_BUILD_HOOK_ENABLE_CUSTOM=true /opt/spendbrake/bin/pip install --no-deps .
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin spendbrake \

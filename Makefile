@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 BY_TWO := -n 2 --dist loadfile# two processes, each with servers of its own
 SHIPPED := PYTHONPATH=$(CURDIR)/build/compiled# benches measure what the image runs
-FOLDERS := schemas detectors actions streams tests
+FOLDERS := schemas detectors actions streams tests hatch_build.py
 
 .DEFAULT_GOAL := help
 
@@ -128,8 +128,9 @@ lint: $(READY) ## Style, imports, and the rules about the tree.
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/structure
 
-type: $(READY) ## mypy --strict over the product.
+type: $(READY) ## mypy --strict over the product and its build hook.
 	$(BIN)/mypy
+	$(BIN)/mypy hatch_build.py
 
 fmt: $(READY) ## Rewrite in the house format.
 	$(BIN)/ruff check --fix-only $(FOLDERS)

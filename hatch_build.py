@@ -12,13 +12,14 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from hatchling.builders.config import BuilderConfig
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 BOUNDED = re.compile(r"^(    \w+: )(Annotated\[.*\])( = .*)$", re.MULTILINE)
 """A field of a pydantic model with bounds."""
 
 
-class Compiled(BuildHookInterface):
+class Compiled(BuildHookInterface[BuilderConfig]):
     """Mypyc over a copy of the package; what it makes goes into the wheel beside the sources."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ from typing import Any, cast
 import structlog
 from faust.types import TP
 
+from spendbrake import __version__
+from spendbrake.detectors.panel import COMPILED
 from spendbrake.schemas.money import to_nano
 from spendbrake.schemas.topics import CONTROL, ROLLUPS, USAGE
 from spendbrake.streams.engine.overshoot import Exposure
@@ -74,6 +76,7 @@ class Service:
         Raises:
             Exception: what the app has crashed of; nothing that was not acknowledged is lost.
         """
+        LOG.info("worker starts", worker=self.name, version=__version__, compiled=COMPILED)
         await self.app.start()
         ends = [asyncio.ensure_future(wait) for wait in (self._ended.wait(), self.app.wait_until_stopped())]
         try:

@@ -53,6 +53,12 @@ def test_every_dependency_is_in_the_lock() -> None:
     assert names <= {name for name, _ in pins("requirements-dev.lock")}, "run make lock"
 
 
+def test_the_compiled_wheel_is_made_by_the_mypy_of_the_lock() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = project["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["dependencies"]
+    assert {PIN.findall(line)[0] for line in asked if line.startswith("mypy")} <= pins("requirements-dev.lock")
+
+
 def test_the_compose_file_follows_the_specification() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml"],
@@ -115,6 +121,12 @@ def test_variables_of_the_compose_file_are_settings(services, monkeypatch: pytes
                 assert settings.bootstrap_servers == "kafka:9092", name
                 assert settings.n_partitions == 32
                 assert unknown_names() == ()
+
+
+def test_the_image_has_the_compiled_detectors() -> None:
+    steps = (ROOT / "Dockerfile").read_text().splitlines()
+    assert any("HATCH_BUILD_HOOK_ENABLE_CUSTOM=true" in line for line in steps if line.startswith("RUN "))
+    assert "!hatch_build.py" in (ROOT / ".dockerignore").read_text().splitlines()
 
 
 def test_the_image_runs_as_nobody_in_particular() -> None:

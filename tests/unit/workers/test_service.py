@@ -6,9 +6,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from faust.exceptions import NotReady
+from structlog.testing import capture_logs
 
+from spendbrake import __version__
+from spendbrake.detectors import panel
 from spendbrake.streams.transport.store import split_key
-from spendbrake.streams.workers.service import _every, _writer
+from spendbrake.streams.workers.service import Service, _every, _writer
 
 
 def test_no_two_starts_write_under_one_name() -> None:
@@ -40,3 +43,25 @@ async def test_work_that_fails_because_the_app_stops_is_no_error_and_any_other_e
     _every(app, 1.0, work)
     with contextlib.nullcontext() if stops else pytest.raises(NotReady):
         await app.loop()
+
+
+class Started:
+    """What running needs of an app that neither stops nor crashes."""
+
+    crashed = False
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def wait_until_stopped(self) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_a_worker_says_as_it_starts_which_build_it_runs() -> None:
+    service = Service("burn", Started(), worker=None, topic="usage.v1")
+    service.stop()
+    with capture_logs() as told:
+        await service.run()
+    build = {"version": __version__, "compiled": not panel.__file__.endswith(".py")}
+    assert told == [{"event": "worker starts", "log_level": "info", "worker": "burn"} | build]
