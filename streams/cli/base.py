@@ -73,11 +73,12 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _until_told(work: Coroutine[Any, Any, T]) -> T:
-    """Let a signal cancel the work, as Ctrl-C does: servers that it has started end with it."""
+    """Let a signal cancel the work, as Ctrl-C does: servers that it has started end with it. Under nohup no hangup does."""
     task = asyncio.current_task()
     if task is not None and threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     return await work
 
 

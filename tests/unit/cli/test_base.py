@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 import typer
@@ -11,6 +12,15 @@ from spendbrake.streams.cli.base import fail, length_s, run
 from spendbrake.streams.transport.embedded.directory import DirectoryLocked
 
 
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """SIGHUP as a process finds it that nohup has not started, whatever has started these tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_command_that_is_told_to_end_cleans_up(number: signal.Signals) -> None:
     cleaned: list[bool] = []
@@ -25,6 +35,17 @@ def test_a_command_that_is_told_to_end_cleans_up(number: signal.Signals) -> None
     with pytest.raises(typer.Exit) as ended:
         run(work())
     assert (ended.value.exit_code, cleaned) == (143, [True])
+
+
+@pytest.mark.usefixtures("hangup")
+def test_under_nohup_a_hangup_ends_nothing() -> None:
+    async def work() -> str:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0)
+        return "done"
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert run(work()) == "done"
 
 
 def test_a_folder_that_another_process_holds_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
