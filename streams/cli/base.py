@@ -73,7 +73,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _until_told(work: Coroutine[Any, Any, T]) -> T:
-    """Let a signal cancel the work, as Ctrl-C does: servers that it has started end with it. Under nohup no hangup does."""
+    """Let a signal cancel the work, as Ctrl-C does: servers that it has started end with it. Under nohup none hangs up."""
     task = asyncio.current_task()
     if task is not None and threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
