@@ -73,7 +73,10 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _until_told(work: Coroutine[Any, Any, T]) -> T:
-    """Let a signal cancel the work, as Ctrl-C does: servers that it has started end with it. Under nohup none hangs up."""
+    """Let a signal cancel the work, as Ctrl-C does: servers that it has started end with it.
+
+    What nohup has the process ignore stays ignored.
+    """
     task = asyncio.current_task()
     if task is not None and threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
