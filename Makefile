@@ -84,7 +84,7 @@ endif
 
 BENCHES := engine pipeline latency guard recovery curves
 
-bench: $(READY) peers ## Measure all, beside peers: build/bench.md, bench.json, charts; 25 minutes (Java 17 and Maven).
+bench: $(READY) peers ## Measure all, beside peers: build/bench.md, bench.json, charts; 25 minutes (Java 17, Maven, a C compiler).
 	rm -f build/bench*
 	$(MAKE) --no-print-directory --keep-going $(BENCHES:%=bench-%); $(MAKE) --no-print-directory bench-report
 	@! grep -n null build/bench.json # a part that has failed leaves its figures out
