@@ -1,6 +1,7 @@
 """Adding events to the arrays: by event time, to every ring that spans it. Nothing is judged here."""
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,16 @@ def _columns_of(wide: I64) -> tuple[I64, I64, I64]:
         row, column = np.nonzero(there)
         return row, column, wide[there]
     n, width = wide.shape
-    return np.repeat(np.arange(n), width), np.tile(np.arange(width), n), wide.reshape(-1)
+    row, column = _grid(1 << (n - 1).bit_length(), width)
+    return row[: n * width], column[: n * width], wide.reshape(-1)
+
+
+@lru_cache(32)
+def _grid(n: int, width: int) -> tuple[I64, I64]:
+    """Return row and column of each place of a matrix, by row; read-only, as they are handed out again."""
+    row, column = np.repeat(np.arange(n), width), np.tile(np.arange(width), n)
+    row.flags.writeable = column.flags.writeable = False
+    return row, column
 
 
 def _days(state: PartitionState, calendars: list[BudgetCalendar], series: I64, at: F64, row: I64) -> tuple[I64, Mask]:
@@ -190,7 +200,9 @@ def add_fine(state: PartitionState, rows: Rows, team: I64, bucket: I64) -> None:
 
 def add_calls(state: PartitionState, rows: Rows, team: I64, bucket: I64, routes: Routes) -> None:
     """Keep the first calls of open buckets for the detectors."""
-    wanted = (rows.sign > 0) & (bucket <= rows.now // FINE_S + AHEAD)
+    wanted = state.calls.wants(team, bucket) & (rows.sign > 0) & (bucket <= rows.now // FINE_S + AHEAD)
+    if not wanted.any():
+        return
     if not wanted.all():
         rows, team, bucket = rows.take(wanted), team[wanted], bucket[wanted]
     series, local, named = routes.series[rows.route], state.series.local, {}

@@ -47,7 +47,7 @@ PLAYED_SNAPSHOT_S, PLAYED_COMMIT_S = 0.2, 0.1
 POLICY_WAIT_S = 1.0
 LEAST_PAUSE_S = 0.5
 """Between two rounds of what is done again and again, however much it is hurried."""
-PRESSED = 0.7
+PRESSED = 0.8
 """Part of what may be in flight from which on storing does not take its time: what is left goes by meanwhile."""
 LOOK_S = 5.0
 """A worker that reads nothing still hears so often how far behind it is."""

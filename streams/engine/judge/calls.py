@@ -52,17 +52,25 @@ class Calls:
     Attributes:
         base: Number of the first call the pool holds; what is chained to one before it has closed.
         last: Number of the last call of each team's buckets.
+        full: By the same cells, the bucket of which `KEPT` calls are held already.
     """
 
     def __init__(self, teams: int = 64, room: int = 1024) -> None:
         self.base, self.n = 0, 0
         self.last = np.full((teams, CELLS), NONE, np.int64)
+        self.full = np.full((teams, CELLS), NONE, np.int64)
         self.pool = np.zeros(room, RECORD)
 
     def grow(self, teams: int) -> None:
         """Make room for `teams` teams in all."""
         more = np.full((teams - len(self.last), CELLS), NONE, np.int64)
         self.last = np.concatenate([self.last, more])
+        self.full = np.concatenate([self.full, more])
+
+    def wants(self, team: I64, bucket: I64) -> NDArray[np.bool_]:
+        """Tell which buckets have room for one more call: most calls of busy teams come after it is gone."""
+        room: NDArray[np.bool_] = self.full.reshape(-1)[team * CELLS + bucket % CELLS] != bucket
+        return room
 
     def add(self, team: I64, values: Mapping[str, NDArray[Any]]) -> None:
         """Add calls of open buckets, in log order, by the names of `FIELDS`; what is past `KEPT` is not kept."""
@@ -136,6 +144,8 @@ class Calls:
         for name in FIELDS:
             into[name] = values[name][chosen]
         flat[cell[kept]] = number
+        filled = nth == KEPT - 1
+        self.full.reshape(-1)[cell[filled]] = bucket[filled]
         self.n += len(kept)
 
     def _make_room(self, n: int, now: float) -> None:

@@ -59,6 +59,7 @@ class SessionTable:
         self.ended = np.zeros(teams, np.int64)
         self.typical = np.zeros(teams, np.int64)
         self.behind = np.zeros(teams, np.int64)
+        self._contested = np.zeros(teams * CELLS, np.bool_)
 
     def grow(self, teams: int) -> None:
         """Make room for `teams` teams in all."""
@@ -69,6 +70,7 @@ class SessionTable:
             if name == "mark":
                 fill += FIRST_MARK
             setattr(self, name, np.concatenate([old, fill]))
+        self._contested = np.zeros(teams * CELLS, np.bool_)
 
     def settle(self, teams: I64) -> None:
         """Take over what ended as the teams' typical session; called when the clock passes a full hour."""
@@ -78,41 +80,52 @@ class SessionTable:
     def add(self, team: I64, session: U64, cost: I64, at: NDArray[np.float64]) -> list[Passed]:
         """Add rows, in offset order, to their sessions; return those that passed their mark, in order."""
         cell = team * CELLS + (session % np.uint64(CELLS)).astype(np.int64)
-        order = np.argsort(cell, kind="stable")
-        grouped = cell[order]
-        begins = np.flatnonzero(np.concatenate([[True], grouped[1:] != grouped[:-1]]))
-        size = np.diff(np.append(begins, len(grouped)))
-        held = self.session.reshape(-1)[grouped] == session[order]
-        calm = np.logical_and.reduceat(held, begins)
-        lone = ~calm & (size == 1)
         passed: list[Passed] = []
-        self._add_held(order[np.repeat(calm, size)], cell, team, cost, passed)
-        self._challenge(order[begins[lone]], cell, team, session, cost, at, passed)
-        for row in np.sort(order[np.repeat(~calm & ~lone, size)]).tolist():
-            self._one(row, int(cell[row]), team, session, cost, at, passed)
+        held = self.session.reshape(-1)[cell] == session
+        if not held.all():
+            contested, rivals = self._contested, cell[~held]
+            contested[rivals] = True
+            calm = ~contested[cell]
+            contested[rivals] = False
+            self._contest(np.flatnonzero(~calm), cell, team, session, cost, at, passed)
+            held &= calm
+        self._add_held(np.flatnonzero(held), cell, team, cost, passed)
         return sorted(passed, key=lambda p: p.row)
 
     def _add_held(self, rows: I64, cell: I64, team: I64, cost: I64, passed: list[Passed]) -> None:
-        """Add rows whose sessions hold their cells."""
+        """Add rows whose sessions hold their cells, and nobody else comes to them."""
         if not len(rows):
             return
         cells, amounts = cell[rows], cost[rows]
-        held, called = self.cost.reshape(-1), self.calls.reshape(-1)
-        cost_before, calls_before = held[cells], called[cells]
-        np.add.at(held, cells, amounts)
+        total, called, mark = self.cost.reshape(-1), self.calls.reshape(-1), self.mark.reshape(-1)
+        np.add.at(total, cells, amounts)
         np.add.at(self.credit.reshape(-1), cells, amounts)
         np.add.at(called, cells, 1)
-        mark = self.mark.reshape(-1)[cells]
-        if not (held[cells] >= mark).any():
+        up = np.flatnonzero(total[cells] >= mark[cells])
+        if not len(up):
             return
-        begins = np.concatenate([[True], cells[1:] != cells[:-1]])
-        first = np.flatnonzero(begins)[np.cumsum(begins) - 1]
-        sums = np.cumsum(amounts)
-        total = cost_before + sums - (sums - amounts)[first]
-        calls = calls_before + np.arange(1, len(cells) + 1) - first
-        for k in np.flatnonzero(total >= mark).tolist():
-            row = int(rows[k])
-            self._pass(row, int(cells[k]), int(team[row]), int(total[k]), int(calls[k]), passed)
+        # Back from what a cell holds now to what it held at each of its rows.
+        held, reached = dict[int, tuple[int, int]](), []
+        for k in reversed(up.tolist()):
+            where = int(cells[k])
+            spent, calls = held.get(where) or (int(total[where]), int(called[where]))
+            reached.append((int(rows[k]), where, int(team[rows[k]]), spent, calls))
+            held[where] = spent - int(amounts[k]), calls - 1
+        for one in reversed(reached):
+            self._pass(*one, passed)
+
+    def _contest(
+        self, rows: I64, cell: I64, team: I64, session: U64, cost: I64, at: NDArray[np.float64], passed: list[Passed]
+    ) -> None:
+        """Add rows to cells that not only their holders come to."""
+        order = rows[np.argsort(cell[rows], kind="stable")]
+        grouped = cell[order]
+        begins = np.flatnonzero(np.concatenate([[True], grouped[1:] != grouped[:-1]]))
+        size = np.diff(np.append(begins, len(grouped)))
+        lone = size == 1
+        self._challenge(order[begins[lone]], cell, team, session, cost, at, passed)
+        for row in np.sort(order[np.repeat(~lone, size)]).tolist():
+            self._one(row, int(cell[row]), team, session, cost, at, passed)
 
     def _challenge(
         self, rows: I64, cell: I64, team: I64, session: U64, cost: I64, at: NDArray[np.float64], passed: list[Passed]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spendbrake.streams.engine.judge.calls import FIELDS, KEPT, Calls
+from spendbrake.streams.engine.judge.calls import CELLS, FIELDS, KEPT, Calls
 
 Row = tuple[int, int, int]
 """Team, bucket, cost."""
@@ -111,3 +111,13 @@ def test_teams_without_open_buckets_have_nothing_to_copy() -> None:
     assert [copy.shape for copy in calls.copy(np.arange(3), np.zeros(3, np.int64))] == [(len(FIELDS), 0)] * 3
     add(calls, [(1, 5, 7), (1, 6, 8)], 60.0)
     assert [copy.shape[1] for copy in calls.copy(np.arange(3), np.array([0, 5, 0]))] == [0, 1, 0]
+
+
+def test_a_full_bucket_wants_no_more_calls_also_after_a_restart() -> None:
+    calls, restored = Calls(teams=2), Calls(teams=2)
+    add(calls, [(1, 5, n) for n in range(KEPT - 1)], 50.0)
+    assert calls.wants(np.array([1]), np.array([5])).all()
+    add(calls, [(1, 5, KEPT), (0, 5, 1)], 50.0)
+    restored.restore(1, copied(calls, 1, 4))
+    for each in (calls, restored):
+        assert each.wants(np.array([0, 1, 1]), np.array([5, 5, 5 + CELLS])).tolist() == [True, False, True]
