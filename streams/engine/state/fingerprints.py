@@ -62,13 +62,17 @@ class Index:
         bucket, tag = self._hash(fingerprints)
         rows = np.arange(len(fingerprints))
         while len(rows):
-            held = self.slots[bucket]
-            row, column = np.nonzero(((held & self.tag_bits) == tag[:, None]) & (held != EMPTY) & (held != GONE))
-            place = (held[row, column] & self.place_bits).astype(np.int64) - 1
+            held = self.slots.take(bucket, axis=0)  # a sixth of what [bucket] costs: more fetches under way at once
+            alike = np.flatnonzero((held & self.tag_bits) == tag[:, None])
+            entry = held.reshape(-1)[alike]
+            taken = (entry != EMPTY) & (entry != GONE)
+            alike, place = alike[taken], (entry[taken] & self.place_bits).astype(np.int64) - 1
+            row = alike // WIDTH
             same = ring[place] == fingerprints[rows[row]]
-            row, column = row[same], column[same]
+            row, column = row[same], alike[same] % WIDTH
             places[rows[row]], slots[rows[row]] = place[same], bucket[row] * WIDTH + column
-            on = held.all(axis=1) & (places[rows] < 0)
+            on = np.flatnonzero(held[:, -1])  # the last slot is the last to be filled: nearly no bucket is full
+            on = on[held[on].all(axis=1) & (places[rows[on]] < 0)]
             rows, tag, bucket = rows[on], tag[on], (bucket[on] + 1) % self.n_buckets
         return places, slots
 
@@ -77,14 +81,15 @@ class Index:
         bucket, tag = self._hash(fingerprints)
         entry = tag | (places + 1).astype(np.uint32)
         while len(entry):
-            held = self.slots[bucket]
+            held = self.slots.take(bucket, axis=0)
             free = (held == EMPTY) | (held == GONE)
-            fits = free.any(axis=1)
             at = bucket * WIDTH + free.argmax(axis=1)
+            there = self.flat[at]
+            fits = (there == EMPTY) | (there == GONE)
             self.flat[at[fits]] = entry[fits]
-            lost = ~fits | (self.flat[at] != entry)  # two of the batch wanted one slot, and the last write won
-            bucket = np.where(fits, bucket, (bucket + 1) % self.n_buckets)[lost]
-            entry = entry[lost]
+            lost = np.flatnonzero(~fits | (self.flat[at] != entry))  # two wanted one slot, and the last write won
+            bucket, entry, full = bucket[lost], entry[lost], ~fits[lost]
+            bucket[full] = (bucket[full] + 1) % self.n_buckets
 
     def remove(self, fingerprints: U64, ring: U64) -> None:
         """Take out distinct fingerprints where they are held."""
@@ -156,10 +161,9 @@ class Fingerprints:
         double = place >= 0
         ordered = np.sort(fingerprints)
         if (ordered[1:] == ordered[:-1]).any():
-            _, first = np.unique(fingerprints, return_index=True)
-            repeated = np.ones(len(fingerprints), np.bool_)
-            repeated[first] = False
-            double |= repeated
+            order = fingerprints.argsort(kind="stable")
+            again = fingerprints[order[1:]] == fingerprints[order[:-1]]
+            double[order[1:][again]] = True
         if self.marks:
             double |= np.fromiter(map(self.marks.__contains__, fingerprints.tolist()), np.bool_, len(fingerprints))
         return double
