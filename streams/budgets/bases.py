@@ -16,7 +16,8 @@ FORECAST_DAYS = 14
 def threshold_of(tier: Tier, base: NanoUsd | None) -> NanoUsd:
     """Return the least amount at which a tier stands, exactly; `NEVER` when there is nothing to measure against.
 
-    A base of zero stands from the first nano-USD on.
+    What is past int64 (a hundred times the largest budget) is never reached either. A base of zero stands from the
+    first nano-USD on.
 
     Examples:
         >>> critical = Tier(name="critical", basis="monthly_budget", at="0.9", severity="critical")
@@ -26,7 +27,7 @@ def threshold_of(tier: Tier, base: NanoUsd | None) -> NanoUsd:
     if base is None:
         return NEVER
     numerator, denominator, floor = _exact(tier.at, tier.floor_usd)
-    return max(-(-base * numerator // denominator), floor, 1)
+    return min(max(-(-base * numerator // denominator), floor, 1), NEVER)
 
 
 @lru_cache(1_024)

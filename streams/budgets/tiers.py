@@ -121,6 +121,8 @@ class NodeTiers:
     ) -> list[Crossing]:
         """Begin a local day, and a month if `period` is a new one; return what that resolves. Again: nothing.
 
+        To be called before the limits of the day that begins are set: what a month leaves is of its own limits.
+
         Args:
             period: Id of the month.
             day: Id of the local day.
@@ -218,8 +220,10 @@ class NodeTiers:
 
     def _with_extra(self, basis: Basis) -> NanoUsd | None:
         base = self._bases.get(basis)
-        raised = basis in ("monthly_budget", "monthly_allocation")
-        return base + self.allowance.extra if base is not None and raised else base
+        if base is None or basis not in ("monthly_budget", "monthly_allocation"):
+            return base
+        # Where nothing may be spent any more (an allocation that has ended), what was left is of no use either.
+        return base + (self.allowance.extra if base else self.allowance.granted)
 
     def _measure(self) -> None:
         tiers, bases = self._tiers, [self._with_extra(tier.basis) for tier in self._tiers]

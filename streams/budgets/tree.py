@@ -171,7 +171,7 @@ class Tree:
         default = self._file.defaults.get(level)
         if default is None:
             return None
-        if node in self.listed:
+        if node in self.listed or node == team.id:
             node = f"{level}:{team.id}/{name}"
         return self._by_default(default, node, name, level, team)
 

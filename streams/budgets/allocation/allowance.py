@@ -69,7 +69,12 @@ class Allowance:
     @property
     def extra(self) -> NanoUsd:
         """What adds to budget and allocation, nano-USD."""
-        return self.rollover + sum(grant.amount for grant in self)
+        return self.rollover + self.granted
+
+    @property
+    def granted(self) -> NanoUsd:
+        """What grants alone add, nano-USD."""
+        return sum(grant.amount for grant in self)
 
     def give(self, grant: Grant) -> bool:
         """Take a grant in; False if it had been given already."""

@@ -125,10 +125,11 @@ class Tiering:
             self._arm(row)
 
     def _begin(self, row: int, ended: I64, judgeable: Callable[[int], bool]) -> Iterator[Rolled]:
-        """Set and roll the tiers of one node."""
-        table, period = self.state.series, self.period(row)
-        tiers = self._set_limits(row)
-        if judgeable(table.names[row].team):
+        """Roll the tiers of one node by the limits they had, and set those of now."""
+        table, period, tiers = self.state.series, self.period(row), self.tiers(row)
+        if not judgeable(table.names[row].team):
+            self._set_limits(row)
+        else:
             rollover, carries = tiers.allowance.rollover, tiers.allowance.share is not None
             crossings = tiers.roll(
                 period.month,
@@ -139,6 +140,7 @@ class Tiering:
                 month_total=int(ended[row]),
                 day_total=self._on_day(row, period.today - 1),
             )
+            self._set_limits(row)
             if tiers.allowance.rollover != rollover:
                 crossings += tiers.advance(int(table.month[row]), self.day(row))
             self.state.dirty_heads.add(table.names[row].team)

@@ -40,13 +40,19 @@ class Judge:
     def __init__(self, state: ParentsState, emit: Emitter, secret: bytes) -> None:
         self.state, self.emit, self._secret = state, emit, secret
 
-    def come(self, rules: Rules, offset: int, now: float) -> None:
-        """Come to a record: a new version may be in force at it, a new day may have begun."""
+    def come(self, rules: Rules, before: Rules, offset: int, now: float) -> None:
+        """Come to a record: a new version may be in force at it, a new day may have begun.
+
+        Args:
+            before: Rules at the record before.
+        """
         self.rules, self.now = rules, now
         self.stamp = Stamp(epoch=self.state.epoch, offset=offset)
         state = self.state
         if state.ruled_by is rules and now < state.tomorrow_at:
             return
+        if state.ruled_by is None:
+            self._prime(before)
         if state.ruled_by is not rules:
             state.ruled_by = rules
             state.periods.current.clear()
@@ -143,21 +149,26 @@ class Judge:
         state.periods.roll(self.rules.calendars, self.now)
         state.tomorrow_at = min((p.tomorrow_at for p in state.periods.current), default=-math.inf)
 
+    def _prime(self, rules: Rules) -> None:
+        """Set the limits that are not stored: a month that ends is held against those it had."""
+        for node, parent in self.state.parents.items():
+            set_limits(parent.tiers, _above_home(rules, node), rules)
+
     def _begin(self, parent: Parent) -> None:
         """Set what a parent is measured by, and begin its day."""
         view = self._view(parent.id)
-        set_limits(parent.tiers, view, self.rules)
         for key in parent.totals.books:
             close(parent, key, self.period(key))
         expire(parent, self.now)
         if not self._judgeable(parent):
+            set_limits(parent.tiers, view, self.rules)
             return
         self.state.dirty_heads.add(parent.id)
         self._place(parent, view)
         if view is not None or not parent.calendar:
             kept = view or self.rules.tree.listed[self.rules.tree.root]
             parent.calendar = self.rules.calendars[self.rules.calendar(kept)].key
-        self._start_day(parent)
+        self._start_day(parent, view)
         self._answer(parent, withdraw(parent, view, self.rules, self.now))
         if view is None:
             for action in self.rules.ladder.retire(parent.ladder, parent.id, self.now, self.stamp):
@@ -175,7 +186,7 @@ class Judge:
         enter(parent, above)
         parent.listed = listed
 
-    def _start_day(self, parent: Parent) -> None:
+    def _start_day(self, parent: Parent, view: NodeView | None) -> None:
         period, book, tiers = self.period(parent.calendar), parent.totals.book(parent.calendar), parent.tiers
         crossings = tiers.roll(
             period.month,
@@ -186,6 +197,7 @@ class Judge:
             month_total=book.months[month_number(tiers.period)] if tiers.period else 0,
             day_total=book.days[day_number(tiers.day)] if tiers.day else 0,
         )
+        set_limits(tiers, view, self.rules)
         self._crossings(parent, crossings)
         self._measure(parent)
 
@@ -249,8 +261,7 @@ class Judge:
 
     def _view(self, node: str) -> NodeView | None:
         """Return the node in the tree, None for one that it does not list above the home level."""
-        view = self.rules.tree.view(node)
-        return view if view is not None and not view.home else None
+        return _above_home(self.rules, node)
 
     def _judgeable(self, parent: Parent) -> bool:
         return self.stamp.offset > parent.judged
@@ -273,3 +284,8 @@ class Judge:
     def _push(self, parent: Parent, at: float) -> None:
         parent.wakes_at = at
         heapq.heappush(self.state.wakes, (at, parent.id))
+
+
+def _above_home(rules: Rules, node: str) -> NodeView | None:
+    view = rules.tree.view(node)
+    return view if view is not None and not view.home else None

@@ -51,10 +51,11 @@ class ParentsEngine:
         emit = Emitter(outcome, batch, ROLLUPS.name, self.secrets[0])
         judge = Judge(state, emit, self.secrets[0])
         for place, (offset, stamp_ms) in enumerate(zip(batch.offsets, batch.timestamps_ms, strict=True)):
+            before = self.book.at(state.now)
             if place:
                 yield
             state.now = max(state.now, stamp_ms / 1_000)
-            judge.come(self.book.at(state.now), offset, state.now)
+            judge.come(self.book.at(state.now), before, offset, state.now)
             judge.burn()
             try:
                 self._apply(batch, place, state, judge)

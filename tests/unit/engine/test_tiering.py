@@ -260,3 +260,46 @@ def test_a_restart_carries_over_the_same() -> None:
         restore(again, stored(state), stop)
         rest = [engine(ROLLS).step(again, Cut(log.records[i : i + 1], i)) for i in range(stop, len(log.records))]
         assert limits([*sent, *(record for each in rest for record in each.records)]) == limits(whole)
+
+
+@pytest.mark.parametrize("size", [1, 1_000])
+def test_a_month_leaves_what_its_own_limits_had_left_though_a_rate_changes_as_the_next_begins(size: int) -> None:
+    rates = [{"usd": "1"}, {"usd": "2", "valid_from": "2026-02-01T00:00:00Z"}]
+    nodes = [
+        {"id": "acme", "level": "organization", "currency": {"name": "credits", "rates": rates}},
+        {"id": "a", "level": "team", "parent": "acme", "monthly_allocation": 100, "rollover_percent": 50},
+    ]
+    log = Log()
+    log.add(event(0, at("2026-01-20T12:00:00"), cost=95 * USD))
+    log.tick(at("2026-02-01T00:00:00"))
+    state, _ = run(engine(policy(nodes=nodes, defaults={})), log, size)
+    tiers_of_a = state.heads[0].tiers["a"]
+    assert (tiers_of_a.allowance.rollover, tiers_of_a.allocation) == (5 * USD, 205 * USD)
+
+
+def test_nothing_that_was_carried_over_may_be_spent_once_the_allocation_has_ended() -> None:
+    rolls = {"monthly_budget_usd": 100, "rollover_percent": 10, "expires_at": "2026-02-10T00:00:00Z"}
+    nodes = [{"id": "acme", "level": "organization"}, {"id": "a", "level": "team", **rolls}]
+    log = Log()
+    log.add(event(0, at("2026-01-20T12:00:00"), cost=USD))
+    log.add(event(1, at("2026-02-05T12:00:00"), cost=USD))
+    log.tick(at("2026-02-10T00:00:00"))
+    _, sent = run(engine(policy(nodes=nodes)), log)
+    assert limits(sent) == [(at("2026-02-10T00:00:00"), "a", "block")]
+
+
+def test_a_key_that_is_called_as_its_team_is_held_against_its_own_cap() -> None:
+    log = Log()
+    for i in range(5):
+        log.add(event(i, START + i, api_key_id="a", cost=USD))
+    defaults = {"team": {"monthly_budget_usd": 100}, "key": {"monthly_budget_usd": 3}}
+    _, sent = run(engine(policy(defaults=defaults)), log)
+    assert limits(sent) == [(START + 2, "key:a/a", "block")]
+
+
+def test_a_threshold_past_all_money_is_never_reached_and_stops_no_worker() -> None:
+    tier = {"name": "hard-cap", "basis": "monthly_allocation", "at": 100, "severity": "info"}
+    log = Log()
+    log.add(event(0, START, cost=USD))
+    _, sent = run(engine(policy(tiers=[tier], defaults={"team": {"monthly_budget_usd": 10**9}})), log)
+    assert limits(sent) == []

@@ -1,5 +1,6 @@
 """Parents judged: a cap fires once and at the exact total, whatever partitions its children are on."""
 
+from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.rollup import Rollup
 from spendbrake.schemas.wire.avro import decode
 from spendbrake.schemas.wire.murmur import partition_of
+from spendbrake.streams.engine.parents.rows import copy_parent, copy_partition, restore
 
 DAY = 86_400.0
 THREE = tree(
@@ -247,3 +249,25 @@ def test_what_a_parent_carries_over_follows_late_money_of_the_month_before_at_it
     at.tick(february + DAY)
     (cap,) = caps(at, "apps")
     assert (cap.state, cap.time, cap.evidence["base_nano"]) == ("open", february + DAY, 102 * USD)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_month_of_a_parent_leaves_what_its_own_limits_had_left(restarted: bool) -> None:
+    document = tree(("acme", "organization", None, None), ("apps", "billing_group", "acme", 100))
+    document["nodes"][1]["rollover_percent"] = 50
+    richer = deepcopy(document)
+    richer["nodes"][1]["monthly_budget_usd"] = 1_000
+    february = START + 27 * DAY
+    of, teams = engine(document, richer, begins=(february,)), Teams()
+    teams.spend("a", START, 95 * USD)
+    log = [*teams.tell("apps", START + 1, "a"), tick(START + 60)]
+    state = of.new_state(0, 1)
+    of.step(state, Cut(log, 0, 0, "rollups.v1"))
+    if restarted:
+        state.mark()
+        unit = copy_parent(state, "apps")
+        rows = {row.key: row.value for row in (*unit.heads, *unit.series, copy_partition(state))}
+        state = of.new_state(0, 1)
+        restore(state, rows, len(log))
+    of.step(state, Cut([tick(february)], len(log), 0, "rollups.v1"))
+    assert state.parents["apps"].tiers.allowance.rollover == 5 * USD
