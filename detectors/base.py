@@ -184,7 +184,6 @@ class AmountParams(Params):
 A = TypeVar("A", bound=AmountParams)
 
 
-@dataclass(slots=True)
 class Amount:
     """Money of one kind of trouble, as it stands.
 
@@ -196,14 +195,28 @@ class Amount:
         expected: USD that are usual where nothing more is known of the subject.
     """
 
-    subject: str
-    usd: float
-    key: str = ""
-    model: str = ""
-    session: int = 0
-    calls: int = 0
-    span_s: float = 0.0
-    expected: float = 0.0
+    # No dataclass: a compiled one has an interpreted constructor, and there are many in a bucket.
+    __slots__ = ("calls", "expected", "key", "model", "session", "span_s", "subject", "usd")
+
+    def __init__(
+        self,
+        subject: str,
+        usd: float,
+        key: str = "",
+        model: str = "",
+        session: int = 0,
+        calls: int = 0,
+        span_s: float = 0.0,
+        expected: float = 0.0,
+    ) -> None:
+        self.subject = subject
+        self.usd = usd
+        self.key = key
+        self.model = model
+        self.session = session
+        self.calls = calls
+        self.span_s = span_s
+        self.expected = expected
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

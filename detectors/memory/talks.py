@@ -84,7 +84,6 @@ FIELDS = tuple(f.name for f in fields(Talk))[2:]
 _FIGURES = attrgetter(*FIELDS)
 
 
-@dataclass(slots=True)
 class Turn:
     """One call in its conversation, after it was taken in.
 
@@ -94,14 +93,28 @@ class Turn:
         missed_usd: What of its money a cache hit would have saved.
     """
 
-    call: Call
-    usd: float
-    tokens: int
-    talk: Talk
-    same: bool = False
-    near: bool = False
-    steady: bool = False
-    missed_usd: float = 0.0
+    # No dataclass: a compiled one has an interpreted constructor, and there are many in a bucket.
+    __slots__ = ("call", "missed_usd", "near", "same", "steady", "talk", "tokens", "usd")
+
+    def __init__(
+        self,
+        call: Call,
+        usd: float,
+        tokens: int,
+        talk: Talk,
+        same: bool = False,
+        near: bool = False,
+        steady: bool = False,
+        missed_usd: float = 0.0,
+    ) -> None:
+        self.call = call
+        self.usd = usd
+        self.tokens = tokens
+        self.talk = talk
+        self.same = same
+        self.near = near
+        self.steady = steady
+        self.missed_usd = missed_usd
 
 
 @mypyc_attr(native_class=False)
