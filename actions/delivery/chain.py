@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -132,7 +133,8 @@ def verify(results: Iterable[Result], known: Iterable[End] = ()) -> tuple[list[P
         problems += _verify_writer(writer, chain)
         last = chain[max(chain)][0]
         ends.append(End(writer=writer, first=min(chain), sequence=last.sequence, digest=last.digest, at=last.at))
-    problems += [problem for end in known for problem in _cut(end, chains.get(end.writer, {}))]
+    oldest = min((same.at for chain in chains.values() for each in chain.values() for same in each), default=-math.inf)
+    problems += [problem for end in known for problem in _cut(end, chains.get(end.writer, {}), oldest)]
     return problems, ends
 
 
@@ -154,10 +156,10 @@ def _verify_writer(writer: str, chain: Mapping[int, list[Result]]) -> Iterable[P
         expected, previous = sequence + 1, result.digest
 
 
-def _cut(end: End, chain: Mapping[int, list[Result]]) -> Iterable[Problem]:
+def _cut(end: End, chain: Mapping[int, list[Result]], oldest: float) -> Iterable[Problem]:
     if any(result.digest == end.digest for result in chain.get(end.sequence, ())):
         return
-    if chain and min(chain) > end.sequence:
+    if (chain and min(chain) > end.sequence) or (not chain and end.at < oldest):
         return  # the log has dropped it, and all before it
     text = f"{end.digest[:12]} was here before"
     yield Problem(writer=end.writer, sequence=end.sequence, kind="cut", text=text)

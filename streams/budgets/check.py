@@ -1,6 +1,6 @@
 """What is wrong with a policy file that its model cannot see: references, paths of the tree, names used twice."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from decimal import Decimal
 
@@ -137,20 +137,22 @@ def _amounts(file: PolicyFile) -> Iterator[Problem]:
         yield from all_known((*path, "tiers"), "tier", limits.tiers, tiers)
         yield from _currency(file, path, limits)
         yield from _use(file, path, limits)
-        budget, allocation = limits.monthly_budget_usd, limits.monthly_allocation_usd
-        if limits.monthly_budget is not None or limits.monthly_allocation is not None:
-            budget, allocation = limits.monthly_budget, limits.monthly_allocation
-        if budget is not None and allocation is not None and allocation < budget:
-            message = f"the hard cap of {allocation} USD is below the budget of {budget} USD"
-            yield Problem((*path, "monthly_allocation_usd"), message)
+        for end, unit in (("_usd", " USD"), ("", "")):
+            budget, cap = getattr(limits, f"monthly_budget{end}"), getattr(limits, f"monthly_allocation{end}")
+            if budget is not None and cap is not None and cap < budget:
+                message = f"the hard cap of {cap}{unit} is below the budget of {budget}{unit}"
+                yield Problem((*path, f"monthly_allocation{end}"), message)
         if (limits.reserve_usd is not None or limits.reserve is not None) and not _above_home(file, limits):
-            yield Problem((*path, "reserve_usd"), f"a reserve is kept above the home level {file.home!r}")
+            name = "reserve_usd" if limits.reserve is None else "reserve"
+            yield Problem((*path, name), f"a reserve is kept above the home level {file.home!r}")
     held = as_of(file, float("-inf")).nodes
+    below: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for node in held:
+        below[node.parent or ""] += _cap(node) or Decimal(0)
     for place, node in enumerate(held):
         own = _cap(node)
-        below = sum((_cap(each) or Decimal(0) for each in held if each.parent == node.id), Decimal(0))
-        if own is not None and below > own:
-            message = f"the nodes below {node.id!r} may spend {below} USD, it itself {own} USD"
+        if own is not None and below[node.id] > own:
+            message = f"the nodes below {node.id!r} may spend {below[node.id]} USD, it itself {own} USD"
             yield Problem(("nodes", place), message, "warning")
 
 

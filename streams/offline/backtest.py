@@ -89,6 +89,7 @@ class Backtest:
         self._state, self._above = self._engine.new_state(0, 1), Above(self._book, SECRET)
         self._gateway, self._lag_s = gateway, lag_s
         self._in_force: dict[tuple[str, str, str], float] = {}
+        self._changed: set[tuple[str, str]] = set()
         self._vouched = False
         self.bill = Bill()
 
@@ -110,24 +111,38 @@ class Backtest:
         return self.bill
 
     async def _made(self, records: Sequence[Record]) -> AsyncIterator[Record]:
-        """Yield the calls that the gateway lets pass, and what is no call; one that is refused leaves a tick."""
+        """Yield the calls that the gateway lets pass, and what is no call; one that is refused leaves a tick.
+
+        So does what corrects a call that was refused, or made on another model: it tells of one that was not made.
+        """
         for record in records:
             event = _event(record)
             if event is None:
                 yield record
+                continue
+            if event.replaces is not None:
+                yield self._corrected(record, event, event.replaces)
                 continue
             self.bill.calls += 1
             result = await self._asked(event, record.at)
             self.bill.beyond += result is not None and bool(result.would)
             if result is None or result.verdict == "allow":
                 yield record
-            elif result.allowed:
+                continue
+            self._changed.add(_id(event))
+            if result.allowed:
                 self.bill.downgraded += 1
                 yield replace(record, value=encode_usage_json(replace(event, model=result.model, cost=None)))
             else:
                 self.bill.refused += 1
                 self.bill.refused_prod += self._is_prod(event, record.at)
                 yield Record(b"", record.at)
+
+    def _corrected(self, record: Record, event: UsageEvent, original: UsageEvent) -> Record:
+        if _id(original) not in self._changed:
+            return record
+        self._changed.add(_id(event))
+        return Record(b"", record.at)
 
     async def _asked(self, event: UsageEvent, now: float) -> CheckResult | None:
         """Return what the gateway says; None where nothing is in force, so that it need not be asked."""
@@ -162,18 +177,24 @@ class Backtest:
         for action in actions:
             if action.effect == "limits" and action.mode == "enforce":
                 place = action.node, action.scope.text(), action.policy
-                self._in_force[place] = 0.0 if action.verdict == "allow" else action.expires_at
+                if action.verdict == "allow":
+                    self._in_force.pop(place, None)
+                else:
+                    self._in_force[place] = action.expires_at
 
 
 def _event(record: Record) -> UsageEvent | None:
-    """Return the call that a record tells of; None for a tick, for what is unreadable, and for a correction."""
+    """Return the call or the correction that a record tells of; None for a tick, and for what is unreadable."""
     if not record.line:
         return None
     try:
-        event = decode_usage_json(record.value)
+        return decode_usage_json(record.value)
     except BadRecord:
         return None
-    return None if event.kind == "correction" else event
+
+
+def _id(event: UsageEvent) -> tuple[str, str]:
+    return event.source, event.request_id
 
 
 def _slices(records: Iterator[Record], lag_s: float) -> Iterator[list[Record]]:

@@ -1,7 +1,9 @@
 """Replay: a file of events through the engines, with no broker and no Redis. The same `step` as the agents'."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, pairwise
 from typing import Any
 
 import orjson
@@ -23,9 +25,9 @@ from spendbrake.streams.offline.above import Above, Run
 BATCH = 1_000
 SECRET = b"replays sign their own ticks"
 TICKS = seal("tick", USAGE.name, b"", b"", SECRET)
-SOON_S, SOON = 10.0, 6
-"""In a silence the clock ticks every ten seconds for a minute, so that buckets close and limits run out in time."""
-LATER_S = 300.0
+HOUR_S, DAY_S, LATER_S = 3_600.0, 86_400.0, 300.0
+TICKING = ((60.0, 10.0), (2 * DAY_S, LATER_S), (70 * DAY_S, HOUR_S), (math.inf, DAY_S))
+"""How long a silence has lasted, and how often the clock ticks until then: buckets close and limits run out in time."""
 DEDUPE_BLOCKS = 256
 
 
@@ -74,11 +76,12 @@ class Told:
 def log_of(lines: Iterable[bytes]) -> Iterator[Record]:
     """Yield the lines of a file as records of a log, with ticks where nothing comes."""
     now = 0.0
-    for number, raw in enumerate(lines, 1):
-        line = raw.strip()
-        if not line:
-            continue
-        at = _time_of(line, now)
+    timed = ((line, _time_of(line), number) for number, raw in enumerate(lines, 1) if (line := raw.strip()))
+    for (line, at, number), (_, after, _) in pairwise(chain(timed, [(b"", None, 0)])):
+        if at is None:
+            at = now
+        elif after is not None and at > max(after, now) + HOUR_S:
+            at = max(after, now)  # an hour ahead of those around it: its sender's clock is wrong
         if now:
             yield from _ticks(now, at)
         now = max(now, at)
@@ -135,21 +138,20 @@ def _told(outcome: Outcome, run: Run[Record]) -> Told:
 
 
 def _ticks(now: float, until: float) -> Iterator[Record]:
-    at, n = now, 0
-    while (at := at + (SOON_S if n < SOON else LATER_S)) < until:
-        n += 1
+    at = now
+    while (at := at + next(every for lasts, every in TICKING if at - now < lasts)) < until:
         yield Record(b"", at)
 
 
-def _time_of(line: bytes, now: float) -> float:
-    """Return the event time of a line; the clock as it stands for one that has none."""
+def _time_of(line: bytes) -> float | None:
+    """Return the event time of a line; None for one that has none."""
     try:
         at = orjson.loads(line)["time"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        return now
+        return None
     if isinstance(at, int | float):
-        return float(at) if 0 <= at < 4e9 else now
+        return float(at) if 0 <= at < 4e9 else None
     try:
         return decode_usage_json(line).time
     except BadRecord:
-        return now
+        return None

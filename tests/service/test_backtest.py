@@ -69,6 +69,16 @@ async def test_a_cap_refuses_what_comes_after_it_and_tells_once(valkey) -> None:
     assert found.told == {"webhook": 1}
 
 
+async def test_what_corrects_a_call_that_was_refused_costs_nothing_either(valkey) -> None:
+    lines = events(30)
+    original = orjson.loads(lines[-1])
+    changed = {"kind": "correction", "cost_usd": "7", "time": START + 300}
+    first = original | changed | {"request_id": "c1", "replaces": original}
+    second = original | changed | {"request_id": "c2", "replaces": first}
+    found = await bill(valkey.url, "corrected", policy(10), [*lines, orjson.dumps(first), orjson.dumps(second)])
+    assert (found.spent, found.calls, found.refused) == (10 * USD, 30, 20)
+
+
 async def test_a_policy_in_shadow_refuses_nothing_and_pages_nobody(valkey) -> None:
     found = await bill(valkey.url, "shadow", policy(10, mode="shadow"), events(30))
     assert (found.spent, found.refused, found.pages) == (30 * USD, 0, 0)

@@ -107,7 +107,7 @@ class Desk:
     def _ask(self, command: Command, now: float, left: NanoUsd) -> None:
         if command.id in self.requests:
             return
-        if (command.amount > 0) == bool(command.policy):
+        if command.amount < 0 or (command.amount > 0) == bool(command.policy):
             raise BadRecord("bad_command", "amount", command.amount, "a request is for money, or for a policy")
         if command.expires_at <= now:
             raise BadRecord("bad_command", "expires_at", command.expires_at, f"has passed at {now:.0f}")

@@ -104,8 +104,13 @@ def test_a_grant_is_withdrawn_once_and_the_money_stays_paid() -> None:
 
 @pytest.mark.parametrize(
     "asked",
-    [replace(ASKED, amount=0), replace(ASKED, policy="hard-cap"), replace(ASKED, expires_at=NOW)],
-    ids=["nothing", "both", "past"],
+    [
+        replace(ASKED, amount=0),
+        replace(ASKED, policy="hard-cap"),
+        replace(ASKED, amount=-1, policy="hard-cap"),
+        replace(ASKED, expires_at=NOW),
+    ],
+    ids=["nothing", "both", "money for the reserve", "past"],
 )
 def test_a_request_says_what_for_and_until_when(asked: Command) -> None:
     assert refused(desk(), asked) == "bad_command"

@@ -15,6 +15,7 @@ from spendbrake.streams.budgets.tree import Tree
 
 ORG = {"id": "acme", "level": "organization"}
 TEAM = {"id": "pay", "level": "team", "parent": "acme"}
+CREDITS = {"currency": {"name": "credits", "rates": [{"usd": "0.01"}]}}
 THROTTLE = {"verdict": "throttle", "max_rps": 1}
 
 
@@ -68,6 +69,10 @@ def test_a_good_file_has_no_problem() -> None:
         (
             [ORG, TEAM | {"monthly_budget_usd": 5, "monthly_allocation_usd": 4}],
             "nodes[1].monthly_allocation_usd: the hard cap of 4 USD is below the budget of 5 USD",
+        ),
+        (
+            [ORG | CREDITS, TEAM | {"monthly_budget": 5, "monthly_allocation": 4}],
+            "nodes[1].monthly_allocation: the hard cap of 4 is below the budget of 5",
         ),
         (
             [ORG | {"monthly_budget_usd": 5}, TEAM | {"monthly_budget_usd": "5.5"}],

@@ -85,6 +85,14 @@ def test_a_log_that_has_dropped_its_oldest_breaks_no_chain() -> None:
     assert (problems, end.first, end.sequence) == ([], 3, 4)
 
 
+def test_a_chain_whose_end_is_older_than_all_that_is_kept_was_not_cut_off() -> None:
+    old, kept = chain_of("old", 2), [replace(each, at=each.at + 1e6) for each in chain_of("new", 2)]
+    kept = [replace(each, digest="") for each in kept]
+    _, known = verify(old)
+    assert "cut" not in [problem.kind for problem in verify(kept, known)[0]]
+    assert "cut" in [problem.kind for problem in verify([*kept, old[0]], known)[0]]
+
+
 def test_two_results_under_one_number_are_a_fork() -> None:
     results = chain_of("w", 2)
     other = replace(results[1], attempts=7)

@@ -1,6 +1,7 @@
 """Replay: a file against what it must come to, at the teams and above them, and in the order of the log."""
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from spendbrake.schemas.usage import UsageEvent
 from spendbrake.schemas.wire.json import encode_usage_json
 from spendbrake.streams.cli.main import app
 from spendbrake.streams.engine.segment import SEGMENT_S
-from spendbrake.streams.offline.replay import Told, replay
+from spendbrake.streams.offline.replay import Told, log_of, replay
 
 MONDAY = 1_762_732_800.0
 CAP = [{"name": "cap", "when": {"tiers": ["hard-cap"]}, "rungs": [{"name": "block", "limit": {"verdict": "block"}}]}]
@@ -89,3 +90,22 @@ def test_the_command_writes_findings_and_actions_and_tells_of_bad_lines(tmp_path
     assert found[-1]["node"] == "emea"
     (action,) = [orjson.loads(line) for line in actions.read_bytes().splitlines()]
     assert (action["node"], action["verdict"]) == ("emea", "block")
+
+
+def test_one_line_with_a_clock_far_ahead_is_unplaced_and_moves_no_other() -> None:
+    calls = [call(n, "search", 1, 60.0 * n) for n in range(4)]
+    for place in range(4):
+        wrong = [
+            replace(each, time=each.time + 20 * 365 * 86_400) if n == place else each for n, each in enumerate(calls)
+        ]
+        log = list(log_of([encode_usage_json(each) for each in wrong]))
+        if place < 3:  # of the last line nobody can tell
+            assert max(record.at for record in log) < MONDAY + 3_600
+            assert len(told([encode_usage_json(each) for each in wrong], TREE).bad) == 1
+        assert len(log) < 20_000, "a silence of years is no tick for each five minutes of them"
+
+
+def test_a_long_silence_is_a_pause_and_no_broken_clock() -> None:
+    lines = [encode_usage_json(call(n, "search", 1, 40 * 86_400.0 * n)) for n in range(3)]
+    log = [record for record in log_of(lines) if record.line]
+    assert [record.at - MONDAY for record in log] == [0.0, 40 * 86_400.0, 80 * 86_400.0]
