@@ -36,7 +36,7 @@ LOOK_S = 0.02
 HZ = os.sysconf("SC_CLK_TCK")
 OUTSTANDING = 5_000
 PARTS = (
-    ("decode", ("/engine/intake/", "/schemas/wire/", "pyruhvro", "pyarrow", "orjson")),
+    ("decode", ("/engine/intake/", "/schemas/wire/", "pyruhvro", "pyarrow", "orjson", "msgspec")),
     ("rollups", ("/engine/rollups.py",)),
     ("detectors", ("/detectors/",)),
     ("judge and policies", ("/engine/judge/", "/actions/policies/", "/streams/budgets/")),

@@ -139,7 +139,7 @@ def from_events(events: Sequence[tuple[int, UsageEvent, str | None]]) -> Part:
 # --- Arrow ---------------------------------------------------------------------------------------
 
 
-def from_bodies(places: I64, values: list[bytes]) -> tuple[Part, list[int]]:
+def from_bodies(places: I64, values: Sequence[bytes]) -> tuple[Part, list[int]]:
     """Return framed Avro events as columns, and the places of those that must be looked at singly.
 
     A body that cannot be read, a value out of its range, a correction: all are left to the row decoder, which

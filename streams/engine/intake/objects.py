@@ -4,28 +4,27 @@ Plain is what producers mostly send: numbers for numbers, texts for texts, no la
 to replace. Anything else is left to the row decoder, which knows what to say about it.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from spendbrake.schemas.usage import MAX_TOKENS
 from spendbrake.schemas.wire.json import JSON_CHECKS
 from spendbrake.schemas.wire.rules import MAX_TIME
-from spendbrake.streams.engine.intake.columns import NAMES, OPTIONAL, TOKENS, Part, concat, from_table
+from spendbrake.streams.engine.intake.columns import NAMES, OPTIONAL, TOKENS, Part, from_table
 
 I64 = NDArray[np.int64]
 
 OBJECT = b"{"
 """How a JSON event begins; one that does not is read by itself."""
-TEXTS = tuple(name for name in (*NAMES, *OPTIONAL, "operation") if name != "unit")
-ODD = frozenset(JSON_CHECKS.keys() - {*TEXTS, *TOKENS, "time", "kind"} | {"specversion"})
+TEXTS = tuple(name for name in OPTIONAL if name != "unit")
+ODD = frozenset(JSON_CHECKS.keys() - {*NAMES, *TEXTS, *TOKENS, "operation", "time", "kind"} | {"specversion"})
 """Names of which one is enough for a look at the event itself: `specversion` is what tells a CloudEvent."""
-PLAIN_KINDS = (None, "final")
-NUMBERS = frozenset((int, float))
-NOWHERE = -1
-"""Time of an event whose time is out of range: nothing plain has it."""
 ABSENT = {
     "error_code": pa.string(),
     "cost_nano_usd": pa.int64(),
@@ -36,65 +35,65 @@ ABSENT = {
     "replaces": pa.string(),
 }
 """Columns of the table that plain events leave empty."""
-FEW = 8
-"""Events of which one is no good, so few that they are read one by one."""
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
+_Plain = msgspec.defstruct(
+    "_Plain",
+    [
+        *((name, str) for name in NAMES),
+        ("time", Annotated[float, msgspec.Meta(ge=0, lt=MAX_TIME)]),
+        *((name, str | None, None) for name in (*TEXTS, "operation")),
+        *((name, _Count, 0) for name in TOKENS),
+        ("kind", Literal["final"] | None, None),
+    ],
+    gc=False,
+)
+"""What a plain event has; other names are passed over unread."""
+_Exact = msgspec.defstruct("_Exact", [], bases=(_Plain,), forbid_unknown_fields=True, gc=False)
+"""One with no other names."""
+_plain, _exact = msgspec.json.Decoder(_Plain).decode, msgspec.json.Decoder(_Exact).decode
 
 
-def from_objects(places: I64, values: list[bytes]) -> tuple[Part, list[int]]:
+def from_objects(places: I64, values: Sequence[bytes]) -> tuple[Part, list[int]]:
     """Return events in columns, and the places of those that must be looked at singly."""
-    parsed = [_parsed(value) for value in values]
-    plain = [i for i, event in enumerate(parsed) if event is not None]
-    suspects = places[[i for i, event in enumerate(parsed) if event is None]].tolist()
-    found, odd = _columns(places[plain], [event for event in parsed if event is not None])
-    return found, suspects + odd
+    events: list[msgspec.Struct] = []
+    odd: list[int] = []
+    rest = iter(values)
+    while len(events) + len(odd) < len(values):
+        try:
+            events.extend(map(_exact, rest))
+        except (msgspec.DecodeError, UnicodeDecodeError):  # those before it are in the list
+            at = len(events) + len(odd)
+            event = _with_more(values[at])
+            if event is None:
+                odd.append(at)
+            else:
+                events.append(event)
+    if not odd:
+        return from_table(places, *_table(events))
+    if not events:
+        return Part.empty(), places.tolist()
+    part, doubtful = from_table(np.delete(places, odd), *_table(events))
+    return part, places[odd].tolist() + doubtful
 
 
-def _parsed(value: bytes) -> dict[str, Any] | None:
-    """Return an event that has nothing in it but what most have; None for any other value."""
+def _with_more(value: bytes) -> msgspec.Struct | None:
+    """Return a plain event that has names beside those of events; None for any other value."""
     try:
-        event = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        return None
-    if type(event) is dict and ODD.isdisjoint(event) and event.get("kind") in PLAIN_KINDS:
-        return event
+        if ODD.isdisjoint(orjson.loads(value)):  # which reads what is passed over, too
+            return _plain(value)
+    except (ValueError, msgspec.DecodeError):
+        pass
     return None
 
 
-def _columns(places: I64, events: list[dict[str, Any]]) -> tuple[Part, list[int]]:
-    """Put events in a table; one of a wrong type spoils it, so halve until few are left."""
-    if not events:
-        return Part.empty(), []
-    try:
-        return from_table(places, *_table(events))
-    except (pa.ArrowException, TypeError, OverflowError, UnicodeError):
-        if len(events) <= FEW:
-            return Part.empty(), places.tolist()
-    half = len(events) // 2
-    first, bad = _columns(places[:half], events[:half])
-    second, more = _columns(places[half:], events[half:])
-    return concat([first, second]), bad + more
-
-
-def _table(events: list[dict[str, Any]]) -> tuple[pa.RecordBatch, NDArray[np.float64]]:
-    """Return the table of events, and their times as they were sent.
-
-    Raises:
-        TypeError: a required name is missing, or a number is none; Arrow raises where a text is none.
-    """
-    n = len(events)
-    columns: dict[str, pa.Array] = {name: pa.array([e.get(name) for e in events], pa.string()) for name in TEXTS}
-    if any(columns[name].null_count for name in NAMES):
-        raise TypeError("a name is missing")
-    for name in TOKENS:
-        counts = [e.get(name, 0) for e in events]
-        if set(map(type, counts)) != {int}:
-            raise TypeError(f"{name}: not a whole number")
-        columns[name] = pa.array(counts, pa.int64())
-    times = [e.get("time") for e in events]
-    if not NUMBERS.issuperset(map(type, times)):
-        raise TypeError("time: not a number")
-    at = np.array(times, np.float64)
-    micros = np.where((at >= 0) & (at < MAX_TIME), at * 1_000_000, NOWHERE)
-    columns["time"] = pa.array(micros.astype(np.int64))
-    columns |= {name: pa.nulls(n, kind) for name, kind in ABSENT.items()}
+def _table(events: Sequence[msgspec.Struct]) -> tuple[pa.RecordBatch, NDArray[np.float64]]:
+    """Return the table of events, and their times as they were sent."""
+    rows = map(msgspec.structs.astuple, events)
+    told: dict[str, Any] = dict(zip(_Plain.__struct_fields__, zip(*rows, strict=True), strict=True))
+    columns = {name: pa.array(told[name], pa.string()) for name in (*NAMES, *TEXTS)}
+    columns |= {name: pa.array(np.array(told[name], np.int64)) for name in TOKENS}
+    at = np.array(told["time"], np.float64)
+    columns["time"] = pa.array((at * 1_000_000).astype(np.int64))
+    columns |= {name: pa.nulls(len(events), kind) for name, kind in ABSENT.items()}
     return pa.RecordBatch.from_pydict(columns), at

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import repeat
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from spendbrake.streams.engine.outcome import Batch, Headers
 
 FEW = 8
 """Bodies so few that columns cost more than reading one by one."""
+FORMS = ((from_bodies, FRAMED), (from_objects, OBJECT))
+"""What reads values in columns, and how they begin."""
+NONE = Part.empty()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,25 +87,28 @@ class Sorter:
 
     def sort(self, batch: Batch, schemas: Mapping[int, Any] | None = None) -> Intake:
         """Return the batch sorted; `schemas` are foreign Avro schemas by id, beside the bundled ones."""
-        intake = Intake(events=Part.empty())
+        intake = Intake(events=NONE)
         single: list[int] = []
         forwards: list[int] = []
-        special = [i for i, headers in enumerate(batch.headers) if headers and not self._is_plain(headers)]
+        special: list[int] = []
+        if any(batch.headers):
+            special = [i for i, headers in enumerate(batch.headers) if headers and not self._is_plain(headers)]
         for i in special:
             self._internal(i, batch, intake, single, forwards)
-        parts = []
-        for read, form in ((from_bodies, FRAMED), (from_objects, OBJECT)):
-            if len(special) == len(batch.values):
+        parts, left = [], len(batch.values) - len(special)
+        for read, form in reversed(FORMS) if _all_begin(batch.values[:1], OBJECT) else FORMS:
+            if not left:
                 break
             places, found = _of_form(batch.values, form, special)
+            left -= len(found)
             if len(found) >= FEW:
                 part, suspects = read(places, found)
                 parts.append(part)
                 single += suspects
             else:
                 single += places.tolist()
-            special += places.tolist()
-        if len(special) < len(batch.values):
+            special += places.tolist() if left else ()
+        if left:
             known = frozenset(special)
             single += [i for i in range(len(batch.values)) if i not in known]
         if single:
@@ -166,14 +173,22 @@ class Sorter:
         return None
 
 
-def _of_form(values: Sequence[bytes | None], form: bytes, apart: list[int]) -> tuple[NDArray[np.int64], list[bytes]]:
+def _of_form(
+    values: Sequence[bytes | None], form: bytes, apart: list[int]
+) -> tuple[NDArray[np.int64], Sequence[bytes]]:
     """Return the values that begin like `form`, without those set apart, and their places."""
-    found = [value for value in values if value is not None and value.startswith(form)]
-    if not apart and len(found) == len(values):
-        return np.arange(len(values)), found
+    if not apart and _all_begin(values, form):
+        return np.arange(len(values)), values
     known = frozenset(apart)
     places = [i for i, value in enumerate(values) if value is not None and i not in known and value.startswith(form)]
     return np.array(places, np.int64), [values[i] for i in places]  # type: ignore[misc]
+
+
+def _all_begin(values: Sequence[bytes | None], form: bytes) -> TypeGuard[Sequence[bytes]]:
+    try:
+        return all(map(bytes.startswith, values, repeat(form)))  # type: ignore[arg-type]
+    except TypeError:  # a record without a value
+        return False
 
 
 def places(batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -4,6 +4,8 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from enginelog import START, Cut, Record, event
 from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS
@@ -65,6 +67,12 @@ CHANGED: list[dict[str, Any]] = [
     {"specversion": "1.0", "id": "i", "source": "s", "data": BASE},
 ]
 VALUES = [orjson.dumps(BASE | changed) for changed in CHANGED] + [
+    orjson.dumps(BASE).replace(b'"source"', b'"unheard": 1e400, "source"'),
+    orjson.dumps(BASE).replace(b'"source"', b'"unheard": "\xff", "source"'),
+    orjson.dumps(BASE).replace(b'"source"', b'"unheard": [' + b"[" * 2_000 + b"]" * 2_000 + b'], "source"'),
+    orjson.dumps(BASE).replace(b'"source"', b'"team": 7, "source"'),
+    orjson.dumps(BASE).replace(b'"source"', b'"te\\u0061m": "a", "source"'),
+    orjson.dumps(BASE).replace(b'"source"', b'"l\\u0061bels": {}, "source"'),
     b"{",
     b"{}",
     b"[1]",
@@ -73,6 +81,29 @@ VALUES = [orjson.dumps(BASE | changed) for changed in CHANGED] + [
     b'{"request_id": "\xff"}',
     b"",
 ]
+
+
+PIECES = [
+    b"",
+    b"9",
+    b"e",
+    b"-",
+    b".",
+    b'"',
+    b",",
+    b":",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b"\\",
+    b"\\u00e9",
+    b"\xc3\xa9",
+    b"\xff",
+    b"\0",
+    b" ",
+]
+"""Bytes that change how JSON is read."""
 
 
 def read(values: list[bytes]) -> Intake:
@@ -89,6 +120,20 @@ def one_of(part: Part, place: int) -> list[Any]:
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: value[-60:].decode(errors="replace"))
 @pytest.mark.parametrize("neighbours", [8, 40])
 def test_an_event_is_the_same_in_a_crowd(value: bytes, neighbours: int) -> None:
+    check_in_a_crowd(value, neighbours)
+
+
+@given(st.data())
+def test_an_event_with_a_few_bytes_changed_is_the_same_in_a_crowd(data: st.DataObject) -> None:
+    value = bytearray(orjson.dumps(BASE | {"unheard": [1.5, {"x": "\n"}], "input_tokens": 1_200}))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(value) - 1))
+        value[at : at + data.draw(st.integers(0, 1))] = data.draw(st.sampled_from(PIECES))
+    check_in_a_crowd(bytes(value), 8)
+
+
+def check_in_a_crowd(value: bytes, neighbours: int) -> None:
+    """Hold what is read of a value among others against what is read of it alone."""
     crowd = [orjson.dumps(BASE | {"request_id": str(i)}) for i in range(neighbours)]
     place = neighbours // 2
     alone, among = read([value]), read([*crowd[:place], value, *crowd[place:]])
