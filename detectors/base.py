@@ -184,6 +184,7 @@ class AmountParams(Params):
 A = TypeVar("A", bound=AmountParams)
 
 
+@dataclass(slots=True, init=False)
 class Amount:
     """Money of one kind of trouble, as it stands.
 
@@ -195,9 +196,16 @@ class Amount:
         expected: USD that are usual where nothing more is known of the subject.
     """
 
-    # No dataclass: a compiled one has an interpreted constructor, and there are many in a bucket.
-    __slots__ = ("calls", "expected", "key", "model", "session", "span_s", "subject", "usd")
+    subject: str
+    usd: float
+    key: str
+    model: str
+    session: int
+    calls: int
+    span_s: float
+    expected: float
 
+    # Its own: a dataclass has an interpreted one when it is compiled, and there are many in a bucket.
     def __init__(
         self,
         subject: str,

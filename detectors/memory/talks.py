@@ -84,6 +84,7 @@ FIELDS = tuple(f.name for f in fields(Talk))[2:]
 _FIGURES = attrgetter(*FIELDS)
 
 
+@dataclass(slots=True, init=False)
 class Turn:
     """One call in its conversation, after it was taken in.
 
@@ -93,9 +94,16 @@ class Turn:
         missed_usd: What of its money a cache hit would have saved.
     """
 
-    # No dataclass: a compiled one has an interpreted constructor, and there are many in a bucket.
-    __slots__ = ("call", "missed_usd", "near", "same", "steady", "talk", "tokens", "usd")
+    call: Call
+    usd: float
+    tokens: int
+    talk: Talk
+    same: bool
+    near: bool
+    steady: bool
+    missed_usd: float
 
+    # Its own: a dataclass has an interpreted one when it is compiled, and there are many in a bucket.
     def __init__(
         self,
         call: Call,

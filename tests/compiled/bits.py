@@ -6,7 +6,6 @@ import random
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from operator import attrgetter
 
 from readings import new_series, ordinary, session
 from spendbrake.detectors import panel as door
@@ -18,7 +17,6 @@ from spendbrake.schemas.reading import BucketReading, Call, Context, Reading
 TEAMS = 5
 BUCKETS = 6_000
 """Of each team, with a burst in the last tenth."""
-AMOUNT = attrgetter("subject", "usd", "key", "model", "session", "calls", "span_s", "expected")
 
 
 def stream(seed: int) -> Iterator[Reading]:
@@ -66,7 +64,7 @@ def main() -> None:
                 team = panel.load(f"t{seed}", team.dump())
             if isinstance(reading, BucketReading) and (seen := senses.bucket(reading)) is not None:
                 parts = [(one.detector.name, one.raw, one.score) for one in seen.scored]
-                amounts = [(detector.name, AMOUNT(amount)) for detector, amount in seen.amounts]
+                amounts = [(detector.name, asdict(amount)) for detector, amount in seen.amounts]
                 scores.update(repr((parts, seen.opinion and seen.opinion.parts, amounts)).encode())
                 senses.learn(seen)
         states.update(team.dump())
