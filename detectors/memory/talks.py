@@ -115,14 +115,8 @@ class Turn:
         steady: bool = False,
         missed_usd: float = 0.0,
     ) -> None:
-        self.call = call
-        self.usd = usd
-        self.tokens = tokens
-        self.talk = talk
-        self.same = same
-        self.near = near
-        self.steady = steady
-        self.missed_usd = missed_usd
+        self.call, self.usd, self.tokens, self.talk = call, usd, tokens, talk
+        self.same, self.near, self.steady, self.missed_usd = same, near, steady, missed_usd
 
 
 @mypyc_attr(native_class=False)
