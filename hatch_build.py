@@ -9,7 +9,7 @@ import re
 import shutil
 from contextlib import chdir
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hatchling.builders.config import BuilderConfig
@@ -29,8 +29,9 @@ class Compiled(BuildHookInterface[BuilderConfig]):
         from mypyc.build import mypycify
         from setuptools import setup
 
-        copy, made = Path(mkdtemp()), Path(mkdtemp())
-        self._folders = [copy, made]
+        # What is made must outlast this call; on whatever way the build ends, the interpreter clears it away.
+        self._folders = [TemporaryDirectory(prefix="spendbrake-") for _ in range(2)]
+        copy, made = (Path(folder.name) for folder in self._folders)
         shutil.copytree(Path(self.root, ".pkg", "spendbrake"), copy / "spendbrake")
         modules = sorted(str(path.relative_to(copy)) for path in self._sources(copy))
         for module in modules:  # mypyc keeps of `Annotated[float, ...]` the float only, of words all
@@ -53,7 +54,7 @@ class Compiled(BuildHookInterface[BuilderConfig]):
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Clear away."""
         for folder in getattr(self, "_folders", ()):
-            shutil.rmtree(folder)
+            folder.cleanup()
 
     def _sources(self, copy: Path) -> set[Path]:
         """Return what the hook's `include` names in the package, but for its `exclude`."""

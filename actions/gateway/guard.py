@@ -5,6 +5,7 @@ import importlib.util
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
 
@@ -168,7 +169,7 @@ class Guard:
         self.close()
 
 
-class AsyncGuard:
+class AsyncGuard(AbstractAsyncContextManager["AsyncGuard"]):
     """Checks calls against the limits in Redis, from one event loop. Arguments as for `Guard`.
 
     `timeout_s` bounds a whole check, whatever the client's own time-outs are.
@@ -260,9 +261,6 @@ class AsyncGuard:
     async def aclose(self) -> None:
         """Close the client's connections."""
         await self._client.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None

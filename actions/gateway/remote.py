@@ -1,9 +1,10 @@
 """A guard over HTTP: checks and leases for gateways that cannot reach Redis. Needs httpx (extra `gateway`)."""
 
 from collections import Counter
+from contextlib import AbstractAsyncContextManager
 from dataclasses import fields, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -19,7 +20,7 @@ _RESULT = tuple(field.name for field in fields(CheckResult))
 _LEASE = ("granted", "until", "status", "code", "reason", "node", "retry_after", "reset_at", "source")
 
 
-class RemoteGuard:
+class RemoteGuard(AbstractAsyncContextManager["RemoteGuard"]):
     """Asks an API process what `AsyncGuard` asks Redis. It never raises for an API that is away.
 
     Args:
@@ -84,9 +85,6 @@ class RemoteGuard:
     async def aclose(self) -> None:
         """Close the client's connections."""
         await self._client.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None

@@ -83,7 +83,8 @@ def _field_problems(error: ValidationError) -> Iterator[Problem]:
         value = repr(each["input"])
         shown = value if len(value) <= _SHOWN else value[:_SHOWN] + "..."
         message = each["msg"].removeprefix("Value error, ")
-        yield Problem(path, f"{message}; it is {shown}")
+        told = isinstance(each["input"], str) and value in message
+        yield Problem(path, message if told else f"{message}; it is {shown}")
 
 
 def _rest(data: Any, refused: Sequence[Path]) -> PolicyFile | None:

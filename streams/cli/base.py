@@ -5,6 +5,7 @@ import gc
 import getpass
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from spendbrake.streams.workers.deployment import Place
 
 T = TypeVar("T")
+WIDE = 2_000
+"""Columns of what is no terminal: a table in a file or a pipe is as wide as what it holds."""
 # What is shown comes from logs, files and people: a name such as [/x] is no markup.
-console = Console(markup=False)
+console = Console(markup=False, width=None if sys.stdout.isatty() else WIDE)
 errors = Console(stderr=True, markup=False)
 LENGTHS_S = {"m": 60, "h": 3_600, "d": 86_400}
 SIMULATION = "sim-"

@@ -32,6 +32,7 @@ from spendbrake.streams.workers.notify.destinations import Destinations
 from spendbrake.streams.workers.notify.ledger import Ledgers
 from spendbrake.streams.workers.notify.pulse import Pulse
 from spendbrake.streams.workers.notify.worker import Notify, Publish
+from spendbrake.streams.workers.partitions.pace import every
 from spendbrake.streams.workers.service import Service, new_app, ready_versions
 from spendbrake.streams.workers.versions import Versions
 
@@ -104,9 +105,9 @@ def _pulse(app: ChunkApp, settings: Settings) -> Pulse:
 
 def _clocks(app: ChunkApp, notify: Notify, place: Place) -> Iterator[Callable[[], Awaitable[None]]]:
     """Yield what is done again and again."""
-    yield _every(app, DUE_S, _due(app, notify))
+    yield every(app, DUE_S, _due(app, notify))
     if not place.simulation:  # its logs keep everything, so nothing expires
-        yield _every(app, TIDY_S, notify.tidy)
+        yield every(app, TIDY_S, notify.tidy)
 
 
 def _due(app: ChunkApp, notify: Notify) -> Callable[[], Awaitable[None]]:
@@ -199,18 +200,6 @@ def _run_beside(app: ChunkApp, notify: Notify, topic: str, *tasks: Callable[[], 
     app.delivery.on_revoke = give_up
     for task in (notify.watch, *tasks):
         app.task(task)
-
-
-def _every(app: ChunkApp, interval_s: float, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-    """Return a task that does something again and again, but not while partitions change hands."""
-
-    async def loop() -> None:
-        while not app.should_stop:
-            await app.sleep(interval_s)
-            if not app.should_stop and not app.rebalancing:
-                await work()
-
-    return loop
 
 
 def rules_of(versions: Versions) -> Callable[[float], InForce]:

@@ -31,7 +31,7 @@ from spendbrake.streams.transport.store import RowLog, declare_table
 from spendbrake.streams.workers.burn import Burn
 from spendbrake.streams.workers.deployment import STATE, Broker, Place, admitted
 from spendbrake.streams.workers.parents import Parents
-from spendbrake.streams.workers.partitions.pace import Pace
+from spendbrake.streams.workers.partitions.pace import Pace, every
 from spendbrake.streams.workers.partitions.relay import Relay
 from spendbrake.streams.workers.partitions.snapshot import Snapshot
 from spendbrake.streams.workers.partitions.stepper import Stepper
@@ -45,8 +45,6 @@ COMMIT_S = 1.0
 PLAYED_SNAPSHOT_S, PLAYED_COMMIT_S = 0.2, 0.1
 """Of a simulation: its clock runs as far ahead as commits let it, so rows are written at once, not spread."""
 POLICY_WAIT_S = 1.0
-LEAST_PAUSE_S = 0.5
-"""Between two rounds of what is done again and again, however much it is hurried."""
 PRESSED = 0.8
 """Part of what may be in flight from which on storing does not take its time: what is left goes by meanwhile."""
 LOOK_S = 5.0
@@ -171,13 +169,13 @@ def _stepping(
     if place.simulation:
         worker.relay = Relay(place.secrets[0])
     else:
-        _every(app, TICK_EVERY_S, partial(_tick, ticker, worker, outbox))
+        app.task(every(app, TICK_EVERY_S, partial(_tick, ticker, worker, outbox)))
     interval_s = min(settings.burn.snapshot_interval_s, PLAYED_SNAPSHOT_S if place.simulation else math.inf)
     store = partial(_store, snapshot, worker, 0.0 if place.simulation else 0.8 * interval_s)
-    _every(app, interval_s, store, hurried=partial(_pressed, app))
-    _every(app, settings.republish_s, worker.republish)
-    _every(app, CAPS_EVERY_S, worker.tell_caps)
-    _every(app, REBUILD_EVERY_S, lambda: worker.rebuild(versions.store_since))
+    app.task(every(app, interval_s, store, hurried=partial(_pressed, app)))
+    app.task(every(app, settings.republish_s, worker.republish))
+    app.task(every(app, CAPS_EVERY_S, worker.tell_caps))
+    app.task(every(app, REBUILD_EVERY_S, lambda: worker.rebuild(versions.store_since)))
     app.task(_follow(versions, log, ticker))
     return Service(name, app, worker, topic, versions)
 
@@ -232,41 +230,8 @@ def new_app(name: str, broker: Broker, place: Place, settings: Settings, topic: 
         heartbeat_s=settings.group.heartbeat_interval_s,
         commit_interval_s=PLAYED_COMMIT_S if place.simulation else COMMIT_S,
     )
-    _every(app, LOOK_S, lambda: cast(Any, app.consumer).look_ahead())
+    app.task(every(app, LOOK_S, lambda: cast(Any, app.consumer).look_ahead()))
     return app
-
-
-def _every(
-    app: ChunkApp,
-    interval_s: float,
-    work: Callable[[], Awaitable[None]],
-    hurried: Callable[[], bool] | None = None,
-) -> None:
-    """Call `work` again and again, `interval_s` after it has returned; what it raises ends the process.
-
-    An app that stops takes its producer away from work that is under way: that fails, and is no error.
-
-    Args:
-        hurried: Tells whether it should be called sooner.
-    """
-    least_s = min(interval_s, LEAST_PAUSE_S) if hurried is not None else interval_s
-    pace = Pace(lambda: app.should_stop or hurried is None or hurried(), app.sleep)
-
-    def stops() -> bool:
-        return bool(app.should_stop)
-
-    @app.task
-    async def loop() -> None:
-        while not stops():
-            await app.sleep(least_s)
-            await pace.rest(interval_s - least_s)
-            if not stops() and not app.rebalancing:
-                try:
-                    await work()
-                except Exception as error:
-                    if not stops():
-                        raise
-                    LOG.info("left undone: the worker stops", error=repr(error))
 
 
 def _follow(versions: Versions, log: Any, ticker: Ticker) -> Callable[[], Awaitable[None]]:

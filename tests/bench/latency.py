@@ -11,6 +11,7 @@ acknowledgement to the order in actions.v1, as another reader of the topic sees 
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from kafka.deployment import PARTITIONS, SECRET, Deployment, Process
 from servers.kafka import KafkaServer, free_port
 from servers.valkey import Valkey
 from spendbrake.actions.gateway.guard import Guard
+from spendbrake.detectors.panel import COMPILED
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.topics import ACTIONS, USAGE
 from spendbrake.schemas.wire.avro import decode
@@ -151,6 +153,7 @@ def cpu_s(pid: int) -> float:
 def measure(guard: Guard, of: Sender, worker: Process, crossings: int, orders: Orders | None = None) -> dict[str, Any]:
     """Ask Guard about every crossed cap until it blocks; return percentiles, milliseconds."""
     wait_until_known(guard, of, worker, crossings)
+    check_build(worker.text())
     time.sleep(SETTLE_S)
     cpu, began = cpu_s(worker.popen.pid), time.time()
     of.go()
@@ -194,6 +197,13 @@ def wait_until_known(guard: Guard, of: Sender, worker: Process, crossings: int) 
         if time.monotonic() > until or not worker.alive:
             raise SystemExit(f"{len(left)} keys were not known in time\n{worker.text()[-3000:]}")
         time.sleep(0.1)
+
+
+def check_build(told: str) -> None:
+    """End where the worker says that it runs another build than the report will."""
+    said = re.search(r'compiled"?[=:]\s*(true|false)', told, re.IGNORECASE)
+    if said is None or (said[1].lower() == "true") != COMPILED:
+        raise SystemExit(f"what is measured is not what the report says: {said and said[0]} there\n{told[-3000:]}")
 
 
 def on_kafka(options: argparse.Namespace, folder: Path) -> dict[str, Any]:

@@ -107,8 +107,7 @@ class ActLimits:
         placed, dead = placed_actions(chunk)
         orders = []
         for offset, action in placed:
-            why = _fault(action)
-            if why:
+            if why := _fault(action):
                 LOG.error("an order that no gateway could obey", action=action.id, node=action.node, reason=why)
                 dead.append(_dead(chunk, offset, "bad_action", why))
             else:

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -81,3 +83,10 @@ def test_what_is_told_is_told_as_it_is(name: str, capsys: pytest.CaptureFixture[
 
 def test_a_length_of_time_past_all_numbers_is_none() -> None:
     assert length_s("9" * 5_000 + "d") is None
+
+
+def test_a_table_in_a_pipe_is_as_wide_as_what_it_holds() -> None:
+    code = "from rich.table import Table; from spendbrake.streams.cli.base import console; t = Table('a', 'b')\n"
+    code += "t.add_row('x' * 150, 'words ' * 30); console.print(t)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"{'x' * 150} │ {('words ' * 30).strip()}" in done.stdout

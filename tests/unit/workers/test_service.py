@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 
 import pytest
 from faust.exceptions import NotReady
@@ -11,7 +10,8 @@ from structlog.testing import capture_logs
 from spendbrake import __version__
 from spendbrake.detectors import panel
 from spendbrake.streams.transport.store import split_key
-from spendbrake.streams.workers.service import Service, _every, _writer
+from spendbrake.streams.workers.partitions.pace import every
+from spendbrake.streams.workers.service import Service, _writer
 
 
 def test_no_two_starts_write_under_one_name() -> None:
@@ -25,9 +25,6 @@ class App:
 
     should_stop = rebalancing = False
 
-    def task(self, loop: Callable[[], Awaitable[None]]) -> None:
-        self.loop = loop
-
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(0)
 
@@ -40,9 +37,9 @@ async def test_work_that_fails_because_the_app_stops_is_no_error_and_any_other_e
         app.should_stop = stops
         raise NotReady("the producer is gone")
 
-    _every(app, 1.0, work)
+    loop = every(app, 1.0, work)
     with contextlib.nullcontext() if stops else pytest.raises(NotReady):
-        await app.loop()
+        await loop()
 
 
 class Started:
