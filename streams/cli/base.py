@@ -91,6 +91,10 @@ async def _until_told(work: Coroutine[Any, Any, T]) -> T:
 def _text(error: Exception) -> str:
     from confluent_kafka import KafkaError
 
+    from spendbrake.streams.transport.embedded.directory import DirectoryLocked
+
+    if isinstance(error, DirectoryLocked):
+        return f"{error}; if it is `spendbrake up`, its API does what needs the log: its page /docs lists how"
     cause = error.args[0] if error.args else None
     return f"Kafka: {cause.str()}" if isinstance(cause, KafkaError) else str(error) or type(error).__name__
 

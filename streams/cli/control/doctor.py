@@ -38,6 +38,9 @@ async def _checks() -> AsyncIterator[Check]:
     place = place_of(config)
     async with broker_of(config) as broker:
         problems = await broker.check_topics(place.plans())
+        if set(problems) == {f"{plan.name}: does not exist" for plan in place.plans()}:
+            yield "bad", "topics", "there is none yet: `spendbrake up` makes them, on Kafka `spendbrake topics create`"
+            return
         for problem in problems:
             yield "bad", "topics", problem
         if problems:

@@ -33,7 +33,7 @@ def summary(scene: Scene, wall_s: float) -> RenderableType:
     if len(scene.told) > TOLD:
         table.add_row("", f"and {len(scene.told) - TOLD:,} more")
     table.add_row("played", f"{scene.events:,} calls, {usd_text(scene.spent)}, in {wall_s:.0f} s")
-    return Panel(table, title="[bold]summary[/]", title_align="left", border_style="green", expand=False)
+    return Panel(table, title="[bold]summary[/]", title_align="left", border_style="green")
 
 
 def _found(table: Table, scene: Scene, began: float | None) -> None:

@@ -35,6 +35,8 @@ from spendbrake.streams.workers.partitions.ticker import tick
 PREFIX = "sim-demo-"
 PARTITIONS = 2
 FRAME_S = 0.25
+PAGE = 120
+"""Columns of the summary at most."""
 NEIGHBOUR = "key-platform-prod-1"
 """A key of the runaway's team, for comparison."""
 RUNAWAY_AT_H = 24 + 14.5
@@ -93,7 +95,7 @@ async def show(demo: Demo) -> None:
         playing = asyncio.create_task(theatre.play(script, story))
         await _watch(theatre, playing, demo.plain)
         await playing
-        console.print(summary(theatre.scene, time.monotonic() - began))
+        console.print(summary(theatre.scene, time.monotonic() - began), width=min(console.width, PAGE))
         if demo.broker is not None:
             console.print(f"Its topics are left on the broker: {theatre.running.place.prefix}*", highlight=False)
 
