@@ -201,16 +201,17 @@ def is_plain(table: pa.RecordBatch, owner: pa.StringArray) -> bool:
     rare = [table.column(name) for name in ("cost_nano_usd", "latency_ms", "units", "kind", "replaces")]
     if any(column.null_count < len(column) for column in rare):
         return False
-    names = [lengths(table.column(name)) for name in NAMES]
-    optional = [column for column in map(table.column, OPTIONAL) if column.null_count < len(column)]
     source = table.column("source")
     if source.null_count < len(source) and not lengths(source).all():  # an empty one is none
         return False
-    if any(not each.all() for each in names):
+    optional = [column for column in map(table.column, OPTIONAL) if column.null_count < len(column)]
+    at_byte = np.array([offsets(column) for column in (*map(table.column, NAMES), *optional)])
+    sizes = at_byte[:, 1:] - at_byte[:, :-1]
+    if sizes.max() > MAX_NAME or not sizes[: len(NAMES)].all():
         return False
-    if any(each.max() > MAX_NAME for each in (*names, *map(lengths, optional))):
-        return False
-    text = np.frombuffer(owner.buffers()[2], np.uint8, int(lengths(owner).sum()), int(offsets(owner)[0]))
+    bounds = offsets(owner)
+    first, end = int(bounds[0]), int(bounds[-1])
+    text = np.frombuffer(owner.buffers()[2], np.uint8, end - first, first)
     return int(np.count_nonzero(text == ord(SEP))) == OWNER_PARTS * len(owner)
 
 
@@ -247,7 +248,8 @@ def _columns(place: I64, table: pa.RecordBatch, owner: pa.StringArray, at: F64) 
     source = table.column("source")
     source = "default" if source.null_count == len(source) else pc.fill_null(source, "default")
     identity = pc.binary_join_element_wise(source, table.column("request_id"), "\0")
-    failed = pc.not_equal(table.column("error_code"), "")
+    code = table.column("error_code")
+    failed = pc.not_equal(code, "") if code.null_count < len(code) else code
     named = sessions(table)
     return Part(
         place=place,

@@ -193,4 +193,5 @@ def _all_begin(values: Sequence[bytes | None], form: bytes) -> TypeGuard[Sequenc
 
 def places(batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return offsets and record timestamps (epoch seconds) of a batch."""
-    return np.asarray(batch.offsets, np.int64), np.asarray(batch.timestamps_ms, np.float64) / 1_000
+    n = len(batch.offsets)
+    return np.fromiter(batch.offsets, np.int64, n), np.fromiter(batch.timestamps_ms, np.int64, n) / 1_000

@@ -16,28 +16,32 @@ from spendbrake.streams.engine.intake.columns import Part
 from spendbrake.streams.engine.intake.texts import hashes
 
 I64 = NDArray[np.int64]
-U64 = NDArray[np.uint64]
 Texts: TypeAlias = list[str] | pa.StringArray
 
 UNKNOWN = -1
 SPARSE = 8
-"""Cells of a table for each text: one in sixteen finds its cell taken."""
-TABLES = 2
+"""Slots of the table for each text: next to none finds its bucket full."""
+WIDTH = 4
 
 
 def owner_texts(part: Part) -> Texts:
     """Return the owner text of each event."""
     if isinstance(part.owners, list):
         return list(map(part.owners.__getitem__, part.owner.tolist()))
+    first = int(part.owner[0]) if len(part) else 0
+    if np.array_equal(part.owner, np.arange(first, first + len(part))):
+        return part.owners.slice(first, len(part))
     return part.owners.take(pa.array(part.owner))
 
 
 class Names:
     """Texts and their numbers.
 
-    Tables by hash propose a text that is known, and the two texts are compared: hashes that clash cost time, nothing
-    else. The first table has what fits into it, the second the most of what found its cell taken there. The dict has
-    them all; it is asked for what the tables do not find.
+    A table by hash proposes a text that is known, and the two texts are compared: hashes that clash cost time, nothing
+    else. The dict has them all; it is asked for what the table does not find.
+
+    The table has buckets of `WIDTH` slots, which hold the place of a text and, in the bits that are left, a tag of
+    its hash.
     """
 
     def __init__(self) -> None:
@@ -56,46 +60,36 @@ class Names:
         """Return the number of each text, `UNKNOWN` of those that have none."""
         if isinstance(texts, list):
             return np.fromiter(map(self._numbers.get, texts, repeat(UNKNOWN)), np.int64, len(texts))
-        hashed = hashes(texts)
-        found = self._proposed(0, hashed, texts)
+        bucket, tag = self._hash(texts)
+        like = (self._slots.take(bucket, axis=0) & self._tag_bits) == tag[:, None]
+        place = self._slots.reshape(-1)[bucket * WIDTH + like.argmax(axis=1)] & ~self._tag_bits
+        same = pc.equal(self._texts.take(pa.array(place)), texts).to_numpy(zero_copy_only=False)
+        found = np.where(same, self._of_place[place], UNKNOWN)
         missed = np.flatnonzero(found == UNKNOWN)
         if len(missed):
-            texts = texts.take(pa.array(missed))
-            found[missed] = again = self._proposed(1, hashed[missed], texts)
-            self._ask(found, missed, np.flatnonzero(again == UNKNOWN), texts)
+            found[missed] = [self._numbers.get(text, UNKNOWN) for text in texts.take(pa.array(missed)).to_pylist()]
+            self._missed += len(missed)
+            if self._missed > len(self._numbers) >= len(self._texts):
+                self._renew()
         return found
 
-    def _proposed(self, table: int, hashed: U64, texts: pa.StringArray) -> I64:
-        """Return the number of each text that one of the tables finds."""
-        place = self._tables[table][_cells(self._tables[table], table, hashed)]
-        same = pc.equal(self._texts.take(pa.array(place)), texts).to_numpy(zero_copy_only=False)
-        return np.where(same, self._of_place[place], UNKNOWN)
-
-    def _ask(self, found: I64, missed: I64, rest: I64, texts: pa.StringArray) -> None:
-        """Ask the dict for the `rest` of the texts that the first table has `missed`."""
-        if not len(rest):
-            return
-        asked = texts.take(pa.array(rest)).to_pylist()
-        found[missed[rest]] = [self._numbers.get(text, UNKNOWN) for text in asked]
-        self._missed += len(rest)
-        if self._missed > len(self._numbers) >= len(self._texts):
-            self._renew()
-
     def _renew(self) -> None:
-        """Put all texts into the tables: some are new, and have been asked for as often as this costs."""
+        """Put all texts into the table: some are new, and have been asked for as often as this costs."""
         self._missed = 0
         self._texts = pa.array(["", *self._numbers], pa.string())  # the place of no text is the first
         self._of_place = np.array([UNKNOWN, *self._numbers.values()], np.int64)
-        hashed, left = hashes(self._texts), np.arange(1, len(self._texts))
-        self._tables = []
-        for number in range(TABLES):
-            table = np.zeros(1 << (SPARSE * (len(left) + 1)).bit_length(), np.int32)
-            cells = _cells(table, number, hashed[left])
-            table[cells] = left
-            left = left[table[cells] != left]
-            self._tables.append(table)
+        n = len(self._texts)
+        self._tag_bits = ~np.uint32((1 << n.bit_length()) - 1)
+        self._slots = np.zeros((1 << (SPARSE * n // WIDTH).bit_length(), WIDTH), np.uint32)
+        bucket, tag = self._hash(self._texts)
+        order = bucket[1:].argsort(kind="stable") + 1
+        bucket = bucket[order]
+        slot = np.arange(n - 1) - np.searchsorted(bucket, bucket)
+        fits = slot < WIDTH
+        self._slots[bucket[fits], slot[fits]] = (tag[order] | order.astype(np.uint32))[fits]
 
-
-def _cells(table: NDArray[np.int32], number: int, hashed: U64) -> I64:
-    """Return the cell of each hash, by bits of its own for each table."""
-    return ((hashed >> np.uint64(32 * number)) & np.uint64(len(table) - 1)).view(np.int64)
+    def _hash(self, texts: pa.StringArray) -> tuple[I64, NDArray[np.uint32]]:
+        """Return the bucket of each text, and its tag."""
+        hashed = hashes(texts)
+        bucket = (hashed & np.uint64(len(self._slots) - 1)).view(np.int64)
+        return bucket, (hashed >> np.uint64(32)).astype(np.uint32) & self._tag_bits
