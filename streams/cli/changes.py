@@ -49,6 +49,7 @@ def changes(
     async def take(trouble: str, by: str) -> None:
         message = Acknowledgement(trouble=trouble, action="", at=time.time(), by=by)
         await auditor.publish(message, "alert.acknowledge", by, {"trouble": trouble})
+        await auditor.tidy(versions.outlived(time.time()))
 
     async def known() -> Any:
         return await desk.requests(broker, place)

@@ -4,7 +4,7 @@ The first result has outcome `unknown` (somebody was about to), the second `done
 """
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -40,6 +40,13 @@ class Auditor:
         key, value = control_record(message)
         async with self.around(what, key.decode(), {"by": by, **about}):
             await (await self._broker.send(self._place.topic(CONTROL.name), key=key, value=value, partition=0))
+
+    async def tidy(self, keys: Iterable[bytes]) -> None:
+        """Remove control messages that say nothing any more (`Versions.outlived`); what they did stays on record."""
+        topic = self._place.topic(CONTROL.name)
+        sent = [await self._broker.send(topic, key=key, value=None, partition=0) for key in keys]
+        for each in sent:
+            await each
 
     @asynccontextmanager
     async def around(self, what: str, target: str, about: Mapping[str, Any]) -> AsyncIterator[None]:

@@ -41,6 +41,7 @@ KINDS: dict[int, type[ControlMessage]] = {
     13: Acknowledgement,
     18: StoreSince,
 }
+SILENCE, ACKNOWLEDGEMENT = "silence", "acknowledgement"
 S = TypeVar("S", Silence, Acknowledgement)
 M = TypeVar("M", PolicyVersion, OwnersVersion, TopicRegistration)
 
@@ -48,7 +49,9 @@ M = TypeVar("M", PolicyVersion, OwnersVersion, TopicRegistration)
 KEPT = 50_000
 """Acknowledgements and silences kept, of each: the latest. An alert that was taken on before all of them is told again.
 
-Nothing else would bound what years of a busy deployment leave behind."""
+Between two rounds of `outlived` nothing else bounds what a busy deployment leaves behind."""
+OUTLIVED_S = 100 * 86_400.0
+"""Age at which an acknowledgement, or a silence that has ended, is of no alert any more: those end with their month."""
 
 
 class NoPolicy(LookupError):
@@ -89,6 +92,8 @@ class Versions:
         for key, value in records:
             if value is not None:
                 news |= self._one(key, value)
+            else:
+                self._forget(key.decode(errors="replace"))
         self.read_at = self._clock()
         return news
 
@@ -119,6 +124,20 @@ class Versions:
         else:
             self.topics[message.name] = message
         return False
+
+    def _forget(self, key: str) -> None:
+        kind, _, name = key.partition("/")
+        if kind == ACKNOWLEDGEMENT:
+            self.acknowledged.pop(name, None)
+        elif kind == SILENCE:
+            self.silences.pop(name, None)
+
+    def outlived(self, now: float) -> list[bytes]:
+        """Return the keys of what people have said of alerts that are long over: to be removed from the topic."""
+        before = now - OUTLIVED_S
+        said: list[ControlMessage] = [each for each in self.acknowledged.values() if each.at < before]
+        said += [each for each in self.silences.values() if each.ends_at < before]
+        return [control_record(each)[0] for each in said]
 
     async def follow(self, log: ControlLog, changed: Callable[[], None]) -> None:
         """Take in what comes, for ever; a topic that cannot be read ages.
@@ -200,9 +219,9 @@ def control_record(message: ControlMessage) -> tuple[bytes, bytes]:
     if isinstance(message, AccessToken):
         return f"token/{message.id}".encode(), encode(message)
     if isinstance(message, Silence):
-        return f"silence/{message.id}".encode(), encode(message)
+        return f"{SILENCE}/{message.id}".encode(), encode(message)
     if isinstance(message, Acknowledgement):
-        return f"acknowledgement/{message.trouble}".encode(), encode(message)
+        return f"{ACKNOWLEDGEMENT}/{message.trouble}".encode(), encode(message)
     if isinstance(message, StoreSince):
         return b"store", encode(message)
     return f"topic/{message.name}".encode(), encode(message)

@@ -124,6 +124,7 @@ def _story(action: Any, n: int, findings: list[Any], results: list[Any]) -> Tabl
     for field, value in sorted(action.evidence.items()):
         if not isinstance(value, dict | list) and value is not None:
             shown = usd_text(value) if field.endswith("_nano") and isinstance(value, int) else str(value)
+            shown += " of the basis" * (field == "threshold")
             table.add_row(f"  {field.removesuffix('_nano')}", Text(shown))
     for finding in findings[:1]:
         table.add_row("finding", f"{finding.detector} {finding.severity}, incident {finding.incident or finding.id}")

@@ -3,14 +3,18 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from enginelog import policy
 from spendbrake.schemas.control import Acknowledgement, Owner, Silence
+from spendbrake.streams.transport.clients.brokers import EmbeddedBroker
 from spendbrake.streams.transport.clients.control import KeyValue
+from spendbrake.streams.workers.audit import Auditor
 from spendbrake.streams.workers.delivering import rules_of
-from spendbrake.streams.workers.versions import KEPT, Versions, control_record
+from spendbrake.streams.workers.deployment import Place, read_versions
+from spendbrake.streams.workers.versions import KEPT, OUTLIVED_S, Versions, control_record
 
 NOW = 1_000.0
 OWNER = Owner(key="k", team="a")
@@ -116,3 +120,25 @@ def test_a_silence_that_is_over_or_that_no_pattern_can_be_made_of_mutes_nobody_a
     in_force = rules_of(versions)
     assert [each.id for each in in_force(NOW).silences] == ["good"]
     assert in_force(NOW + 1) is in_force(NOW), "the same object while nothing changes"
+
+
+async def test_what_was_said_of_alerts_that_are_long_over_leaves_the_topic(tmp_path: Path) -> None:
+    place = Place(prefix="", partitions=4, usage_retention_s=86_400.0, simulation=False, secrets=(b"s",))
+    broker = EmbeddedBroker(tmp_path, lambda: NOW)
+    await broker.create_topics(place.plans())
+    auditor = Auditor(broker, place, lambda: NOW)
+    old = Acknowledgement(trouble="a/1", action="", at=NOW, by="me")
+    over = Silence(
+        id="s", matchers=("team=a",), starts_at=NOW, ends_at=NOW + 1, created_at=NOW, created_by="me", comment=""
+    )
+    late = NOW + OUTLIVED_S + 2
+    for said in (old, over, replace(old, trouble="b", at=late), replace(over, id="t", ends_at=late)):
+        await auditor.publish(said, "alert.acknowledge", "me", {})
+    versions = await read_versions(broker, place)
+    assert versions.outlived(NOW + OUTLIVED_S) == []
+    keys = versions.outlived(late)
+    assert sorted(keys) == [b"acknowledgement/a/1", b"silence/s"]
+    await auditor.tidy(keys)
+    left = await read_versions(broker, place)
+    assert (sorted(left.acknowledged), sorted(left.silences), left.outlived(late)) == (["b"], ["t"], [])
+    broker.close()
