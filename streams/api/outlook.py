@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from spendbrake.detectors.forecast.methods import outlooks
 from spendbrake.schemas.money import NanoUsd
-from spendbrake.streams.api.burn import MOST_LINES, Burn, Money
+from spendbrake.streams.api.burn import Burn, Money
 from spendbrake.streams.api.owners import Local
 from spendbrake.streams.api.pages import Operation, Parameter, Problem, problem
 from spendbrake.streams.budgets.allocation.surge import Exposed, breaks
@@ -114,7 +114,7 @@ class Outlooks:
             hours = _number(asked.get("hours"), "hours", HOURS, MOST_HOURS)
         except ValueError as error:
             return problem(400, "bad_parameter", str(error))
-        lines, told, _ = await self._burn.lines(request, str(MOST_LINES), "")
+        lines, told = await self._burn.every_line(request)
         nodes, now = exposed(lines, self._rules()), self._clock()
         found = breaks(nodes, factor, hours, now)
         broken = [Broken(node=b.node, after_s=b.after_s, at=now + b.after_s, over=_money(b.over)) for b in found]

@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
+from starlette.requests import Request
 
 from enginelog import START, Log, engine, event, policy
 from spendbrake.schemas.wire.murmur import partition_of
@@ -69,6 +70,24 @@ async def test_a_surge_breaks_the_organization_first_and_names_what_it_does_not_
     assert (told["nodes"], told["missing_partitions"]) == (3, [])
     async with client(range(1)) as http:
         assert (await http.get("/v1/surge")).json()["missing_partitions"] == [1]
+
+
+class Owner:
+    """Another process, with partition 1: it tells of a page of its teams at a time."""
+
+    async def teams(self, partitions: set[int], asked: dict[str, str]) -> list[dict[str, Any]]:
+        teams = [f"t{number}" for number in range(5) if f"t{number}" > asked["after"]]
+        page = teams[: int(asked["limit"])]
+        lines = [{"team": team, "as_of": {"epoch": 1, "offset": 0}} for team in page]
+        return [{"teams": lines, "partitions": [1], "next": page[-1] if page != teams else None}]
+
+
+async def test_a_surge_is_held_against_all_teams_however_many_an_owner_tells_of_at_once() -> None:
+    burn = Burn(Local(journal(range(1))), lambda name: name, N, cast(Any, Owner()))
+    for page in (1, 2, 5, 100):
+        lines, told = await burn.every_line(Request({"type": "http", "headers": []}), page)
+        names = [line["team"] for line in lines]
+        assert (names == sorted({*names, "t0", "t1", "t2", "t3", "t4"}), told) == (True, {0, 1})
 
 
 @pytest.mark.parametrize("query", ["factor=0", "factor=x", "hours=-1", "hours=nan", "factor=1e9"])
