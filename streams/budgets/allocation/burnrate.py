@@ -60,7 +60,7 @@ class Burn:
 
     @property
     def stands(self) -> bool:
-        """Tell whether the rule stands, exactly.
+        """Tell whether the rule stands, exactly. A budget of nothing is burned too fast while anything is spent.
 
         Examples:
             >>> fast = BurnRate(name="x", long_s=3_600, short_s=300, times=10, severity="critical", floor_usd=0)
@@ -68,7 +68,7 @@ class Burn:
             >>> [Burn(fast, budget, 0, 720 * 3_600, hour, now).stands for budget in (72_000, 72_001, None)]
             [True, False, False]
         """
-        if self.budget is None or self.long.spent < max(to_nano(self.rule.floor_usd), 1):
+        if self.budget is None or self.long.spent < max(to_nano(self.rule.floor_usd), 1) or self.short.spent <= 0:
             return False
         numerator, denominator = self.rule.times.as_integer_ratio()
         least = numerator * self.budget
@@ -87,8 +87,8 @@ class Burn:
             return f"{name} no longer burns faster than its budget allows."
         hours = self.left * self.short.length_s / self.short.spent / HOUR_S
         rest = f"the rest of {usd_text(self.left)} lasts {hours:.1f} h" if self.left > 0 else "nothing of it is left"
-        budget = usd_text(self.budget or 0)
-        return f"{name} burns {self.times:.1f} times its budget of {budget}: {self.long}, {self.short}; {rest}."
+        burns = f"{self.times:.1f} times" if self.budget else "more than"
+        return f"{name} burns {burns} its budget of {usd_text(self.budget or 0)}: {self.long}, {self.short}; {rest}."
 
     def evidence(self) -> dict[str, Any]:
         """Return the figures behind the sentence."""

@@ -165,3 +165,14 @@ def test_without_a_budget_nothing_burns() -> None:
 def test_a_rule_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         engine_of(FILE | {"burn_rates": [FAST | wrong]})
+
+
+def test_a_budget_of_nothing_is_burned_while_money_is_spent_and_stops_no_worker() -> None:
+    log = Log()
+    log.add(event(0, START, cost=2 * USD))
+    for minute in range(1, 20):
+        log.tick(START + 60 * minute)
+    nothing = policy(defaults={"team": {"monthly_budget_usd": 0}}, burn_rates=[FAST], policies=[])
+    _, outcomes = play(log.cuts(), engine_of(nothing))
+    assert [state for state, _ in states(outcomes)] == ["open", "resolve"]
+    assert findings(outcomes)[0].reason.startswith("a burns more than its budget of $0.00: $2.00 in 60 min, $2.00 in")
