@@ -3,7 +3,7 @@
 import math
 from typing import Any, Final
 
-from spendbrake.detectors.base import AmountDetector, BucketDetector, FactDetector
+from spendbrake.detectors.base import AmountDetector, BucketDetector, Detector, FactDetector
 from spendbrake.detectors.catalog import detectors, parameters, read_part
 from spendbrake.detectors.gate import Gate, GateParams
 from spendbrake.detectors.incident import IncidentParams
@@ -13,7 +13,7 @@ from spendbrake.detectors.series.calibration import TailParams
 from spendbrake.detectors.series.features import SLOT_S
 from spendbrake.detectors.series.fusion import FusionParams
 from spendbrake.detectors.series.track import Build
-from spendbrake.detectors.team import ITSELF, VERSION, TeamPanel
+from spendbrake.detectors.team import ITSELF, READABLE, TeamPanel
 from spendbrake.schemas.policy import Detection
 
 __all__ = ["COMPILED", "Panel", "TeamPanel"]
@@ -50,6 +50,8 @@ class Panel:
                 self.amounts.append((build, params))
         if given:
             raise ValueError(f"detection.params names no detector: {', '.join(sorted(given))}")
+        self.learning = [place for place, (build, _) in enumerate(self.amounts) if build.to_state != Detector.to_state]
+        """Places of those detectors of amounts that have state."""
         self.learn_anomalies = detection.learn_anomalies
         self.settled_s = min((build.settled_s(params) for build, params in self.facts), default=math.inf)
         """A series that began sooner after its team's first event is shown only if it is an offence by itself."""
@@ -85,7 +87,7 @@ class Panel:
             ValueError: not such bytes, of another team, or of a version this code does not know.
         """
         kept = unpack(state)
-        if kept.get("v") != VERSION or kept.get("team") != name:
+        if kept.get("v") not in READABLE or kept.get("team") != name:
             raise ValueError(f"detector state of {kept.get('team')!r}, version {kept.get('v')!r}: not of {name!r}")
         team = TeamPanel(self, name, votes, epoch=epoch)
         team.restore(kept)

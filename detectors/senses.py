@@ -1,6 +1,5 @@
 """What the detectors of one team measure: a bucket in, opinions and amounts out. They judge nothing and tell nobody."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,13 +8,14 @@ from mypy_extensions import mypyc_attr
 
 from spendbrake.detectors.base import Amount, AmountDetector, BucketDetector
 from spendbrake.detectors.causes import SESSION
+from spendbrake.detectors.memory.labels import pseudonym
 from spendbrake.detectors.memory.mix import Mix
 from spendbrake.detectors.memory.stored import State
-from spendbrake.detectors.memory.talks import Talks, Turns, pseudonym
+from spendbrake.detectors.memory.talks import Talks, Turns
 from spendbrake.detectors.memory.turnover import Turnover
 from spendbrake.detectors.series.features import Features
 from spendbrake.detectors.series.fusion import Fusion, Opinion
-from spendbrake.detectors.series.track import Scored, Track, shape
+from spendbrake.detectors.series.track import Scored, Track, learned, shape
 from spendbrake.detectors.telling import Story
 from spendbrake.schemas.money import NANO
 from spendbrake.schemas.reading import BucketReading
@@ -76,7 +76,7 @@ class Senses:
         self._bind()
         self._level = Fusion(panel.level(), panel.fusion)
         self._talks = Talks()
-        self._names: OrderedDict[int, str] = OrderedDict()
+        self._names: dict[int, str] = {}
         self.nameless: list[int] = []
         self._mix = Mix()
 
@@ -120,10 +120,10 @@ class Senses:
 
     def name(self, session: int, name: str) -> None:
         """Remember what a session is called."""
+        self._names.pop(session, None)
         self._names[session] = name
-        self._names.move_to_end(session)
         if len(self._names) > MAX_NAMES:
-            self._names.popitem(last=False)
+            del self._names[next(iter(self._names))]
 
     def named(self, session: int) -> str:
         """Return the words for a session."""
@@ -150,8 +150,8 @@ class Senses:
             "level": self._level.to_state(),
             "mix": self._mix.to_state(),
             "talks": self._talks.to_state(),
-            "names": [[str(number), name] for number, name in self._names.items()],
-            "amounts": {d.name: {"shape": shape(d.params, d.shaped_by), "state": d.to_state()} for d in self._amounts},
+            "names": list(self._names.items()),
+            "amounts": learned(self._amounts[place] for place in self._panel.learning),
         }
 
     def restore(self, kept: Mapping[str, Any]) -> None:
@@ -161,7 +161,7 @@ class Senses:
         self._talks = Talks.from_state(kept["talks"])
         if "turnover" not in kept["talks"]:
             self._talks.turnover = Turnover.from_detectors(kept["amounts"])
-        self._names = OrderedDict((int(number), name) for number, name in kept["names"])
+        self._names = {int(number): name for number, name in kept["names"]}  # once they were text
         for where, state in kept["tracks"].items():
             self._tracks[where] = Track.from_state(self._panel.builds(where), self._panel.tail, state)
         for i, (build, params) in enumerate(self._panel.amounts):

@@ -10,7 +10,7 @@ from spendbrake.detectors.memory.stored import pack
 from spendbrake.detectors.memory.votes import Votes
 from spendbrake.detectors.senses import ITSELF, Noticed, Senses
 from spendbrake.detectors.series.features import HOUR_S, SLOT_S, SPANS_S
-from spendbrake.detectors.series.track import Scored, families, shape
+from spendbrake.detectors.series.track import Scored, families, learned, shape
 from spendbrake.detectors.telling import AskContext, Sighting, Telling
 from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.reading import BucketReading, NewSeries, Reading, SessionReading
@@ -18,9 +18,10 @@ from spendbrake.schemas.reading import BucketReading, NewSeries, Reading, Sessio
 if TYPE_CHECKING:
     from spendbrake.detectors.panel import Panel
 
-__all__ = ["ITSELF", "VERSION", "TeamPanel"]
+__all__ = ["ITSELF", "READABLE", "VERSION", "TeamPanel"]
 
-VERSION = 3
+VERSION = 4
+READABLE = (3, VERSION)
 HOUR = SPANS_S.index(HOUR_S)
 STALE_S = 300.0
 """A bucket that ended longer ago than this is told, but nothing may be limited for it."""
@@ -43,7 +44,8 @@ class TeamPanel:
         self._panel = panel
         self._senses = senses or Senses(panel)
         self._facts: list[FactDetector[Any]] = [build(params) for build, params in panel.facts]
-        self._records = {build.name: Records() for build, _ in panel.amounts}
+        self._records: dict[str, Records] = {}
+        """By detector of amounts; of one that has never seen any, none."""
         self._hours = Records()
         self._alarm = ("", 0.0)
         """The detector that led the last alarm of slots, and until when it waits for money to back it."""
@@ -92,7 +94,7 @@ class TeamPanel:
                 "alarms": self._alarms.to_state(),
                 "incidents": self._incidents.to_state(),
                 "senses": self._senses.to_state(),
-                "facts": {f.name: {"shape": shape(f.params, f.shaped_by), "state": f.to_state()} for f in self._facts},
+                "facts": learned(self._facts),
                 "records": {name: records.to_state() for name, records in self._records.items()},
                 "hours": self._hours.to_state(),
                 "alarm": list(self._alarm),
@@ -110,9 +112,10 @@ class TeamPanel:
             state = kept["facts"].get(build.name)
             if state is not None and state["shape"] == shape(params, build.shaped_by):
                 self._facts[i] = build.from_state(params, state["state"])
-        for name in self._records:
-            if name in kept["records"]:
-                self._records[name] = Records.from_state(kept["records"][name])
+        amounts = {build.name for build, _ in self._panel.amounts}
+        for name, state in kept["records"].items():
+            if name in amounts and state:  # once all had some, if empty ones
+                self._records[name] = Records.from_state(state)
 
     def _bucket(self, reading: BucketReading, context: AskContext) -> list[Finding]:
         seen = self._senses.bucket(reading)
@@ -162,7 +165,7 @@ class TeamPanel:
         last, asked, floor = None, usual, 0.0
         for detector, amount in seen.amounts:
             if detector is not last:
-                last, asked, records = detector, self._heard(detector, usual, reading.now), self._records[detector.name]
+                last, asked, records = detector, self._heard(detector, usual, reading.now), self._of(detector.name)
                 floor = gate.least_amount(detector.params, asked)
             record = records.of(amount.subject)
             if amount.usd > floor and gate.record(amount, detector.params, record, asked, reading.now):
@@ -174,6 +177,13 @@ class TeamPanel:
             elif learns:
                 record.admit(amount.usd, reading.now)
         return findings
+
+    def _of(self, detector: str) -> Records:
+        """Return the records of a detector."""
+        records = self._records.get(detector)
+        if records is None:
+            records = self._records[detector] = Records()
+        return records
 
     def _beyond(
         self,

@@ -1,7 +1,6 @@
 """Burn against its own record: more money in minutes, an hour or a day than ever before. It knows no season."""
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Self
@@ -66,7 +65,7 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
 
     def __init__(self, params: BurnRecordParams) -> None:
         super().__init__(params)
-        self._sums: OrderedDict[str, list[float]] = OrderedDict()
+        self._sums: dict[str, list[float]] = {}
         self._least, self._mute_s, self._told_at = 0.2 * params.floor_usd, params.mute_s, -DAY_S
         self._told: dict[str, list[float]] = {}
 
@@ -84,7 +83,7 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
             if line is None:
                 line = self._begin(name, at, block)
             else:
-                lines.move_to_end(name)
+                lines[name] = lines.pop(name)
                 if line[1] != block:
                     line[1], line[PEAKS:] = block, NOTHING
             last, _, a, b, c, d, e, f, g, h = line
@@ -134,28 +133,28 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
 
     def to_state(self) -> State:
         """Return the sums, and those that were told."""
-        return {
-            "names": list(self._sums),
-            "sums": np.array(list(self._sums.values())).reshape(-1, PEAKS + len(SPANS_S)),
-            "told_at": self._told_at,
-            "told": list(self._told),
-            "told_sums": np.array(list(self._told.values()), np.float64).reshape(-1, len(SPANS_S)),
-        }
+        sums = np.array(list(self._sums.values()), np.float64).reshape(-1, PEAKS + len(SPANS_S))
+        state: State = {"names": list(self._sums), "sums": sums, "told_at": self._told_at}
+        if self._told:
+            state["told"] = list(self._told)
+            state["told_sums"] = np.array(list(self._told.values()), np.float64)
+        return state
 
     @classmethod
     def from_state(cls, params: BurnRecordParams, state: Mapping[str, Any]) -> Self:
         """Return the detector that `state` describes."""
         detector = cls(params)
-        detector._sums = OrderedDict(zip(state["names"], state["sums"].tolist(), strict=True))
+        detector._sums = dict(zip(state["names"], state["sums"].tolist(), strict=True))
         detector._told_at = state["told_at"]
-        detector._told = dict(zip(state["told"], state["told_sums"].tolist(), strict=True))
+        if state.get("told"):
+            detector._told = dict(zip(state["told"], state["told_sums"].tolist(), strict=True))
         return detector
 
     def _begin(self, name: str, at: float, block: float) -> list[float]:
         """Return the line of a new series; the longest silent makes room."""
         line = self._sums[name] = [at, block, *NOTHING, *NOTHING]
         if len(self._sums) > MAX_SERIES:
-            self._sums.popitem(last=False)
+            del self._sums[next(iter(self._sums))]
         return line
 
     def _risen(self, name: str, line: list[float], least: float, x: Features) -> list[Amount]:

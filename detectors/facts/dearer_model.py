@@ -109,6 +109,8 @@ class DearerModel(AmountDetector[DearerModelParams]):
 
     def to_state(self) -> State:
         """Return the lines, the longest silent first."""
+        if not self._lines:
+            return {}
         figures = np.array(list(self._lines.values()), np.float64).reshape(-1, len(Line._fields))
         return {"names": [list(name) for name in self._lines], "figures": figures}
 
@@ -116,6 +118,8 @@ class DearerModel(AmountDetector[DearerModelParams]):
     def from_state(cls, params: DearerModelParams, state: Mapping[str, Any]) -> Self:
         """Return the detector that `state` describes."""
         detector = cls(params)
+        if not state:
+            return detector
         for (requested, model, key), figures in zip(state["names"], state["figures"].tolist(), strict=True):
             detector._lines[requested, model, key] = Line(*figures)
         return detector

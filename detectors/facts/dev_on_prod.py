@@ -1,7 +1,6 @@
 """Development on a production key: a key that has always served production spends in another environment."""
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
@@ -45,7 +44,7 @@ class DevOnProd(AmountDetector[DevOnProdParams]):
 
     def __init__(self, params: DevOnProdParams) -> None:
         super().__init__(params)
-        self._keys: OrderedDict[str, list[float]] = OrderedDict()
+        self._keys: dict[str, list[float]] = {}
         """By key: first and last call, USD of days in production and elsewhere, USD of six hours elsewhere."""
         self._elsewhere: dict[str, str] = {}
         """Where keys that serve production were last used outside it."""
@@ -102,7 +101,7 @@ class DevOnProd(AmountDetector[DevOnProdParams]):
     def from_state(cls, params: DevOnProdParams, state: Mapping[str, Any]) -> Self:
         """Return the detector that `state` describes."""
         detector = cls(params)
-        detector._keys = OrderedDict(zip(state["keys"], state["figures"].tolist(), strict=True))
+        detector._keys = dict(zip(state["keys"], state["figures"].tolist(), strict=True))
         detector._elsewhere = dict(state.get("elsewhere", {}))
         return detector
 
@@ -112,7 +111,9 @@ class DevOnProd(AmountDetector[DevOnProdParams]):
         if line is None:
             line = self._keys[key] = [at, at, 0.0, 0.0, 0.0]
             if len(self._keys) > MAX_KEYS:
-                self._elsewhere.pop(self._keys.popitem(last=False)[0], None)
+                silent = next(iter(self._keys))
+                del self._keys[silent]
+                self._elsewhere.pop(silent, None)
         else:
-            self._keys.move_to_end(key)
+            self._keys[key] = self._keys.pop(key)
         return line

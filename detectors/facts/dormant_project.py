@@ -1,7 +1,6 @@
 """A project or a key that was asleep for a week and spends again: forgotten credentials, a revived cron job."""
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
@@ -59,7 +58,7 @@ class DormantProject(AmountDetector[DormantProjectParams]):
 
     def __init__(self, params: DormantProjectParams) -> None:
         super().__init__(params)
-        self._known: OrderedDict[str, list[float]] = OrderedDict()
+        self._known: dict[str, list[float]] = {}
         """By `project/NAME` or `key/NAME`: last call; when it woke, the silence before, and USD since."""
         self._at = self._slept = 0.0
         """Last bucket, and the days of silence of the whole team: times of calls are told without them."""
@@ -109,7 +108,7 @@ class DormantProject(AmountDetector[DormantProjectParams]):
     def from_state(cls, params: DormantProjectParams, state: Mapping[str, Any]) -> Self:
         """Return the detector that `state` describes."""
         detector = cls(params)
-        detector._known = OrderedDict(zip(state["known"], state["figures"].tolist(), strict=True))
+        detector._known = dict(zip(state["known"], state["figures"].tolist(), strict=True))
         detector._at, detector._slept = state["clock"]
         return detector
 
@@ -123,7 +122,7 @@ class DormantProject(AmountDetector[DormantProjectParams]):
             if line is None or at - line[0] >= self.params.asleep_s:
                 line = self._wake(name, at, line)
             else:
-                self._known.move_to_end(name)
+                self._known[name] = self._known.pop(name)
                 if at > line[0]:
                     line[0] = at
             if at - line[1] < self.params.watched_s:  # the key of a project that woke is not told besides
@@ -139,8 +138,8 @@ class DormantProject(AmountDetector[DormantProjectParams]):
     def _wake(self, name: str, at: float, line: list[float] | None) -> list[float]:
         """Return what is known of a project or key that is new, or wakes with a call at `at`."""
         woke = [at, -DAY_S, 0.0, 0.0] if line is None else [at, at, at - line[0], 0.0]
+        self._known.pop(name, None)
         self._known[name] = woke
-        self._known.move_to_end(name)
         if len(self._known) > MAX_KNOWN:
-            self._known.popitem(last=False)
+            del self._known[next(iter(self._known))]
         return woke

@@ -1,6 +1,5 @@
 """The greatest amount a team has come to before: what a running amount of money is held against."""
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +47,7 @@ class Records:
     """Records of the subjects of one detector; the longest silent makes room."""
 
     def __init__(self) -> None:
-        self._of: OrderedDict[str, Record] = OrderedDict()
+        self._of: dict[str, Record] = {}
 
     def of(self, subject: str) -> Record:
         """Return the record of a subject."""
@@ -56,9 +55,9 @@ class Records:
         if record is None:
             record = self._of[subject] = Record()
             if len(self._of) > MAX_SUBJECTS:
-                self._of.popitem(last=False)
+                del self._of[next(iter(self._of))]
         else:
-            self._of.move_to_end(subject)
+            self._of[subject] = self._of.pop(subject)
         return record
 
     def to_state(self) -> State:

@@ -3,18 +3,16 @@
 Calls of no session belong to the conversation of their key and model.
 """
 
-import hashlib
 import math
-from collections import OrderedDict
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
 from mypy_extensions import mypyc_attr
 
+from spendbrake.detectors.memory.labels import pseudonym
 from spendbrake.detectors.memory.stored import State
 from spendbrake.detectors.memory.turnover import Turnover
 from spendbrake.schemas.money import NANO
@@ -78,10 +76,17 @@ class Talk:
     cached: float = 0.0
     misses: float = 0.0
 
+    def figures(self) -> bytes:
+        """Return all but the names, in their order, as numpy has them."""
+        n, at, fresh, output, usd = self.n, self.at, self.input_tokens, self.output_tokens, self.usd
+        same, near, gap = (self.same, self.same_usd), (self.near, self.near_usd), (self.gap, self.gap_off)
+        usual = self.usual_input, self.usual_output, self.cached, self.misses
+        return _FIGURES.pack(n, at, fresh, output, usd, *same, *near, self.steady_usd, self.missed_usd, *gap, *usual)
+
 
 FIELDS = tuple(f.name for f in fields(Talk))[2:]
 """All but the names."""
-_FIGURES = attrgetter(*FIELDS)
+_FIGURES = struct.Struct(f"{len(FIELDS)}d")
 
 
 @dataclass(slots=True, init=False)
@@ -140,7 +145,7 @@ class Talks:
     """The conversations of a team that are under way, the longest silent makes room; and what all its calls come to."""
 
     def __init__(self) -> None:
-        self._of: OrderedDict[int, Talk] = OrderedDict()
+        self._of: dict[int, Talk] = {}
         self.turnover = Turnover()
         self._cached: dict[str, list[float]] = {}
         """By model, of calls soon after another of their conversation: number, mean cached share, mean deviation."""
@@ -160,7 +165,7 @@ class Talks:
                 talk = self._begin(number, call)
                 turn = Turn(call, usd, fresh + output, talk)
             else:
-                talks.move_to_end(number)
+                talks[number] = talks.pop(number)
                 turn = _follow(talk, call, usd, gap, turns.marks)
                 if gap < CACHE_S and session and (cached or model in self._cached):
                     self._learn(call, talk)
@@ -191,7 +196,7 @@ class Talks:
         if call.session and call.model in self._cached:
             talk.cached = max(talk.cached, self._least(self._cached[call.model]))
         if len(self._of) > MAX_TALKS:
-            self._of.popitem(last=False)
+            del self._of[next(iter(self._of))]
         return talk
 
     def _learn(self, call: Call, talk: Talk) -> None:
@@ -220,15 +225,15 @@ class Talks:
     def to_state(self) -> State:
         """Return the conversations in the order of their last calls, and the turnover."""
         talks = self._of.values()
-        names = list(dict.fromkeys((talk.key, talk.model) for talk in talks))  # few, as a rule
-        places = {name: place for place, name in enumerate(names)}
+        places: dict[tuple[str, str], int] = {}  # few, as a rule
+        whose = [places.setdefault((talk.key, talk.model), len(places)) for talk in talks]
         return {
             "turnover": self.turnover.to_state(),
             "cached": {model: list(usual) for model, usual in self._cached.items()},
             "numbers": np.array(list(self._of), dtype=np.uint64).view(np.int64),
-            "names": names,
-            "whose": np.array([places[talk.key, talk.model] for talk in talks], np.uint8),
-            "figures": np.array(list(map(_FIGURES, talks)), np.float64).reshape(-1, len(FIELDS)),
+            "names": list(places),
+            "whose": np.array(whose, np.uint8),
+            "figures": np.frombuffer(b"".join([talk.figures() for talk in talks])).reshape(-1, len(FIELDS)),
         }
 
     @classmethod
@@ -245,12 +250,6 @@ class Talks:
             talks.turnover = Turnover.from_state(state["turnover"])
         talks._cached = {model: list(usual) for model, usual in state.get("cached", {}).items()}
         return talks
-
-
-@lru_cache(maxsize=4096)
-def pseudonym(key: str, model: str) -> int:
-    """Return a number for the calls of a key to a model that name no session."""
-    return int.from_bytes(hashlib.blake2b(f"{key}\x1f{model}".encode(), digest_size=8).digest(), "little") or 1
 
 
 def _follow(talk: Talk, call: Call, usd: float, gap: float, marks: set[str]) -> Turn:

@@ -72,7 +72,8 @@ class Turnover:
 
     def to_state(self) -> list[float]:
         """Return the sums, in the order of `FIGURES`."""
-        return [getattr(self, name) for name in FIGURES]
+        lost = self.hour_lost, self.days_lost
+        return [self.at, self.hour, self.days, *lost, self.failed, self.free, self.tokens]
 
     @classmethod
     def from_state(cls, state: Sequence[float]) -> "Turnover":

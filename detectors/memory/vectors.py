@@ -5,13 +5,16 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from spendbrake.detectors.memory.labels import pseudonym
 from spendbrake.detectors.memory.stored import State
-from spendbrake.detectors.memory.talks import pseudonym
 from spendbrake.schemas.reading import Call
 
 SLOTS = 2_048
 """One vector each; a later one takes the place of the one before it."""
+SPARSE = SLOTS // 2
+"""Up to so many slots in use are kept one by one."""
 FORGOTTEN_S = 86_400.0
 AGAIN_S = 60.0
 """Sooner than this a call is tried again, not run again."""
@@ -22,8 +25,12 @@ class Vectors:
     """A table of 2,048 fingerprints of 24 bits, each with the session it came from and its time."""
 
     def __init__(self) -> None:
+        self._take_up(np.zeros(SLOTS, np.uint32), np.zeros(SLOTS, np.uint32))
+
+    def _take_up(self, tags: NDArray[np.uint32], times: NDArray[np.uint32]) -> None:
+        self._tags, self._times = tags, times
         # Python's view of the arrays: a single place of it is read and written at a third of the cost.
-        self._tag, self._at = np.zeros(SLOTS, np.uint32).data, np.zeros(SLOTS, np.uint32).data
+        self._tag, self._at = tags.data, times.data
 
     def again(self, call: Call) -> bool:
         """Say whether the very tokens were used within a day in another session, or in none; remember the call."""
@@ -36,14 +43,21 @@ class Vectors:
         return known and (not call.session or before & 0xFF != tag & 0xFF)
 
     def to_state(self) -> State:
-        """Return the table."""
-        return {"tag": np.asarray(self._tag), "at": np.asarray(self._at)}
+        """Return the table: all of it, or what slots hold and which, where most have never been used."""
+        (used,) = (self._times != 0).nonzero()
+        if len(used) > SPARSE:
+            return {"tag": self._tags, "at": self._times}
+        return {"slots": used.astype(np.uint16), "tag": self._tags[used], "at": self._times[used]}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Vectors":
         """Return the table that `state` describes."""
         vectors = cls()
-        vectors._tag, vectors._at = state["tag"].copy().data, state["at"].copy().data
+        if "slots" in state:
+            used = state["slots"]
+            vectors._tags[used], vectors._times[used] = state["tag"], state["at"]
+        else:
+            vectors._take_up(state["tag"].copy(), state["at"].copy())
         return vectors
 
 

@@ -18,6 +18,8 @@ CHANCE = 3.0
 """Times the team's own share of chance repeats that is not yet told."""
 CLASSES, BITS = 12, 3
 """Calls are of one class whose input times output is within a factor of eight: small ones coincide, large do not."""
+NEVER = [0.0] * 7
+"""Of a size that no call was of."""
 FADE_S = 60.0
 """Sums of an hour and more fade so often while calls come: by the minute is exact enough."""
 
@@ -44,7 +46,7 @@ class QueueReplay(AmountDetector[QueueReplayParams]):
     def __init__(self, params: QueueReplayParams) -> None:
         super().__init__(params)
         self._seen = Vectors()
-        self._lines = [[0.0] * 7 for _ in range(CLASSES)]
+        self._lines = [NEVER[:] for _ in range(CLASSES)]
         """By size: last call; all money and repeated money of an hour; of six hours, and of days likewise."""
 
     def amounts(self, x: Features, turns: Turns) -> Sequence[Amount]:
@@ -91,7 +93,9 @@ class QueueReplay(AmountDetector[QueueReplayParams]):
 
     def to_state(self) -> State:
         """Return the vectors and the sums."""
-        return {"seen": self._seen.to_state(), "lines": np.array(self._lines)}
+        sizes = [size for size, line in enumerate(self._lines) if line != NEVER]
+        lines = np.array([self._lines[size] for size in sizes], np.float64).reshape(-1, len(NEVER))
+        return {"seen": self._seen.to_state(), "sizes": sizes, "lines": lines}
 
     @classmethod
     def from_state(cls, params: QueueReplayParams, state: Mapping[str, Any]) -> Self:
@@ -99,7 +103,9 @@ class QueueReplay(AmountDetector[QueueReplayParams]):
         detector = cls(params)
         detector._seen = Vectors.from_state(state["seen"])
         if "lines" in state:
-            detector._lines = state["lines"].tolist()
+            lines = state["lines"].tolist()
+            for size, line in zip(state.get("sizes", range(len(lines))), lines, strict=True):  # once all were kept
+                detector._lines[size] = line
         return detector
 
 

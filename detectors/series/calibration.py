@@ -79,14 +79,16 @@ class Tail:
 
     def to_state(self) -> State:
         """Return the buffer and what was taken from it: no start while burning in."""
-        state = {
+        state: State = {
             "buffer": self.buffer[: self.filled],
             "stride": self.stride,
             "n": self.n,
             "next_fit": self.next_fit,
             "inverse": self.inverse,
         }
-        return state if math.isinf(self.start) else state | {"start": self.start}
+        if not math.isinf(self.start):
+            state["start"] = self.start
+        return state
 
     @classmethod
     def from_state(cls, params: TailParams, state: Mapping[str, Any]) -> "Tail":

@@ -120,6 +120,7 @@ class Fusion:
         ]
         self._weights = [weight for _, _, weight in self.members]
         self._budget = AlertBudget(params)
+        self._tail_shape = shape(params.tail, Tail.shaped_by)
 
     def advance(self, x: Features) -> Opinion:
         """Judge the slot that `x` closed, then learn it."""
@@ -145,14 +146,14 @@ class Fusion:
         return None
 
     def to_state(self) -> State:
-        """Return all that was learned, by detector."""
+        """Return all that was learned, by detector: nothing before the first slot has closed."""
         return {
             "budget": [self._budget.n, self._budget.alarms, self._budget.rests],
             "members": {
                 d.name: {"shape": shape(d.params, d.shaped_by), "detector": d.to_state(), "tail": tail.to_state()}
-                for d, tail, _ in self.members
+                for d, tail, _ in (self.members if self._budget.n else ())
             },
-            "tail_shape": shape(self.params.tail, Tail.shaped_by),
+            "tail_shape": self._tail_shape,
         }
 
     @classmethod
@@ -163,7 +164,7 @@ class Fusion:
         for i, (detector, tail, weight) in enumerate(fusion.members):
             kept = state["members"].get(detector.name)
             if kept is not None and kept["shape"] == shape(detector.params, detector.shaped_by):
-                if state["tail_shape"] == shape(params.tail, Tail.shaped_by):
+                if state["tail_shape"] == fusion._tail_shape:
                     tail = Tail.from_state(params.tail, kept["tail"])
                 fusion.members[i] = type(detector).from_state(detector.params, kept["detector"]), tail, weight
         return fusion

@@ -1,10 +1,10 @@
 """One series under watch: rolling sums, and each bucket detector with its calibrated tail. It decides nothing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spendbrake.detectors.base import BucketDetector
+from spendbrake.detectors.base import BucketDetector, Detector
 from spendbrake.detectors.memory.stored import State
 from spendbrake.detectors.series.calibration import Tail, TailParams
 from spendbrake.detectors.series.features import Features, Rolling
@@ -27,10 +27,10 @@ class Scored:
 class Track:
     """One series: a team, or one of its heaviest projects, keys and models."""
 
-    __slots__ = ("_tail_params", "rolling", "slots")
+    __slots__ = ("_tail_shape", "rolling", "slots")
 
     def __init__(self, builds: Sequence[Build], tail_params: TailParams) -> None:
-        self._tail_params = tail_params
+        self._tail_shape = shape(tail_params, Tail.shaped_by)
         self.rolling = Rolling(minutes=by_minute(builds))
         self.slots = [(build(params), Tail(tail_params)) for build, params in builds]
 
@@ -74,7 +74,7 @@ class Track:
                 d.name: {"shape": shape(d.params, d.shaped_by), "detector": d.to_state(), "tail": tail.to_state()}
                 for d, tail in self.slots
             },
-            "tail_shape": shape(self._tail_params, Tail.shaped_by),
+            "tail_shape": self._tail_shape,
         }
 
     @classmethod
@@ -82,7 +82,7 @@ class Track:
         """Return the track that `state` describes; what was learned under other parameters begins anew."""
         track = cls((), tail_params)
         track.rolling = Rolling.from_state(state["rolling"], minutes=by_minute(builds))
-        same_tail = state["tail_shape"] == shape(tail_params, Tail.shaped_by)
+        same_tail = state["tail_shape"] == track._tail_shape
         for build, params in builds:
             kept = state["slots"].get(build.name)
             if kept is None or kept["shape"] != shape(params, build.shaped_by):
@@ -106,6 +106,12 @@ def families(scored: Sequence[Scored]) -> Iterator[Scored]:
         if family not in best or one.score > best[family].score:
             best[family] = one
     return (best[family] for family in sorted(best))
+
+
+def learned(detectors: Iterable[Detector[Any]]) -> State:
+    """Return what detectors have learned, by name, and under which parameters; of one without state, nothing."""
+    states = [(one, one.to_state()) for one in detectors]
+    return {one.name: {"shape": shape(one.params, one.shaped_by), "state": state} for one, state in states if state}
 
 
 def shape(params: Any, names: Sequence[str]) -> list[Any]:

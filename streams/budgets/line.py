@@ -123,8 +123,8 @@ class Line:
         return [
             self.period,
             self.ended_period,
-            [[name, *_PARTS(mark)] for name, mark in self.marks.items()],
-            [[name, *_PARTS(mark)] for name, mark in self.ended.items()],
+            [[name, *_PARTS(mark)] for name, mark in self.marks.items()] if self.marks else [],
+            [[name, *_PARTS(mark)] for name, mark in self.ended.items()] if self.ended else [],
         ]
 
     def load(self, state: State) -> None:

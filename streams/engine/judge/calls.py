@@ -104,17 +104,22 @@ class Calls:
         calls, copied = self.pool.take(places), np.empty((len(FIELDS), len(places)), np.int64)
         for row, name in zip(copied, FIELDS, strict=True):
             row[:] = calls[name].view(np.int64) if name in EIGHT else calls[name]
-        ends = np.cumsum(np.bincount(unit[order], sizes, len(teams)).astype(np.int64))
-        return np.split(copied, ends[:-1], axis=1)
+        ends = np.cumsum(np.bincount(unit[order], sizes, len(teams)).astype(np.int64)).tolist()
+        return [copied[:, begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
 
     def _chains(self, at: I64) -> tuple[I64, I64]:
         """Return the places of all calls chained to some, in log order within each chain, and the chains' lengths."""
-        before, steps = self.pool["before"], []
-        while (at >= 0).any():
-            steps.append(at)
-            at = np.where(at >= 0, before[np.maximum(at, 0)] - self.base, NONE)
-        chains = np.array(steps[::-1], np.int64).reshape(len(steps), len(at)).T
-        return chains[chains >= 0], (chains >= 0).sum(axis=1)
+        if not len(at):
+            return at, at
+        before, longest = self.pool["before"], int(self.pool["nth"][at].max()) + 1
+        chains = np.empty((longest, len(at)), np.int64)
+        chains[-1] = at
+        for step in range(longest - 2, -1, -1):
+            np.maximum(at, 0, out=at)  # a chain that has ended wanders on at the pool's first call
+            at = before[at] - self.base
+            chains[step] = at
+        held = np.logical_and.accumulate(chains[::-1] >= 0)[::-1]
+        return chains.T[held.T], held.sum(axis=0)
 
     def restore(self, team: int, kept: I64) -> None:
         """Put calls back that `copy` returned; one of before there were projects has none."""

@@ -36,7 +36,7 @@ def pack(stamp: Stamp, meta: Mapping[str, Any], arrays: Arrays) -> bytes:
     layout = [(name, _text_of(array.dtype), array.shape) for name, array in arrays.items()]
     head = {"epoch": stamp.epoch, "offset": stamp.offset, "meta": meta, "arrays": layout}
     body = orjson.dumps(head)
-    raw = b"".join([body, *(np.ascontiguousarray(array).tobytes() for array in arrays.values())])
+    raw = b"".join([body, *(array.tobytes() for array in arrays.values())])
     row: bytes = PREFIX.pack(MAGIC, len(raw), len(body)) + CODEC.compress(raw, asbytes=True)
     if len(row) > MAX_ROW:
         raise ValueError(f"row of {len(row)} bytes, more than {MAX_ROW}")

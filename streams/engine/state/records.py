@@ -1,6 +1,7 @@
 """A team and a series as records: their parts of all arrays side by side, so that rows are copied many at a time."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -38,7 +39,8 @@ def team_columns(state: PartitionState) -> Columns:
 
 def gather(columns: Columns, rows: I64) -> Record:
     """Return one record for each of `rows`."""
-    records = np.empty(len(rows), [(name, array.dtype, array.shape[1:]) for name, array in columns.items()])
+    layout = tuple((name, array.dtype, array.shape[1:]) for name, array in columns.items())
+    records = np.empty(len(rows), _record_of(layout))
     for name, array in columns.items():
         records[name] = array[rows]
     return records
@@ -48,6 +50,12 @@ def scatter(columns: Columns, rows: I64, records: Record) -> None:
     """Put records back where `gather` took them from."""
     for name, array in columns.items():
         array[rows] = records[name]
+
+
+@lru_cache(16)
+def _record_of(layout: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]) -> np.dtype[np.void]:
+    """Return the record of such fields: making one takes as long as a team's rows."""
+    return np.dtype(list(layout))
 
 
 def _rings(name: str, rings: Rings) -> dict[str, NDArray[Any]]:

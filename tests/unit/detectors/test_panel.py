@@ -350,7 +350,7 @@ def test_a_state_of_another_team_or_version_is_refused() -> None:
     with pytest.raises(ValueError, match="not of 'b'"):
         panel.load("b", panel.team("a").dump())
     with pytest.raises(ValueError, match="version 9"):
-        panel.load("a", panel.team("a").dump().replace(b'"v":3', b'"v":9'))
+        panel.load("a", panel.team("a").dump().replace(b'"v":4', b'"v":9'))
 
 
 def test_heavy_series_are_watched_beside_the_team_and_at_most_eight() -> None:

@@ -1,10 +1,14 @@
 """Detector state is kept with the team: wherever a worker dies, what is found and what is remembered stay the same."""
 
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +25,7 @@ from spendbrake.schemas.policy import Detection
 from spendbrake.schemas.reading import BucketReading, Call, Reading
 
 PANEL = Panel(Detection(params={"half_space": {"enabled": True}, "gate": {"warm_buckets": 200, "warm_s": 3_600.0}}))
+GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "panel_3.hex"
 MOST_SERIES = 8
 MOST_BYTES = 100_000
 
@@ -94,11 +99,43 @@ def test_sums_that_detectors_once_kept_each_for_itself_are_read() -> None:
     at, hour, days, hour_lost, days_lost, failed, free, tokens = talks.pop("turnover")
     assert min(hour, days, hour_lost, days_lost, failed, tokens) > 0.0
     storm = {"at": at, "failed": failed, "hour": [hour, hour_lost], "days": [days, days_lost]}
-    amounts["error_storm"]["state"] = storm
-    amounts["tokens_without_cost"]["state"] = {"figures": [at, free, tokens, days]}
+    amounts["error_storm"] = {"shape": [], "state": storm}
+    amounts["tokens_without_cost"] = {"shape": [], "state": {"figures": [at, free, tokens, days]}}
     assert PANEL.load("search", pack(kept)).dump() == team.dump()
     amounts.clear()
     assert PANEL.load("search", pack(kept)).dump() != team.dump(), "detectors switched off kept nothing"
+
+
+def test_a_state_of_version_3_is_read_whole() -> None:
+    old = zlib.decompress(bytes.fromhex(GOLDEN.read_text("ascii")))
+    again = PANEL.load("search", old)
+    assert plain(as_version_3(unpack(again.dump()))) == plain(unpack(old))
+    assert PANEL.load("search", again.dump()).dump() == again.dump()
+
+
+def as_version_3(kept: dict[str, Any]) -> dict[str, Any]:
+    """A state as it was once written: with what has learned nothing, and the whole table of vectors."""
+    senses, nothing = kept["senses"], {"shape": [], "state": {}}
+    amounts, names = senses["amounts"], {build.name for build, _ in PANEL.amounts}
+    lines = {"names": [], "figures": np.zeros((0, 4))}
+    senses["amounts"] = dict.fromkeys(names, nothing) | {"dearer_model": {"shape": [], "state": lines}} | amounts
+    replay = amounts["queue_replay"]["state"]
+    tables = {name: np.zeros(2_048, np.uint32) for name in ("tag", "at")}
+    for name, table in tables.items():
+        table[replay["seen"]["slots"]] = replay["seen"][name]
+    sizes = np.zeros((12, 7))
+    sizes[replay.pop("sizes")] = replay["lines"]
+    replay |= {"seen": tables, "lines": sizes}
+    senses["names"] = [[str(number), name] for number, name in senses["names"]]
+    kept["records"] = {name: {} for name in names} | kept["records"]
+    return kept | {"v": 3, "facts": {build.name: nothing for build, _ in PANEL.facts} | kept["facts"]}
+
+
+def plain(state: Any) -> Any:
+    """A state with its arrays as lists, to be compared."""
+    if isinstance(state, dict):
+        return {name: plain(part) for name, part in state.items()}
+    return (str(state.dtype), state.tolist()) if isinstance(state, np.ndarray) else state
 
 
 def test_replays_begin_to_tell_chance_anew_where_a_state_knows_no_sizes() -> None:
@@ -107,7 +144,7 @@ def test_replays_begin_to_tell_chance_anew_where_a_state_knows_no_sizes() -> Non
     lines = kept["senses"]["amounts"]["queue_replay"]["state"].pop("lines")
     assert lines.max() > 0.0
     again = unpack(PANEL.load("search", pack(kept)).dump())["senses"]["amounts"]["queue_replay"]["state"]
-    assert again["lines"].max() == 0.0
+    assert again["lines"].size == 0
     assert again["seen"]["tag"].tolist() == kept["senses"]["amounts"]["queue_replay"]["state"]["seen"]["tag"].tolist()
 
 
