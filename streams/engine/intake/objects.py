@@ -91,9 +91,14 @@ def _table(events: Sequence[msgspec.Struct]) -> tuple[pa.RecordBatch, NDArray[np
     """Return the table of events, and their times as they were sent."""
     rows = map(msgspec.structs.astuple, events)
     told: dict[str, Any] = dict(zip(_Plain.__struct_fields__, zip(*rows, strict=True), strict=True))
-    columns = {name: pa.array(told[name], pa.string()) for name in (*NAMES, *TEXTS)}
-    columns |= {name: pa.array(np.array(told[name], np.int64)) for name in TOKENS}
-    at = np.array(told["time"], np.float64)
+    n = len(events)
+    columns = {name: pa.array(told[name], pa.string()) for name in NAMES}
+    columns |= {
+        name: pa.array(told[name], pa.string()) if any(told[name]) or "" in told[name] else pa.nulls(n, pa.string())
+        for name in TEXTS
+    }
+    columns |= {name: pa.array(np.fromiter(told[name], np.int64, n)) for name in TOKENS}
+    at = np.fromiter(told["time"], np.float64, n)
     columns["time"] = pa.array((at * 1_000_000).astype(np.int64))
-    columns |= {name: pa.nulls(len(events), kind) for name, kind in ABSENT.items()}
+    columns |= {name: pa.nulls(n, kind) for name, kind in ABSENT.items()}
     return pa.RecordBatch.from_pydict(columns), at

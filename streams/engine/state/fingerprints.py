@@ -160,10 +160,12 @@ class Fingerprints:
         place, _ = self.index.find(fingerprints, self.ring)
         double = place >= 0
         ordered = np.sort(fingerprints)
-        if (ordered[1:] == ordered[:-1]).any():
-            order = fingerprints.argsort(kind="stable")
-            again = fingerprints[order[1:]] == fingerprints[order[:-1]]
-            double[order[1:][again]] = True
+        again = ordered[1:][ordered[1:] == ordered[:-1]]
+        if len(again):
+            rows = np.flatnonzero(again.take(again.searchsorted(fingerprints), mode="clip") == fingerprints)
+            rows = rows[fingerprints[rows].argsort(kind="stable")]
+            later = fingerprints[rows[1:]] == fingerprints[rows[:-1]]
+            double[rows[1:][later]] = True
         if self.marks:
             double |= np.fromiter(map(self.marks.__contains__, fingerprints.tolist()), np.bool_, len(fingerprints))
         return double
