@@ -34,6 +34,9 @@ OWNER_PARTS = 7
 TOKENS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
 NAMES = ("request_id", "api_key_id", "provider", "model")
 OPTIONAL = ("source", "team", "project", "environment", "session_id", "trace_id", "requested_model", "unit")
+AMOUNTS = ("cost_nano_usd", "latency_ms", "units")
+SINGLE = ("kind", "replaces")
+"""What a plain event names not; one that says it is final may be read singly, too."""
 OWNER = ("api_key_id", "team", "project", "environment", "provider", "model", "requested_model")
 _owner_of = attrgetter(*OWNER)
 NO_COST = -1
@@ -164,6 +167,8 @@ def from_table(place: I64, table: pa.RecordBatch, at: F64 | None = None) -> tupl
     if is_plain(table, owner):
         return _columns(place, table, owner, at), []
     doubtful = _doubtful(table, owner)
+    if not doubtful.any():
+        return _columns(place, table, owner, at), []
     keep = pa.array(~doubtful)
     part = _columns(place[~doubtful], table.filter(keep), owner.filter(keep), at[~doubtful])
     return part, place[doubtful].tolist()
@@ -198,8 +203,10 @@ def is_plain(table: pa.RecordBatch, owner: pa.StringArray) -> bool:
     at = _micros(table)
     if at.min() < 0 or at.max() >= MAX_TIME * 1_000_000:
         return False
-    rare = [table.column(name) for name in ("cost_nano_usd", "latency_ms", "units", "kind", "replaces")]
-    if any(column.null_count < len(column) for column in rare):
+    if any(column.null_count < len(column) for column in map(table.column, SINGLE)):
+        return False
+    amounts = [column for column in map(table.column, AMOUNTS) if column.null_count < len(column)]
+    if not all((_numbers(pc.fill_null(column, 0)) >= 0).all() for column in amounts):
         return False
     source = table.column("source")
     if source.null_count < len(source) and not lengths(source).all():  # an empty one is none
@@ -233,11 +240,11 @@ def _doubtful(table: pa.RecordBatch, owner: pa.StringArray) -> Mask:
         if column.null_count < len(column):
             doubtful |= _numbers(pc.fill_null(pc.binary_length(column), 0)) > MAX_NAME
     doubtful |= _numbers(pc.fill_null(pc.equal(table.column("source"), ""), False))
-    for name in ("cost_nano_usd", "latency_ms", "units"):
+    for name in AMOUNTS:
         column = table.column(name)
         if column.null_count < len(column):
             doubtful |= ~(_numbers(pc.fill_null(column, 0)) >= 0)
-    for name in ("kind", "replaces"):  # a plain event names neither; one that says "final" may be read singly too
+    for name in SINGLE:
         column = table.column(name)
         if column.null_count < len(column):
             doubtful |= pc.is_valid(column).to_numpy(zero_copy_only=False)
