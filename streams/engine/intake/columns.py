@@ -14,6 +14,7 @@ import pyruhvro
 from numpy.typing import DTypeLike, NDArray
 from xxhash import xxh3_64_intdigest
 
+from spendbrake.schemas.money import MAX_NANO
 from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS, UsageEvent
 from spendbrake.schemas.wire.avro import BUNDLED, HEADER, MAGIC
 from spendbrake.schemas.wire.rules import MAX_TIME
@@ -33,7 +34,8 @@ SEP = "\x1f"
 OWNER_PARTS = 7
 TOKENS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
 NAMES = ("request_id", "api_key_id", "provider", "model")
-OPTIONAL = ("source", "team", "project", "environment", "session_id", "trace_id", "requested_model", "unit")
+WHOSE = ("source", "team", "project", "environment", "session_id", "trace_id", "requested_model")
+OPTIONAL = (*WHOSE, "operation", "unit", "error_code")
 AMOUNTS = ("cost_nano_usd", "latency_ms", "units")
 SINGLE = ("kind", "replaces")
 """What a plain event names not; one that says it is final may be read singly, too."""
@@ -206,7 +208,7 @@ def is_plain(table: pa.RecordBatch, owner: pa.StringArray) -> bool:
     if any(column.null_count < len(column) for column in map(table.column, SINGLE)):
         return False
     amounts = [column for column in map(table.column, AMOUNTS) if column.null_count < len(column)]
-    if not all((_numbers(pc.fill_null(column, 0)) >= 0).all() for column in amounts):
+    if not all(_is_amount(column).all() for column in amounts):
         return False
     source = table.column("source")
     if source.null_count < len(source) and not lengths(source).all():  # an empty one is none
@@ -243,12 +245,18 @@ def _doubtful(table: pa.RecordBatch, owner: pa.StringArray) -> Mask:
     for name in AMOUNTS:
         column = table.column(name)
         if column.null_count < len(column):
-            doubtful |= ~(_numbers(pc.fill_null(column, 0)) >= 0)
+            doubtful |= ~_is_amount(column)
     for name in SINGLE:
         column = table.column(name)
         if column.null_count < len(column):
             doubtful |= pc.is_valid(column).to_numpy(zero_copy_only=False)
     return doubtful
+
+
+def _is_amount(column: pa.Array) -> Mask:
+    """Tell which of a column are amounts, or null."""
+    amounts = _numbers(pc.fill_null(column, 0))
+    return (amounts >= 0) & (amounts <= MAX_NANO)
 
 
 def _columns(place: I64, table: pa.RecordBatch, owner: pa.StringArray, at: F64) -> Part:

@@ -13,20 +13,19 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from spendbrake.schemas.usage import MAX_TOKENS
+from spendbrake.schemas.money import MAX_NANO
+from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS
 from spendbrake.schemas.wire.json import JSON_CHECKS
 from spendbrake.schemas.wire.rules import MAX_TIME
-from spendbrake.streams.engine.intake.columns import NAMES, OPTIONAL, TOKENS, Part, from_table
+from spendbrake.streams.engine.intake.columns import NAMES, TOKENS, WHOSE, Part, from_table
 
 I64 = NDArray[np.int64]
 
 OBJECT = b"{"
 """How a JSON event begins; one that does not is read by itself."""
-TEXTS = tuple(name for name in OPTIONAL if name != "unit")
-ODD = frozenset(JSON_CHECKS.keys() - {*NAMES, *TEXTS, *TOKENS, "operation", "time", "kind"} | {"specversion"})
-"""Names of which one is enough for a look at the event itself: `specversion` is what tells a CloudEvent."""
+TEXTS = (*WHOSE, "error_code")
 ABSENT = {
-    "error_code": pa.string(),
+    "operation": pa.string(),
     "cost_nano_usd": pa.int64(),
     "latency_ms": pa.int64(),
     "units": pa.float64(),
@@ -34,7 +33,7 @@ ABSENT = {
     "kind": pa.string(),
     "replaces": pa.string(),
 }
-"""Columns of the table that plain events leave empty."""
+"""Columns of the table that are empty for plain events, or that nothing here reads."""
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
 _Plain = msgspec.defstruct(
@@ -42,13 +41,17 @@ _Plain = msgspec.defstruct(
     [
         *((name, str) for name in NAMES),
         ("time", Annotated[float, msgspec.Meta(ge=0, lt=MAX_TIME)]),
-        *((name, str | None, None) for name in (*TEXTS, "operation")),
+        *((name, str | None, None) for name in TEXTS),
+        ("operation", Annotated[str, msgspec.Meta(max_length=MAX_NAME)] | None, None),
+        ("latency_ms", Annotated[int, msgspec.Meta(ge=0, le=MAX_NANO)] | None, None),
         *((name, _Count, 0) for name in TOKENS),
         ("kind", Literal["final"] | None, None),
     ],
     gc=False,
 )
 """What a plain event has; other names are passed over unread."""
+ODD = frozenset(JSON_CHECKS.keys() - {*_Plain.__struct_fields__} | {"specversion"})
+"""Names of which one is enough for a look at the event itself: `specversion` is what tells a CloudEvent."""
 _Exact = msgspec.defstruct("_Exact", [], bases=(_Plain,), forbid_unknown_fields=True, gc=False)
 """One with no other names."""
 _plain, _exact = msgspec.json.Decoder(_Plain).decode, msgspec.json.Decoder(_Exact).decode

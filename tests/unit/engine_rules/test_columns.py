@@ -7,6 +7,7 @@ import pytest
 from xxhash import xxh3_64_intdigest
 
 from enginelog import START, Cut, Log, Record, engine, event
+from spendbrake.schemas.money import MAX_NANO
 from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS, UsageEvent
 from spendbrake.schemas.wire.avro import encode
 from spendbrake.schemas.wire.envelope import decode_usage
@@ -27,6 +28,12 @@ WRONG: list[dict[str, Any]] = [
     {"units": -1.0},
     {"units": float("nan")},
     {"latency_ms": -1},
+    {"latency_ms": MAX_NANO + 1},
+    {"cost": MAX_NANO + 1},
+    {"units": float("inf")},
+    {"error_code": "x" * (MAX_NAME + 1)},
+    {"operation": "x" * (MAX_NAME + 1)},
+    {"unit": "x" * (MAX_NAME + 1)},
     {"time": -1.0},
     {"time": 4_102_444_800.0},
     {"request_id": ""},

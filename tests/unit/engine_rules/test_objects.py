@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enginelog import START, Cut, Record, event
+from spendbrake.schemas.money import MAX_NANO
 from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS
 from spendbrake.schemas.wire.json import usage_to_object
 from spendbrake.streams.engine.intake.columns import ARRAYS, Part
@@ -58,6 +59,13 @@ CHANGED: list[dict[str, Any]] = [
     {"cost_usd": -1},
     {"units": 2.5, "unit": "images"},
     {"latency_ms": 12.5},
+    {"latency_ms": 12},
+    {"latency_ms": None},
+    {"latency_ms": MAX_NANO + 1},
+    {"operation": "x" * (MAX_NAME + 1)},
+    {"error_code": "429"},
+    {"error_code": ""},
+    {"error_code": "x" * (MAX_NAME + 1)},
     {"error_code": 429},
     {"error_code": None},
     {"labels": {"team": "b"}, "team": None},
