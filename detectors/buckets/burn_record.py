@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Self
 
-import numpy as np
 from pydantic import Field
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
 from spendbrake.detectors.causes import CARRIES, rate_text, span_text
 from spendbrake.detectors.memory.labels import key_label, model_label
 from spendbrake.detectors.memory.records import BLOCK_S
-from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.memory.stored import State, table
 from spendbrake.detectors.memory.talks import Turns
 from spendbrake.detectors.series import features
 from spendbrake.detectors.series.features import HOUR_S, Features, decays
@@ -133,11 +132,11 @@ class BurnRecord(AmountDetector[BurnRecordParams]):
 
     def to_state(self) -> State:
         """Return the sums, and those that were told."""
-        sums = np.array(list(self._sums.values()), np.float64).reshape(-1, PEAKS + len(SPANS_S))
+        sums = table(self._sums.values(), PEAKS + len(SPANS_S))
         state: State = {"names": list(self._sums), "sums": sums, "told_at": self._told_at}
         if self._told:
             state["told"] = list(self._told)
-            state["told_sums"] = np.array(list(self._told.values()), np.float64)
+            state["told_sums"] = table(self._told.values(), len(SPANS_S))
         return state
 
     @classmethod

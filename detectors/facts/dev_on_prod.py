@@ -4,11 +4,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
-import numpy as np
 from pydantic import Field
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
-from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.memory.stored import State, table
 from spendbrake.detectors.memory.talks import Turns
 from spendbrake.detectors.series.features import USUAL_S, Features
 from spendbrake.schemas.money import NANO, usd_text
@@ -94,7 +93,7 @@ class DevOnProd(AmountDetector[DevOnProdParams]):
 
     def to_state(self) -> State:
         """Return the keys, longest silent first."""
-        figures = np.array(list(self._keys.values()), np.float64).reshape(-1, 5)
+        figures = table(self._keys.values(), 5)
         return {"keys": list(self._keys), "figures": figures, "elsewhere": dict(self._elsewhere)}
 
     @classmethod

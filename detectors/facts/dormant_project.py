@@ -4,13 +4,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
-import numpy as np
 from pydantic import Field
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
 from spendbrake.detectors.causes import span_text
 from spendbrake.detectors.memory.labels import key_label, project_label
-from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.memory.stored import State, table
 from spendbrake.detectors.memory.talks import Turn, Turns
 from spendbrake.detectors.series.features import HOUR_S, Features
 from spendbrake.schemas.money import NANO, usd_text
@@ -101,7 +100,7 @@ class DormantProject(AmountDetector[DormantProjectParams]):
 
     def to_state(self) -> State:
         """Return what is known, longest silent first."""
-        figures = np.array(list(self._known.values()), np.float64).reshape(-1, 4)
+        figures = table(self._known.values(), 4)
         return {"known": list(self._known), "figures": figures, "clock": [self._at, self._slept]}
 
     @classmethod

@@ -4,11 +4,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
-import numpy as np
 from pydantic import Field
 
 from spendbrake.detectors.base import Amount, AmountDetector, AmountParams, Evidence
-from spendbrake.detectors.memory.stored import State
+from spendbrake.detectors.memory.stored import State, table
 from spendbrake.detectors.memory.talks import Turns
 from spendbrake.detectors.memory.vectors import Vectors
 from spendbrake.detectors.series.features import HOUR_S, Features, decays
@@ -94,7 +93,7 @@ class QueueReplay(AmountDetector[QueueReplayParams]):
     def to_state(self) -> State:
         """Return the vectors and the sums."""
         sizes = [size for size, line in enumerate(self._lines) if line != NEVER]
-        lines = np.array([self._lines[size] for size in sizes], np.float64).reshape(-1, len(NEVER))
+        lines = table([self._lines[size] for size in sizes], len(NEVER))
         return {"seen": self._seen.to_state(), "sizes": sizes, "lines": lines}
 
     @classmethod

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from spendbrake.detectors.memory.stored import table
 from spendbrake.schemas.money import NANO
 from spendbrake.schemas.reading import BucketReading
 
@@ -230,7 +229,7 @@ class Rolling:
             "last_at": self.last_at if self.n else 0.0,
             "width_s": self.width_s,
             "sums": list(self.sums),
-            "recent": np.array(self.recent, np.float64).reshape(-1, 2),
+            "recent": table(self.recent, 2),
             "minute_at": self.minute_at,
             "minute": list(self.minute),
             "slot": [self.slot_at, self.slot, self.empty],
