@@ -9,7 +9,7 @@ from pydantic import Field
 
 from spendbrake.detectors.base import Evidence
 from spendbrake.schemas.finding import SEVERITIES, Severity
-from spendbrake.schemas.money import NanoUsd
+from spendbrake.schemas.money import MAX_NANO, NanoUsd
 from spendbrake.schemas.parts.part import Part
 
 MAX_INCIDENTS = 24
@@ -77,20 +77,17 @@ class Incident:
         for subject, excess in self.parts.items():
             family = subject.partition("|")[0]
             by_family[family] = by_family.get(family, 0) + excess
-        return max(by_family.values(), default=0)
+        return min(max(by_family.values(), default=0), MAX_NANO)
 
     def add(self, family: str, evidence: Evidence, score: float | None, now: float, quiet_s: float) -> None:
         """Take in evidence of a family of detectors."""
         subject = f"{family}|{evidence.subject}"
         if subject not in self.parts and len(self.parts) >= MAX_SUBJECTS:
             subject = f"{family}|{OTHERS}"
-        before = self.parts.get(subject)
-        if before is None:
-            self.parts[subject] = evidence.excess
-        elif evidence.step is not None:
-            self.parts[subject] = before + evidence.step
-        else:
-            self.parts[subject] = max(before, evidence.excess)
+        before, excess = self.parts.get(subject), evidence.excess
+        if before is not None:
+            excess = before + evidence.step if evidence.step is not None else max(before, excess)
+        self.parts[subject] = min(excess, MAX_NANO)  # tokens at a price made of calls without any may come to more
         self.last_at = now
         self.until = max(self.until, now + (quiet_s if evidence.holds_s is None else evidence.holds_s))
         if score is not None:

@@ -25,11 +25,14 @@ TOLD = "team", "calendar"
 
 
 def moved(state: PartitionState, before: Rules, after: Rules) -> list[tuple[int, str]]:
-    """Return the teams that hang elsewhere than before, each with its former parent."""
-    found = []
+    """Return the teams that hang elsewhere than before, each with its former parent.
+
+    One that nothing was counted of has told no parent anything, and may have its numbers from the later rules already.
+    """
+    found, counted = [], np.isfinite(state.series.first_at[state.teams.series[: len(state.teams)]])
     for team, name in enumerate(state.teams.names):
         former = before.team(name).parent
-        if former is not None and former != after.team(name).parent:
+        if former is not None and former != after.team(name).parent and (counted[team] or state.heads[team].apart):
             found.append((team, former))
     return found
 
@@ -73,12 +76,18 @@ def totals_of(state: PartitionState, rules: Rules, team: int) -> Totals:
     table, own = state.series, int(state.teams.series[team])
     totals = Totals(_buckets(state.teams.minutes, "cost", team), _buckets(table.hours, "cost", own))
     for row in table.of_team[team]:
-        if table.names[row].kind not in TOLD:
+        if (kept := table.names[row]).kind not in TOLD:
             continue
-        calendar = rules.calendars[int(table.calendar[row])]
-        book, month = totals.book(calendar.key), state.periods.current[int(table.calendar[row])].month
+        # Not by the number in the table: a series that is new with the later rules is numbered by those already.
+        of_team = rules.calendar(rules.team(state.teams.names[team]))
+        number = of_team if kept.kind == "team" else rules.calendar_named(kept.name)
+        calendar = rules.calendars[number]
+        apart: Counter[int] = state.heads[team].apart.get(calendar.key, Counter())
+        if not np.isfinite(table.first_at[row]) and not apart:
+            continue
+        book, month = totals.book(calendar.key), state.periods.current[number].month
         book.days = _buckets(table.days, "cost", row)
-        book.apart = Counter(state.heads[team].apart.get(calendar.key, {}))
+        book.apart = Counter(apart)
         for period in (month, period_after(month, -1)):
             first, end = calendar.period_days(period)
             which = np.array([row])

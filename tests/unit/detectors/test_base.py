@@ -1,4 +1,4 @@
-"""State as bytes."""
+"""State as bytes, and the money of an incident."""
 
 import json
 import struct
@@ -6,7 +6,10 @@ import struct
 import numpy as np
 import pytest
 
+from spendbrake.detectors.base import Evidence
+from spendbrake.detectors.incident import Incident
 from spendbrake.detectors.memory.stored import pack, unpack
+from spendbrake.schemas.money import MAX_NANO
 
 
 def test_a_state_comes_back_bit_by_bit() -> None:
@@ -58,3 +61,11 @@ def test_numbers_of_numpy_and_wide_ints_keep_their_values() -> None:
     back = unpack(pack(state))
     assert back["x"] == [0.1, 2**70]
     assert back["a"][0].tolist() == [0, 1, 2]
+
+
+def test_no_excess_leaves_int64_whatever_a_detector_makes_of_a_price() -> None:
+    incident = Incident(id="i", family="price", detector="d", where="", node="a", opened_at=0.0, until=0.0)
+    for number in range(20):
+        incident.add("price", Evidence(excess=2**70, text="", subject=f"s{number}"), None, 0.0, 60.0)
+    assert incident.excess == MAX_NANO
+    assert max(incident.parts.values()) == MAX_NANO
