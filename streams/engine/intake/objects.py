@@ -1,7 +1,7 @@
 """Plain JSON events as columns, by way of the table that Avro bodies give: a third of what one by one would cost.
 
-Plain is what producers mostly send: numbers for numbers, texts for texts, no labels, no amount of their own, nothing
-to replace. Anything else is left to the row decoder, which knows what to say about it.
+Plain is what producers mostly send: numbers for numbers, texts for texts, no amount of their own, nothing to replace,
+and labels that do not say whose it is. Anything else is left to the row decoder, which knows what to say about it.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from spendbrake.schemas.money import MAX_NANO
 from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS
-from spendbrake.schemas.wire.json import JSON_CHECKS
+from spendbrake.schemas.wire.json import ATTRIBUTION, JSON_CHECKS
 from spendbrake.schemas.wire.rules import MAX_TIME
 from spendbrake.streams.engine.intake.columns import NAMES, TOKENS, WHOSE, Part, from_table
 
@@ -24,6 +24,8 @@ I64 = NDArray[np.int64]
 OBJECT = b"{"
 """How a JSON event begins; one that does not is read by itself."""
 TEXTS = (*WHOSE, "error_code")
+OWNING = frozenset(ATTRIBUTION)
+SCALARS = frozenset((str, bool, int, float, type(None)))
 ABSENT = {
     "operation": pa.string(),
     "cost_nano_usd": pa.int64(),
@@ -50,7 +52,7 @@ _Plain = msgspec.defstruct(
     gc=False,
 )
 """What a plain event has; other names are passed over unread."""
-ODD = frozenset(JSON_CHECKS.keys() - {*_Plain.__struct_fields__} | {"specversion"})
+ODD = frozenset(JSON_CHECKS.keys() - {*_Plain.__struct_fields__, "labels"} | {"specversion"})
 """Names of which one is enough for a look at the event itself: `specversion` is what tells a CloudEvent."""
 _Exact = msgspec.defstruct("_Exact", [], bases=(_Plain,), forbid_unknown_fields=True, gc=False)
 """One with no other names."""
@@ -83,11 +85,19 @@ def from_objects(places: I64, values: Sequence[bytes]) -> tuple[Part, list[int]]
 def _with_more(value: bytes) -> msgspec.Struct | None:
     """Return a plain event that has names beside those of events; None for any other value."""
     try:
-        if ODD.isdisjoint(orjson.loads(value)):  # which reads what is passed over, too
+        told = orjson.loads(value)  # which reads what is passed over, too
+        if ODD.isdisjoint(told) and _are_aside(told.get("labels")):
             return _plain(value)
     except (ValueError, msgspec.DecodeError):
         pass
     return None
+
+
+def _are_aside(labels: Any) -> bool:
+    """Tell whether an event is the same without its labels."""
+    if labels is None:
+        return True
+    return type(labels) is dict and OWNING.isdisjoint(labels) and SCALARS.issuperset(map(type, labels.values()))
 
 
 def _table(events: Sequence[msgspec.Struct]) -> tuple[pa.RecordBatch, NDArray[np.float64]]:

@@ -69,6 +69,13 @@ CHANGED: list[dict[str, Any]] = [
     {"error_code": 429},
     {"error_code": None},
     {"labels": {"team": "b"}, "team": None},
+    {"labels": {"team": "b"}},
+    {"labels": {"session_id": "b"}, "session_id": ""},
+    {"labels": {"cost_center": "c", "n": 1, "f": 0.5, "b": True, "none": None}},
+    {"labels": {"cost_center": ["c"]}},
+    {"labels": {}},
+    {"labels": None},
+    {"labels": []},
     {"labels": "none"},
     {"what_is_this": [1, 2]},
     {"replaces": BASE, "kind": "correction", "request_id": "again"},
@@ -133,7 +140,9 @@ def test_an_event_is_the_same_in_a_crowd(value: bytes, neighbours: int) -> None:
 
 @given(st.data())
 def test_an_event_with_a_few_bytes_changed_is_the_same_in_a_crowd(data: st.DataObject) -> None:
-    value = bytearray(orjson.dumps(BASE | {"unheard": [1.5, {"x": "\n"}], "input_tokens": 1_200}))
+    value = bytearray(
+        orjson.dumps(BASE | {"unheard": [1.5, {"x": "\n"}], "labels": {"teal": "b"}, "input_tokens": 1_200})
+    )
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(value) - 1))
         value[at : at + data.draw(st.integers(0, 1))] = data.draw(st.sampled_from(PIECES))
