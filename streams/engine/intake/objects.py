@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from spendbrake.schemas.money import MAX_NANO
 from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS
 from spendbrake.schemas.wire.json import ATTRIBUTION, JSON_CHECKS
-from spendbrake.schemas.wire.rules import MAX_TIME
+from spendbrake.schemas.wire.rules import MAX_TIME, check_time
 from spendbrake.streams.engine.intake.columns import NAMES, TOKENS, WHOSE, Part, from_table
 
 I64 = NDArray[np.int64]
@@ -56,7 +56,7 @@ ODD = frozenset(JSON_CHECKS.keys() - {*_Plain.__struct_fields__, "labels"} | {"s
 """Names of which one is enough for a look at the event itself: `specversion` is what tells a CloudEvent."""
 _Exact = msgspec.defstruct("_Exact", [], bases=(_Plain,), forbid_unknown_fields=True, gc=False)
 """One with no other names."""
-_plain, _exact = msgspec.json.Decoder(_Plain).decode, msgspec.json.Decoder(_Exact).decode
+_exact = msgspec.json.Decoder(_Exact).decode
 
 
 def from_objects(places: I64, values: Sequence[bytes]) -> tuple[Part, list[int]]:
@@ -83,11 +83,13 @@ def from_objects(places: I64, values: Sequence[bytes]) -> tuple[Part, list[int]]
 
 
 def _with_more(value: bytes) -> msgspec.Struct | None:
-    """Return a plain event that has names beside those of events; None for any other value."""
+    """Return a plain event that has labels, other names, or its time as text; None for any other value."""
     try:
         told = orjson.loads(value)  # which reads what is passed over, too
         if ODD.isdisjoint(told) and _are_aside(told.get("labels")):
-            return _plain(value)
+            if type(told.get("time")) is str:
+                told["time"] = check_time("time", told["time"])
+            return msgspec.convert(told, _Plain)
     except (ValueError, msgspec.DecodeError):
         pass
     return None
