@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from functools import cache
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from enginelog import Cut, Merged, Record, books
@@ -70,6 +70,7 @@ def test_where_a_log_is_cut_into_batches_changes_nothing(seed: int, number: int,
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=SEEDS, number=st.integers(0, PARTITIONS - 1), chance=CHANCE)
+@example(seed=3, number=0, chance=3)
 def test_where_workers_die_changes_nothing(seed: int, number: int, chance: int) -> None:
     log, amounts, records, merged = expected(seed, number)
     rnd, disk = random.Random(chance), Disk()

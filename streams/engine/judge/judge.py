@@ -85,9 +85,8 @@ class Judge:
         if not self.judges(team, moment.offset):
             return False
         head = self.state.heads[team]
-        if head.panel is not None or head.saved_panel is not None:
-            panel = self._panel(team)
-            self._findings(team, panel.tick(moment.now, moment.offset), moment)
+        if head.has_panel:
+            self._findings(team, self._panel(team).tick(moment.now, moment.offset), moment)
         standing = self._standing_by_id(team, moment)
         for action in self.rules.ladder.tick(head.ladder, moment.now, self._stamp(moment), standing):
             self.emit.action(action, self.state.number)
@@ -281,7 +280,7 @@ class Judge:
         """Note that the head must be stored, and when it wants the clock next: never at the same moment again."""
         head = self.state.heads[team]
         self.state.dirty_heads.add(team)
-        wants = (head.ladder.next_due(), head.panel.wants_until() if head.panel is not None else None)
+        wants = (head.ladder.next_due(), self._panel(team).wants_until() if head.has_panel else None)
         due = min([at for at in wants if at is not None] or [math.inf])
         self.state.teams.due[team] = due if due > now else math.nextafter(now, math.inf)
 

@@ -76,6 +76,11 @@ class Head:
     nameless: dict[int, float] = field(default_factory=dict)
 
     @property
+    def has_panel(self) -> bool:
+        """Whether the team's detectors have been shown anything, in this process or before."""
+        return self.panel is not None or self.saved_panel is not None
+
+    @property
     def granted(self) -> bool:
         """Whether a grant of any of its nodes is in force."""
         return any(True for tiers in self.tiers.values() for _ in tiers.allowance)

@@ -7,7 +7,13 @@ import pytest
 
 from enginebusy import POLICY, busy_log
 from enginelog import Cut, Log, Merged, Record, books, engine, outputs, versions
+from spendbrake.actions.policies.state import LadderState
+from spendbrake.streams.engine.emit import Emitter
+from spendbrake.streams.engine.judge.judge import Judge
+from spendbrake.streams.engine.judge.moment import Moment
+from spendbrake.streams.engine.judge.tiering import Tiering
 from spendbrake.streams.engine.outcome import Outcome, OutRecord, Row
+from spendbrake.streams.engine.rules.routes import Routes
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.state.rows import copy_blocks, copy_partition, copy_team, dirty_teams, restore
 from spendbrake.streams.engine.step import Engine
@@ -142,3 +148,31 @@ def test_a_log_that_is_read_again_from_its_start_over_all_rows_adds_nothing() ->
         second.step()
     assert books(second.state) == books(first.state)
     assert outputs(second.sent)["actions.v1"] == set()
+
+
+def incidents_end(state: PartitionState) -> dict[str, float]:
+    """Return when the detectors of teams with an open incident want the clock."""
+    panels = {state.teams.names[team]: head.panel for team, head in state.heads.items() if head.panel is not None}
+    return {name: at for name, panel in panels.items() if (at := panel.wants_until()) is not None}
+
+
+def test_new_limits_right_after_a_restart_leave_the_end_of_an_incident_due() -> None:
+    log, disk = busy_log(3, 500), Disk()
+    first = Worker(log.records, disk, random.Random(3), [])
+    while not (open_ones := incidents_end(first.state)):
+        first.step()
+    for row in (row for team in dirty_teams(first.state) for row in copy_team(first.state, team).heads):
+        disk.rows[row.key] = row.value
+    name, ends = open_ones.popitem()
+    second = Worker(log.records, disk, random.Random(3), []).state
+    team = second.teams.index[name]
+    second.heads[team].ladder = LadderState()
+    batch = Cut(log.records[:1], 0, 0)
+    emit = Emitter(Outcome(last=0, now=second.now), batch, "usage.v1", b"secret of the tests")
+    book = new_engine().book
+    rules = book.at(second.now)
+    Tiering(second, rules).prime(second.now)
+    Judge(second, rules, emit, Routes(second, rules, book, 1)).measure(
+        int(second.teams.series[team]), Moment.latest(second)
+    )
+    assert second.teams.due[team] == ends
