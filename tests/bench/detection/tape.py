@@ -6,7 +6,8 @@ product's own panel; only its senses are played.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
+from operator import attrgetter
 from typing import Any, NamedTuple, NoReturn
 
 from spendbrake.detectors.base import Amount, AmountDetector, BucketDetector, Evidence
@@ -24,6 +25,7 @@ from spendbrake.schemas.policy import Detection
 from spendbrake.schemas.reading import BucketReading, Call, Context, Reading
 
 NOBODY = Talk()
+FIELDS = attrgetter(*(field.name for field in fields(Amount)))
 
 
 class Loud(NamedTuple):
@@ -40,7 +42,7 @@ class Taped(NamedTuple):
     Attributes:
         parts: Of the fused detectors, where the bucket closed a slot.
         spent: (key, model, USD) of its calls, for the detectors that are run anew.
-        amounts: (detector, amount) of the others.
+        amounts: (detector, fields of an amount) of the others: a compiled amount cannot be pickled.
     """
 
     where: str
@@ -49,7 +51,7 @@ class Taped(NamedTuple):
     loud: tuple[Loud, ...]
     parts: tuple[float, ...] | None
     spent: tuple[tuple[str, str, float], ...]
-    amounts: tuple[tuple[str, Amount], ...]
+    amounts: tuple[tuple[str, tuple[Any, ...]], ...]
 
 
 class Tape(NamedTuple):
@@ -90,7 +92,7 @@ class Recorder(Senses):
             loud,
             None if seen.opinion is None else seen.opinion.parts,
             tuple((call.key, call.model, call.cost * part) for call in reading.sample) if judged else (),
-            tuple((detector.name, amount) for detector, amount in seen.amounts if not hears(type(detector))),
+            tuple((one.name, FIELDS(amount)) for one, amount in seen.amounts if not hears(type(one))),
         )
 
 
@@ -184,7 +186,7 @@ class Player(Senses):
         turns = Turns(self._talks.turnover)
         turns += [Turn(_call(x.at, key, model), usd, 0, NOBODY) for key, model, usd in one.spent]
         amounts = [(detector, amount) for detector in self._anew for amount in detector.amounts(x, turns)]
-        amounts += [(self._by_name[name], amount) for name, amount in one.amounts if name in self._by_name]
+        amounts += [(self._by_name[name], Amount(*told)) for name, told in one.amounts if name in self._by_name]
         return Noticed(one.where, x, one.late, loud, loud, self._opinion(one), amounts)
 
     def _said(self, it: Loud) -> Scored:
