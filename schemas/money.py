@@ -10,7 +10,11 @@ NANO = 10**9
 PICO = 10**12
 PICO_PER_NANO = 1_000
 MAX_NANO = 2**62
-"""Largest amount of one event or limit, nano-USD: two of them still add without overflow in int64."""
+"""Largest limit, nano-USD: two of them still add without overflow in int64."""
+MAX_EVENT = 10**15
+"""Most that one event may cost, or one price fix may move in a minute, nano-USD: 1,000,000 USD.
+
+A sum in int64 holds 9.2 billion USD: it takes 9,223 such events to wrap one."""
 
 MAX_RATE: PicoUsd = 3 * 10**9
 """Largest rate, pico-USD a token (3,000 USD a million): three token counts of 1e9 at it still fit in int64."""

@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from spendbrake.schemas.money import MAX_NANO, NANO
+from spendbrake.schemas.money import MAX_EVENT, MAX_NANO, NANO
 from spendbrake.schemas.policy import PolicyFile
 from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS
 from spendbrake.schemas.wire import rules
@@ -35,7 +35,7 @@ _SHAPES: dict[rules.Check, dict[str, Any]] = {
     },
     rules.check_cost_usd: {
         "anyOf": [
-            {"type": "number", "minimum": 0, "maximum": MAX_NANO // NANO},
+            {"type": "number", "minimum": 0, "maximum": MAX_EVENT // NANO},
             {"type": "string", "pattern": r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$"},
             _NULL,
         ]

@@ -11,7 +11,7 @@ from dataclasses import fields as dataclass_fields
 from datetime import datetime
 from typing import Any
 
-from spendbrake.schemas.money import MAX_NANO, NanoUsd, to_nano
+from spendbrake.schemas.money import MAX_EVENT, MAX_NANO, NanoUsd, to_nano, usd_text
 from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS, UsageEvent
 from spendbrake.schemas.wire.errors import BadRecord
 
@@ -118,7 +118,7 @@ def check_time(field: str, value: Any) -> float:
 
 
 def check_cost_usd(field: str, value: Any) -> NanoUsd:
-    """Return nano-USD from a number or decimal string of USD, not negative."""
+    """Return nano-USD from a number or decimal string of USD, of 0 to `MAX_EVENT`."""
     if type(value) not in (int, float, str):
         raise BadRecord("bad_type", field, value, "neither a number nor a decimal string")
     try:
@@ -129,11 +129,11 @@ def check_cost_usd(field: str, value: Any) -> NanoUsd:
 
 
 def check_cost_nano(field: str, value: Any) -> NanoUsd:
-    """Return an int of nano-USD, not negative."""
+    """Return an int of nano-USD of 0 to `MAX_EVENT`."""
     if type(value) is not int:
         raise BadRecord("bad_type", field, value, "not an integer")
-    if value > MAX_NANO:
-        raise BadRecord("bad_amount", field, value, f"more than {MAX_NANO}")
+    if value > MAX_EVENT:
+        raise BadRecord("bad_amount", field, value, f"more than {usd_text(MAX_EVENT)} for one event")
     if value < 0:
         raise BadRecord("negative_amount", field, value, "below zero")
     return int(value)

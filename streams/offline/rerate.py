@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spendbrake.schemas.command import Delta
-from spendbrake.schemas.money import NanoUsd
+from spendbrake.schemas.money import MAX_EVENT, NanoUsd, usd_text
 from spendbrake.streams.engine.apply import MINUTE_S, Rows
 from spendbrake.streams.engine.outcome import Batch
 from spendbrake.streams.engine.prices import PriceBook
@@ -84,7 +84,11 @@ class Fix:
             raise ValueError(f"a range of whole days of UTC is wanted, not {self.begin:.0f} to {self.end:.0f}")
 
     def __call__(self, rows: Rows, booked: NDArray[np.bool_], routes: Routes, apart: bool) -> None:
-        """Take in what was counted; `booked` tells which rows the price book has priced, the others stay."""
+        """Take in what was counted; `booked` tells which rows the price book has priced, the others stay.
+
+        Raises:
+            ValueError: at the new prices one call costs more than a call may.
+        """
         # What has no place in time counts by when it came; a fix of it says when that was.
         came = np.where(rows.sign == 0, rows.at, rows.now) if apart else rows.at
         inside = (came >= self.begin) & (came < self.end)
@@ -118,17 +122,28 @@ class Fix:
 
     def _cost(self, rate: I64, rows: Rows) -> I64:
         columns = rows.input_tokens, rows.cache_read_tokens, rows.cache_write_tokens, rows.output_tokens
-        return self.prices.cost(rate, rows.at, *map(np.abs, columns)) * rows.sign
+        cost = self.prices.cost(rate, rows.at, *map(np.abs, columns))
+        if len(cost) and (most := int(cost.max())) > MAX_EVENT:
+            raise ValueError(f"a call costs {usd_text(most)} at these prices, more than {usd_text(MAX_EVENT)}")
+        return cost * rows.sign
 
 
 def _deltas(moved: Cells, version: int, by: str, mark: str) -> Iterator[Delta]:
     for names, cells in sorted(moved.items()):
-        days: defaultdict[int, dict[int, NanoUsd]] = defaultdict(dict)
+        days: defaultdict[tuple[int, int], dict[int, NanoUsd]] = defaultdict(dict)
         for minute, amount in sorted(cells.items()):
-            if amount:
-                days[minute // MINUTES_A_DAY][minute] = amount
-        for minutes in days.values():
-            yield _delta(names, minutes, version, by, mark)
+            for n, piece in enumerate(_pieces(amount)):
+                days[minute // MINUTES_A_DAY, n][minute] = piece
+        for (_, n), minutes in days.items():
+            yield _delta(names, minutes, version, by, mark + (f"piece {n}" if n else ""))
+
+
+def _pieces(amount: NanoUsd) -> Iterator[NanoUsd]:
+    """Yield an amount in parts that one record may move at once."""
+    while amount:
+        piece = max(-MAX_EVENT, min(amount, MAX_EVENT))
+        yield piece
+        amount -= piece
 
 
 def _delta(names: Names, minutes: Mapping[int, NanoUsd], version: int, by: str, mark: str) -> Delta:

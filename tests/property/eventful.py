@@ -1,8 +1,8 @@
 """A topic of two partitions over a turn of the month, with everything in it that must not depend on chance.
 
 Forwards, corrections (of what is elsewhere, to come, replaced before), duplicates, poison, ticks, price fixes, untagged
-and unplaced money, keys that change hands, a policy that changes, months that end by three calendars, a key
-that runs away.
+and unplaced money, calls that are too dear, keys that change hands, a policy that changes, months that end by three
+calendars, a key that runs away.
 """
 
 import random
@@ -14,7 +14,7 @@ from enginelog import START, Cut, Record, engine, event, policy, versions
 from enginelog import seal as sealed
 from spendbrake.schemas.command import Delta
 from spendbrake.schemas.control import Owner, OwnersVersion
-from spendbrake.schemas.usage import UsageEvent
+from spendbrake.schemas.usage import MAX_TOKENS, UsageEvent
 from spendbrake.schemas.wire.avro import encode
 from spendbrake.schemas.wire.json import encode_usage_json
 from spendbrake.schemas.wire.murmur import partition_of
@@ -27,12 +27,16 @@ BEGINS = START + 24.5 * 86_400
 USD = 10**9
 
 
+DEAR = {"provider": "openai", "model": "dear", "input_usd_per_mtok": 3_000, "output_usd_per_mtok": 3_000}
+
+
 def _document(team: float, **detection: Any) -> dict[str, Any]:
     params = {"new_model": {"settled_s": 3600}, "runaway_session": {"settled_s": 3600, "min_sessions": 3}}
     return policy(
         nodes=NODES,
         defaults={"team": {"monthly_budget_usd": team, "parent": "west"}, "project": {"monthly_budget_usd": 2}},
         policies=POLICIES,
+        prices={"overrides": [DEAR]},
         detection={"enabled": True, "floor_usd_h": 0.05, "params": params} | detection,
     )
 
@@ -78,7 +82,7 @@ def eventful(seed: int, n: int) -> list[list[Record]]:
     """The logs of all partitions."""
     rnd, topic, now = random.Random(seed), Topic(), BEGINS
     fixes, fixed = random.Random(-1 - seed), list[Record]()
-    sent: list[UsageEvent] = []
+    dear, sent = random.Random(-101 - seed), list[UsageEvent]()
     for i in range(n):
         now += rnd.choice((0, 0, 0.3, 4, 30, 200)) if i % (n // 8) else 12.4 * 3600
         number, kind = rnd.randrange(PARTITIONS), rnd.random()
@@ -89,6 +93,8 @@ def eventful(seed: int, n: int) -> list[list[Record]]:
             topic.put(number, Record(rnd.choice([b"\0\0\0\0\1zz", b"{}", b"\xff", None]), now))
         else:
             one = _call(rnd, i, n, now) if kind < 0.8 or not sent else _again(rnd, i, now, sent)
+            if dear.random() < 0.03:
+                one = replace(one, model="dear", cost=None, input_tokens=dear.choice((10, MAX_TOKENS)))
             sent.append(one)
             if fixes.random() < 0.1:
                 fixed.append(_fix(fixes, i, now, one))

@@ -14,7 +14,7 @@ import pyruhvro
 from numpy.typing import DTypeLike, NDArray
 from xxhash import xxh3_64_intdigest
 
-from spendbrake.schemas.money import MAX_NANO
+from spendbrake.schemas.money import MAX_EVENT, MAX_NANO
 from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS, UsageEvent
 from spendbrake.schemas.wire.avro import BUNDLED, HEADER, MAGIC
 from spendbrake.schemas.wire.rules import MAX_TIME
@@ -36,7 +36,8 @@ TOKENS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tok
 NAMES = ("request_id", "api_key_id", "provider", "model")
 WHOSE = ("source", "team", "project", "environment", "session_id", "trace_id", "requested_model")
 OPTIONAL = (*WHOSE, "operation", "unit", "error_code")
-AMOUNTS = ("cost_nano_usd", "latency_ms", "units")
+AMOUNTS = {"cost_nano_usd": MAX_EVENT, "latency_ms": MAX_NANO, "units": MAX_NANO}
+"""Columns of amounts, each from 0 to so much."""
 SINGLE = ("kind", "replaces")
 """What a plain event names not; one that says it is final may be read singly, too."""
 OWNER = ("api_key_id", "team", "project", "environment", "provider", "model", "requested_model")
@@ -207,8 +208,8 @@ def is_plain(table: pa.RecordBatch, owner: pa.StringArray) -> bool:
         return False
     if any(column.null_count < len(column) for column in map(table.column, SINGLE)):
         return False
-    amounts = [column for column in map(table.column, AMOUNTS) if column.null_count < len(column)]
-    if not all(_is_amount(column).all() for column in amounts):
+    amounts = [(table.column(name), most) for name, most in AMOUNTS.items()]
+    if not all(column.null_count == len(column) or _is_amount(column, most).all() for column, most in amounts):
         return False
     source = table.column("source")
     if source.null_count < len(source) and not lengths(source).all():  # an empty one is none
@@ -242,10 +243,10 @@ def _doubtful(table: pa.RecordBatch, owner: pa.StringArray) -> Mask:
         if column.null_count < len(column):
             doubtful |= _numbers(pc.fill_null(pc.binary_length(column), 0)) > MAX_NAME
     doubtful |= _numbers(pc.fill_null(pc.equal(table.column("source"), ""), False))
-    for name in AMOUNTS:
+    for name, most in AMOUNTS.items():
         column = table.column(name)
         if column.null_count < len(column):
-            doubtful |= ~_is_amount(column)
+            doubtful |= ~_is_amount(column, most)
     for name in SINGLE:
         column = table.column(name)
         if column.null_count < len(column):
@@ -253,10 +254,10 @@ def _doubtful(table: pa.RecordBatch, owner: pa.StringArray) -> Mask:
     return doubtful
 
 
-def _is_amount(column: pa.Array) -> Mask:
-    """Tell which of a column are amounts, or null."""
+def _is_amount(column: pa.Array, most: int) -> Mask:
+    """Tell which of a column are amounts of at most `most`, or null."""
     amounts = _numbers(pc.fill_null(column, 0))
-    return (amounts >= 0) & (amounts <= MAX_NANO)
+    return (amounts >= 0) & (amounts <= most)
 
 
 def _columns(place: I64, table: pa.RecordBatch, owner: pa.StringArray, at: F64) -> Part:

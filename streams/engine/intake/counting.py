@@ -6,6 +6,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from spendbrake.schemas.money import MAX_EVENT, usd_text
+from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.streams.engine.apply import Rows
 from spendbrake.streams.engine.emit import Emitter
 from spendbrake.streams.engine.intake.columns import NO_COST, Part, concat, fingerprint_of, from_events
@@ -116,21 +118,47 @@ class Counting:
         if not here.all():
             self._forward(part.place[~here], route[~here])
             part, route = part.take(here), route[here]
+        cost = self._cost(part, route)
+        if (dear := cost > MAX_EVENT).any():
+            self._too_dear(part.place[dear], cost[dear], "cost_usd")
+            part, route, cost = part.take(~dear), route[~dear], cost[~dear]
         seen, offset = self.state.fingerprints, self.offsets[part.place]
         double = seen.duplicates(part.fingerprint, offset)
         if double.any():
             self.emit.count("duplicates", n=int(double.sum()))
-            part, route, offset = part.take(~double), route[~double], offset[~double]
+            part, route, offset, cost = part.take(~double), route[~double], offset[~double], cost[~double]
         seen.record(part.fingerprint, offset)
         self.emit.count("events", n=len(part))
         apart = np.zeros(len(part), np.bool_)
-        return self._placed(part, self._as_rows(part, route, np.ones(len(part), np.int64)), apart)
+        return self._placed(part, self._as_rows(part, route, cost, np.ones(len(part), np.int64)), apart)
 
     def _corrected(self, corrections: list[Correction]) -> Rows:
-        part, sign, apart = self.corrections.signed(corrections)
-        rows = self._as_rows(part, self.routes.resolve(part, self.now[part.place]), sign)
+        part, sign, apart = self.corrections.signed(self._affordable(corrections))
+        route = self.routes.resolve(part, self.now[part.place])
+        rows = self._as_rows(part, route, self._cost(part, route), sign)
         rows.session[:] = 0
         return self._placed(part, rows, apart)
+
+    def _affordable(self, corrections: list[Correction]) -> list[Correction]:
+        """Return the corrections of which neither side is too dear; the others are refused whole."""
+        kept = []
+        for one in corrections:
+            sides = from_events([(one.place, one.event, None), (one.place, one.original, None)])
+            cost = self._cost(sides, self.routes.resolve(sides, self.now[sides.place]))
+            dear = np.flatnonzero(cost > MAX_EVENT)[:1]
+            if len(dear):
+                self._too_dear(sides.place[dear], cost[dear], ("cost_usd", "replaces.cost_usd")[int(dear[0])])
+            else:
+                kept.append(one)
+        return kept
+
+    def _too_dear(self, place: I64, cost: I64, field: str) -> None:
+        """Refuse what costs more by the price book than one event may; of a producer's own price decoding has."""
+        for i, nano in zip(place.tolist(), cost.tolist(), strict=True):
+            if self.offsets[i] > self.state.replayed:
+                why = f"{usd_text(nano)} by the price book, more than {usd_text(MAX_EVENT)} for one event"
+                bad = BadRecord("bad_amount", field, nano, why)
+                self.emit.dead(i, float(self.now[i]), "price", bad.reason, bad.field, str(bad))
 
     def _forward(self, place: I64, route: I64) -> None:
         for i, r in zip(place.tolist(), route.tolist(), strict=True):
@@ -138,7 +166,8 @@ class Counting:
                 known = self.routes.routes[r]
                 self.emit.forward(i, float(self.now[i]), known.team_id, known.home)
 
-    def _as_rows(self, part: Part, route: I64, sign: I64) -> Rows:
+    def _as_rows(self, part: Part, route: I64, cost: I64, sign: I64) -> Rows:
+        self.emit.count("unpriced", n=self._unpriced(part, route))
         plain = len(sign) == 0 or bool((sign > 0).all())
         times = 1 if plain else sign
         return Rows(
@@ -148,7 +177,7 @@ class Counting:
             at=part.at,
             route=route,
             sign=sign,
-            cost=self._cost(part, route) * times,
+            cost=cost * times,
             error=part.error.astype(np.int64) * times,
             input_tokens=part.input_tokens * times,
             cache_read_tokens=part.cache_read_tokens * times,
@@ -162,11 +191,16 @@ class Counting:
         billed = part.cost != NO_COST
         if billed.all():
             return part.cost
-        rate, prices = self.routes.rate[route], self.rules.prices
         tokens = (part.input_tokens, part.cache_read_tokens, part.cache_write_tokens, part.output_tokens)
-        unpriced = (prices.unpriced(rate, part.at) | part.units) & ~billed
-        self.emit.count("unpriced", n=int(unpriced.sum()))
-        return np.where(billed, part.cost, prices.cost(rate, part.at, *tokens))
+        return np.where(billed, part.cost, self.rules.prices.cost(self.routes.rate[route], part.at, *tokens))
+
+    def _unpriced(self, part: Part, route: I64) -> int:
+        """Return how many events neither their producer nor the price book has a price of."""
+        booked = part.cost == NO_COST
+        if not booked.any():
+            return 0
+        unknown = self.rules.prices.unpriced(self.routes.rate[route], part.at) | part.units
+        return int((unknown & booked).sum())
 
     def _placed(self, part: Part, rows: Rows, apart: NDArray[np.bool_]) -> Rows:
         """Take out what has no place in the rings by its time: its money is counted apart."""

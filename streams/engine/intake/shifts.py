@@ -3,6 +3,7 @@
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
+from spendbrake.schemas.money import MAX_EVENT, usd_text
 from spendbrake.schemas.usage import UsageEvent
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.schemas.wire.murmur import partition_of
@@ -53,6 +54,9 @@ class Shifts:
         oldest = min(delta.minutes, default=now) * MINUTE_S
         if oldest <= now - OLDEST_S:
             raise BadRecord("bad_time", "minutes", oldest, f"too old against the log's clock {now:.3f}")
+        for minute, amount in delta.minutes.items():
+            if abs(amount) > MAX_EVENT:
+                raise BadRecord("bad_amount", f"minutes.{minute}", amount, f"more than {usd_text(MAX_EVENT)} at once")
         # What takes away comes first: no amount on the way is one that never stood.
         cells = sorted(delta.minutes.items(), key=lambda cell: (cell[1], cell[0]))
         part = from_events([(shift.place, _event(shift, minute), delta.team) for minute, _ in cells])

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enginelog import START, Log, engine, event, play, policy
+from spendbrake.schemas.money import MAX_EVENT
 from spendbrake.streams.engine.rules import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.workers.view import team_view, teams_view
@@ -29,7 +30,7 @@ spends = st.lists(
         st.sampled_from(["a", "b"]),
         st.sampled_from(["key-1", "key-2"]),
         st.sampled_from(["gpt-4o", "claude-sonnet-4-5"]),
-        st.integers(0, 5 * 10**18 // 100),
+        st.integers(0, MAX_EVENT),
         st.floats(0, 4 * 3600),
     ),
     min_size=1,

@@ -7,7 +7,7 @@ import pytest
 from xxhash import xxh3_64_intdigest
 
 from enginelog import START, Cut, Log, Record, engine, event
-from spendbrake.schemas.money import MAX_NANO
+from spendbrake.schemas.money import MAX_EVENT, MAX_NANO
 from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS, UsageEvent
 from spendbrake.schemas.wire.avro import encode
 from spendbrake.schemas.wire.envelope import decode_usage
@@ -29,7 +29,7 @@ WRONG: list[dict[str, Any]] = [
     {"units": float("nan")},
     {"latency_ms": -1},
     {"latency_ms": MAX_NANO + 1},
-    {"cost": MAX_NANO + 1},
+    {"cost": MAX_EVENT + 1},
     {"units": float("inf")},
     {"error_code": "x" * (MAX_NAME + 1)},
     {"operation": "x" * (MAX_NAME + 1)},

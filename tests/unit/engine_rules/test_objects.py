@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enginelog import START, Cut, Record, event
-from spendbrake.schemas.money import MAX_NANO
+from spendbrake.schemas.money import MAX_EVENT, MAX_NANO, to_usd
 from spendbrake.schemas.usage import MAX_NAME, MAX_TOKENS
 from spendbrake.schemas.wire.json import usage_to_object
 from spendbrake.streams.engine.intake.columns import ARRAYS, Part
@@ -62,6 +62,9 @@ CHANGED: list[dict[str, Any]] = [
     {"kind": []},
     {"cost_usd": "0.5"},
     {"cost_usd": -1},
+    {"cost_usd": str(to_usd(MAX_EVENT))},
+    {"cost_usd": str(to_usd(MAX_EVENT + 1))},
+    {"cost_usd": 4.6e9},
     {"units": 2.5, "unit": "images"},
     {"latency_ms": 12.5},
     {"latency_ms": 12},

@@ -314,3 +314,25 @@ def test_a_fix_that_cannot_be_placed_is_a_dead_letter(change: dict[str, Any], re
     state, (outcome,) = play(log.cuts())
     assert outcome.counters["dead_letters", reason] == 1
     assert len(state.series) == 0
+
+
+def test_a_fix_of_more_than_a_record_may_move_is_written_in_pieces() -> None:
+    log, tokens = Log(), 100_000_000
+    for i in range(7):
+        log.add(call(i, START, input_tokens=tokens, output_tokens=0))
+    log.tick(FIXED_AT)
+    given = versions((0.0, priced("2500")), (FIXED_AT, priced(RIGHT)))
+    deltas = list(fix_of(log, given).deltas(2, "cli:fay"))
+    assert len({delta.id for delta in deltas}) == len(deltas) == 2
+    write(log, deltas)
+    state, outcomes = play(log.cuts(), engine(versions=given))
+    assert int(state.series.total[0]) == 7 * tokens * 2_500
+    assert not any(record.topic == "usage.dlq.v1" for outcome in outcomes for record in outcome.records)
+
+
+def test_a_fix_at_prices_by_which_a_call_is_too_dear_is_refused() -> None:
+    log = Log()
+    log.add(call(1, START, input_tokens=10**9))
+    log.tick(FIXED_AT)
+    with pytest.raises(ValueError, match=r"a call costs .* at these prices, more than"):
+        fix_of(log, versions((0.0, priced(RIGHT)), (FIXED_AT, priced("2500"))))

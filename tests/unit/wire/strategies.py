@@ -4,7 +4,7 @@ import string
 
 from hypothesis import strategies as st
 
-from spendbrake.schemas.money import MAX_NANO
+from spendbrake.schemas.money import MAX_EVENT
 from spendbrake.schemas.usage import MAX_TOKENS, UsageEvent
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
@@ -39,7 +39,7 @@ def events(draw: st.DrawFn, kind: str = "final", **fixed: object) -> UsageEvent:
         "output_tokens": draw(counts),
         "units": draw(st.none() | st.floats(0, 1e9)),
         "unit": draw(maybe),
-        "cost": draw(st.none() | st.integers(0, MAX_NANO)),
+        "cost": draw(st.none() | st.integers(0, MAX_EVENT)),
         "labels": draw(st.dictionaries(st.text(string.ascii_lowercase + "_ö", min_size=1).map("x".__add__), texts)),
         "trace_id": trace_id,
         "latency_ms": draw(st.none() | st.integers(0, 10**9)),
