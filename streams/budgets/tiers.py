@@ -13,6 +13,7 @@ from spendbrake.schemas.money import NanoUsd
 from spendbrake.schemas.policy import Basis, Tier
 from spendbrake.streams.budgets.allocation.allowance import Allowance, Grant, Share
 from spendbrake.streams.budgets.bases import NEVER, threshold_of
+from spendbrake.streams.budgets.calendar import period_after
 from spendbrake.streams.budgets.line import Crossing, Line, State
 
 __all__ = ["Crossing", "NodeTiers"]
@@ -130,20 +131,21 @@ class NodeTiers:
             previous: `month_over_month_base` of the day.
             before: What the month before has come to by now, late money and price fixes included; None: unknown. With
                 each day that begins, what is carried over follows it; `advance` then tells what follows from that.
-            month_total: What the month that ends has spent, nano-USD.
+            month_total: What the month that ends has spent, nano-USD: after a silence of months not the one `before`.
             day_total: What the day that ends has spent, nano-USD.
         """
         if (period, day) == (self.period, self.day):
             return []
         found = [replace(each, notify=False) for each in self._day.roll(day, day_total)]
         if period != self.period:
+            spent = month_total if self.period == period_after(period, -1) else before or 0
             first, spent_base = not self.period, self._bases.get("monthly_allocation")
             found += self._with_apart(self._month.roll(period, month_total))
             found += self._apart.roll(period, self.apart)
             self.apart = 0
             carries = not first and spent_base is not None and self._rollover_percent
             share = Share(spent_base or 0, self._rollover_percent) if carries else None
-            self.allowance.roll(period, share, month_total)
+            self.allowance.roll(period, share, spent)
         elif before is not None and self.allowance.share is not None:
             self.allowance.carry(before)
         self._bases |= {"daily_forecast": forecast, "month_over_month": previous}

@@ -130,7 +130,8 @@ class Tiering:
         if not judgeable(table.names[row].team):
             self._set_limits(row)
         else:
-            rollover, carries = tiers.allowance.rollover, tiers.allowance.share is not None
+            rollover, last = tiers.allowance.rollover, period_after(period.month, -1)
+            carries = tiers.allowance.share is not None or tiers.period not in (period.month, last)
             crossings = tiers.roll(
                 period.month,
                 day_id(period.today),

@@ -91,6 +91,17 @@ def test_what_is_carried_over_follows_the_month_before_with_each_day_and_the_cap
     assert one.allowance.rollover == 10, "nothing is known of the month before: it stays"
 
 
+@pytest.mark.parametrize(("before", "rollover"), [(0, 10), (97, 3), (None, 10)])
+def test_after_months_of_silence_the_month_right_before_goes_over_and_no_earlier_one(
+    before: int | None, rollover: int
+) -> None:
+    one = node()
+    one.set_limits(one._tiers, 100, 100, 10)
+    one.advance(100, 0)
+    one.roll("2027-01", "2027-01-03", forecast=None, previous=None, before=before, month_total=100)
+    assert one.allowance.rollover == rollover
+
+
 def test_what_rows_of_before_have_carried_over_stays() -> None:
     kept = NodeTiers.from_state([*restored(node()).to_state()[:2], [7, []], 0])
     kept.set_limits((), 100, 100, 10)

@@ -245,6 +245,30 @@ def test_what_is_carried_over_follows_a_price_fix_of_the_month_before_at_the_nex
     assert tiers_of_a.allowance.rollover == 10 * USD, "a tenth of the allocation at most"
 
 
+def rollover_of(state: PartitionState) -> int:
+    return next(tiers.allowance.rollover for node, tiers in state.heads[0].tiers.items() if node == "a")
+
+
+@pytest.mark.parametrize("size", [1, 1_000])
+def test_after_a_silence_of_months_what_the_month_right_before_has_left_goes_over_at_once(size: int) -> None:
+    log = Log()
+    log.add(event(0, at("2026-01-20T12:00:00"), cost=100 * USD))  # all of January's
+    log.tick(at("2026-03-02T08:00:00"))
+    log.add(event(1, at("2026-03-02T09:00:00"), cost=109 * USD))
+    state, sent = run(engine(ROLLS), log, size)
+    assert rollover_of(state) == 10 * USD, "nothing was spent in February"
+    assert limits(sent) == [(at("2026-01-20T12:00:00"), "a", "block"), (at("2026-03-02T08:00:00"), "a", "allow")]
+
+
+def test_what_little_a_month_in_a_silence_has_seen_goes_off_what_it_leaves() -> None:
+    log = Log()
+    log.add(event(0, at("2026-01-31T23:55:00"), cost=USD))
+    log.add(event(1, at("2026-02-01T00:03:00"), cost=94 * USD), at("2026-01-31T23:56:00"))  # by a clock ahead
+    log.tick(at("2026-03-02T08:00:00"))
+    state, _ = run(engine(ROLLS), log)
+    assert rollover_of(state) == 6 * USD
+
+
 def test_a_restart_carries_over_the_same() -> None:
     log = Log()
     log.add(event(0, at("2026-01-20T12:00:00"), cost=95 * USD))

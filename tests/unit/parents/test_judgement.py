@@ -251,6 +251,17 @@ def test_what_a_parent_carries_over_follows_late_money_of_the_month_before_at_it
     assert (cap.state, cap.time, cap.evidence["base_nano"]) == ("open", february + DAY, 102 * USD)
 
 
+def test_after_a_silence_of_months_a_parent_carries_over_what_the_month_right_before_has_left() -> None:
+    document = tree(("acme", "organization", None, None), ("apps", "billing_group", "acme", 100))
+    document["nodes"][1]["rollover_percent"] = 50
+    of, teams = engine(document), Teams()
+    teams.spend("a", START, 95 * USD)
+    state = of.new_state(0, 1)
+    log = [*teams.tell("apps", START + 1, "a"), tick(START + 65 * DAY)]
+    of.step(state, Cut(log, 0, 0, "rollups.v1"))
+    assert state.parents["apps"].tiers.allowance.rollover == 50 * USD
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_month_of_a_parent_leaves_what_its_own_limits_had_left(restarted: bool) -> None:
     document = tree(("acme", "organization", None, None), ("apps", "billing_group", "acme", 100))
