@@ -23,6 +23,7 @@ from spendbrake.streams.workers.audit import Auditor
 from spendbrake.streams.workers.deployment import Place
 from spendbrake.streams.workers.people import desk, feedback, told
 from spendbrake.streams.workers.people.precision import report
+from spendbrake.streams.workers.people.requests import RequestBook
 from spendbrake.streams.workers.people.shadow import shadows
 from spendbrake.streams.workers.versions import Versions
 
@@ -36,7 +37,7 @@ def changes(
     parts: contextlib.AsyncExitStack,
 ) -> list[Operation]:
     """Return the operations of people; `parts` closes what they keep open."""
-    auditor = Auditor(broker, place, time.time)
+    auditor, known = Auditor(broker, place, time.time), RequestBook(broker, place).read
 
     def rules() -> Rules:
         return versions.book.at(clock())
@@ -50,9 +51,6 @@ def changes(
         message = Acknowledgement(trouble=trouble, action="", at=time.time(), by=by)
         await auditor.publish(message, "alert.acknowledge", by, {"trouble": trouble})
         await auditor.tidy(versions.outlived(time.time()))
-
-    async def known() -> Any:
-        return await desk.requests(broker, place)
 
     find, give = partial(feedback.find, broker, place), partial(_give, auditor, broker, place)
     tokens = Tokens(versions.tokens, auditor.publish, time.time)

@@ -1,5 +1,6 @@
 """Topics on a real broker: created in one step, checked, stamped by the right clock."""
 
+import asyncio
 import time
 
 import pytest
@@ -8,6 +9,7 @@ from confluent_kafka import Consumer, TopicPartition
 from servers.kafka import KafkaServer
 from spendbrake.schemas.topics import ROLLUPS, USAGE
 from spendbrake.streams.transport.admin import CHANGELOG_CONFIG, Admin, TopicPlan, TopicsError, plan
+from spendbrake.streams.transport.clients.brokers import KafkaBroker
 from spendbrake.streams.transport.producer import SendError, ToolProducer
 
 pytestmark = pytest.mark.kafka
@@ -90,3 +92,28 @@ def test_a_record_the_broker_refuses_is_not_taken_for_sent(kafka: KafkaServer) -
     with pytest.raises(SendError, match=r"small\.v1"):
         producer.flush()
     assert producer.acknowledged == 0
+
+
+def test_a_log_is_read_on_from_where_one_was_and_from_its_start_where_that_is_gone(kafka: KafkaServer) -> None:
+    admin, broker = Admin(kafka.bootstrap), KafkaBroker(kafka.bootstrap)
+    admin.create([TopicPlan(name="rest.log", partitions=3, config={})])
+    producer = ToolProducer(kafka.bootstrap)
+
+    def send(*numbers: int) -> None:
+        for number in numbers:
+            producer.send("rest.log", key=b"", value=b"%d" % number, partition=number % 3)
+        producer.flush()
+
+    async def rest(positions: dict[int, int]) -> list[int]:
+        runs = [values async for values in broker.rest("rest.log", positions)]
+        return sorted(int(value or b"") for values in runs for value in values)
+
+    positions: dict[int, int] = {}
+    assert asyncio.run(rest(positions)) == []
+    send(*range(7))
+    assert asyncio.run(rest(positions)) == [*range(7)]
+    assert positions == {0: 3, 1: 2, 2: 2}
+    assert asyncio.run(rest(positions)) == []
+    send(7, 8, 10)
+    assert asyncio.run(rest(positions)) == [7, 8, 10]
+    assert asyncio.run(rest({0: 99, 1: 3, 2: 1})) == [0, 3, 5, 6, 8, 10]

@@ -8,7 +8,8 @@ import pytest
 
 from service.test_up import POLICY, until, up
 from spendbrake.schemas.command import Command
-from spendbrake.streams.workers.people.desk import about, new_id, requests, say
+from spendbrake.streams.workers.people.desk import about, new_id, say
+from spendbrake.streams.workers.people.requests import RequestBook
 
 USD = 10**9
 FILE = POLICY | {"nodes": [{"id": "acme", "level": "organization", "reserve_usd": 5}]}
@@ -46,8 +47,10 @@ async def test_two_approvals_lift_a_block_and_the_top_up_is_spent(tmp_path: Path
         asked = said("request", "ada", "operator", amount=3 * USD, expires_at=time.time() + 3_600)
         assert await say(running.broker, running.place, rules, asked) == "acme"
 
+        book = RequestBook(running.broker, running.place)
+
         async def known() -> Any:
-            return (await requests(running.broker, running.place)).get(asked.id)
+            return (await book.read()).get(asked.id)
 
         (opened,) = await until(known)
         for by, role in (("ada", "finance"), ("fay", "finance"), ("eli", "engineering")):
@@ -57,7 +60,7 @@ async def test_two_approvals_lift_a_block_and_the_top_up_is_spent(tmp_path: Path
         burn = (await http.get("/v1/teams/pay/burn")).json()
         (node,) = [each for each in burn["nodes"] if each["node"] == "pay"]
         assert node["allocation"]["nano_usd"] == 5 * USD
-        told = [finding.reason for finding in (await requests(running.broker, running.place))[asked.id]]
+        told = [finding.reason for finding in (await book.read())[asked.id]]
         assert [text.split(";")[0].split(": request")[0] for text in told][-1].startswith("pay has $3.00 more until")
         await http.post("/v1/usage", json=[usage("r2", "2.5")])
         await until(blocked)

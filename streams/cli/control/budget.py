@@ -70,6 +70,7 @@ async def _say(kind: Any, fields: dict[str, Any], now: float, units: Decimal | N
     from spendbrake.streams.workers.audit import Auditor
     from spendbrake.streams.workers.deployment import read_versions
     from spendbrake.streams.workers.people import desk
+    from spendbrake.streams.workers.people.requests import RequestBook
 
     config = settings()
     async with broker_of(config) as broker:
@@ -78,7 +79,7 @@ async def _say(kind: Any, fields: dict[str, Any], now: float, units: Decimal | N
         fields = {"node": "", **fields, "home": fields.get("home") or ""}
         command = Command(id=desk.new_id(kind), kind=kind, issued_at=now, **fields)
         if command.request:
-            known = (await desk.requests(broker, place)).get(command.request)
+            known = (await RequestBook(broker, place).read()).get(command.request)
             if known is None:
                 fail(f"no request {command.request!r}: see `spendbrake budget requests`")
             command = desk.about(command, known[0])
@@ -94,12 +95,12 @@ async def _say(kind: Any, fields: dict[str, Any], now: float, units: Decimal | N
 
 
 async def _requests() -> None:
-    from spendbrake.streams.workers.people import desk
+    from spendbrake.streams.workers.people.requests import RequestBook
 
     config = settings()
     table = Table("request", "what", "at")
     async with broker_of(config) as broker:
-        for name, told in (await desk.requests(broker, place_of(config))).items():
+        for name, told in (await RequestBook(broker, place_of(config)).read()).items():
             for finding in told:
                 at = datetime.fromtimestamp(finding.time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
                 table.add_row(name if finding is told[0] else "", finding.reason, at)

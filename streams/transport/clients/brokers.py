@@ -9,7 +9,7 @@ from spendbrake.streams.transport.admin import Admin, TopicPlan
 from spendbrake.streams.transport.chunk import Chunk
 from spendbrake.streams.transport.clients.control import KafkaControl, KeyValue
 from spendbrake.streams.transport.clients.sender import FutureProducer
-from spendbrake.streams.transport.clients.spans import embedded_span, kafka_span
+from spendbrake.streams.transport.clients.spans import Values, embedded_rest, embedded_span, kafka_rest, kafka_span
 from spendbrake.streams.transport.embedded.admin import EmbeddedAdmin
 from spendbrake.streams.transport.embedded.broker import Broker as EmbeddedLog
 from spendbrake.streams.transport.embedded.transport import EmbeddedTransport
@@ -50,14 +50,16 @@ class KafkaBroker:
 
     async def read(self, topic: str) -> AsyncIterator[bytes]:
         """Yield the values of all records of a topic, in order within a partition."""
-        partitions = await asyncio.to_thread(self._admin.partitions, topic)
-        reader = KafkaControl(self._bootstrap, topic, partitions=partitions)
-        try:
-            for _, value in await asyncio.to_thread(reader.read_to_end):
+        async for values in self.rest(topic, {}):
+            for value in values:
                 if value is not None:
                     yield value
-        finally:
-            reader.close()
+
+    async def rest(self, topic: str, positions: dict[int, int]) -> AsyncIterator[Values]:
+        """Yield the values of all records from `positions` on, which move along with what was taken."""
+        partitions = await asyncio.to_thread(self._admin.partitions, topic)
+        async for values in kafka_rest(self._bootstrap, topic, partitions, positions):
+            yield values
 
     def span(self, topic: str, partition: int, first: int, end: int) -> AsyncIterator[Chunk]:
         """Yield the records `[first, end)` of a partition, in order."""
@@ -151,10 +153,14 @@ class EmbeddedBroker:
 
     async def read(self, topic: str) -> AsyncIterator[bytes]:
         """Yield the values of all records of a topic, in order within a partition."""
-        for run in (await self.log.read_to_end(topic)).values():
-            for value in run.values:
+        async for values in self.rest(topic, {}):
+            for value in values:
                 if value is not None:
                     yield value
+
+    def rest(self, topic: str, positions: dict[int, int]) -> AsyncIterator[Values]:
+        """Yield the values of all records from `positions` on, which move along with what was taken."""
+        return embedded_rest(self.log, topic, positions)
 
     def span(self, topic: str, partition: int, first: int, end: int) -> AsyncIterator[Chunk]:
         """Yield the records `[first, end)` of a partition, in order."""

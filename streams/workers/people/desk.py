@@ -1,4 +1,4 @@
-"""Requests and decisions of people: written into the log of the desk that takes them, and what became of them."""
+"""Requests and decisions of people: written into the log of the desk that takes them."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -7,12 +7,11 @@ from decimal import Decimal
 from typing import Protocol
 
 from spendbrake.schemas.command import Command
-from spendbrake.schemas.finding import COMMAND, FEEDBACK, Finding
+from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.money import NanoUsd, to_nano
-from spendbrake.schemas.topics import FINDINGS, ROLLUPS
-from spendbrake.schemas.wire.avro import decode, encode
+from spendbrake.schemas.topics import ROLLUPS
+from spendbrake.schemas.wire.avro import encode
 from spendbrake.schemas.wire.envelope import seal
-from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.workers.deployment import Broker, Place
@@ -64,23 +63,6 @@ async def say(broker: Broker, place: Place, rules: Rules, command: Command) -> s
     topic = place.topic(ROLLUPS.name)
     await (await broker.send(topic, key=key, value=value, partition=partition, headers=headers))
     return desk
-
-
-async def requests(broker: ReadableBroker, place: Place) -> dict[str, list[Finding]]:
-    """Return what was told of each request, oldest first, by its id."""
-    told: dict[str, list[Finding]] = {}
-    seen: set[str] = set()
-    async for value in broker.read(place.topic(FINDINGS.name)):
-        if COMMAND.encode() not in value:
-            continue
-        try:
-            finding = decode(Finding, value)
-        except BadRecord:
-            continue
-        if finding.detector == COMMAND and finding.family != FEEDBACK and finding.id not in seen:
-            seen.add(finding.id)
-            told.setdefault(finding.incident, []).append(finding)
-    return {request: sorted(found, key=lambda f: f.time) for request, found in told.items()}
 
 
 def about(command: Command, asked: Finding) -> Command:

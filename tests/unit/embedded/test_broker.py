@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from spendbrake.schemas.topics import CONTROL, USAGE
 from spendbrake.streams.transport.admin import TopicPlan, TopicsError, plan
+from spendbrake.streams.transport.clients.spans import embedded_rest
 from spendbrake.streams.transport.embedded.admin import EmbeddedAdmin
 from spendbrake.streams.transport.embedded.broker import RECORD_BYTES, Broker, RecordTooLargeError, UnknownTopicError
 from spendbrake.streams.transport.embedded.operations import CreateTopic, TopicConfig
@@ -171,3 +172,25 @@ async def test_a_topic_that_is_otherwise_is_named_with_every_deviation(broker: B
     with pytest.raises(TopicsError) as caught:
         await EmbeddedAdmin(broker).create([wanted])
     assert caught.value.problems == ("t: partitions is 4, must be 8", "t: compact is False, must be True")
+
+
+async def test_a_log_is_read_on_from_where_one_was_and_from_its_start_where_that_is_gone(
+    broker: Broker, topic: str
+) -> None:
+    async def send(*numbers: int) -> None:
+        for number in numbers:
+            await (await broker.send(topic, key=None, value=b"%d" % number, partition=number % 4))
+
+    async def rest(positions: dict[int, int]) -> list[int]:
+        runs = [values async for values in embedded_rest(broker, topic, positions)]
+        return sorted(int(value or b"") for values in runs for value in values)
+
+    positions: dict[int, int] = {}
+    assert await rest(positions) == []
+    await send(*range(7))
+    assert await rest(positions) == [*range(7)]
+    assert positions == {0: 2, 1: 2, 2: 2, 3: 1}
+    assert await rest(positions) == []
+    await send(8, 9)
+    assert await rest(positions) == [8, 9]
+    assert await rest({0: 99, 1: 3, 2: 1, 3: 1}) == [0, 4, 6, 8]
