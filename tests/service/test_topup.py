@@ -92,7 +92,8 @@ async def test_requests_over_http_take_two_tokens_of_two_roles(tmp_path: Path) -
             return any("is granted" in each["what"] for each in (await listed())[0]["told"])
 
         for wrong in ({"node": "pay"}, {"node": "pay", "usd": "1", "policy": "cap"}, {"node": "pay", "usd": "-1"},
-                      {"node": "pay", "usd": "1", "amount": "1"}, {"node": "pay", "amount": "1e15"}):  # fmt: skip
+                      {"node": "pay", "usd": "1", "amount": "1"}, {"node": "pay", "amount": "1e15"},
+                      {"node": "pay", "usd": "4e-10"}, {"node": "pay", "amount": "0.00000004"}):  # fmt: skip
             assert (await said("", admin, reason="x", **wrong))[0] == 400
         assert (await said("", reader, node="pay", usd="1", reason="x"))[0] == 403
         status, taken = await said("", admin, node="pay", amount="250", reason="launch")

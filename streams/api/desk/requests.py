@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from decimal import Decimal
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -11,14 +10,13 @@ from starlette.responses import JSONResponse, Response
 
 from spendbrake.schemas.command import APPROVERS, Command, Order
 from spendbrake.schemas.finding import Finding
-from spendbrake.schemas.money import to_nano
 from spendbrake.schemas.parts.currency import Amount
 from spendbrake.schemas.policy import Usd
 from spendbrake.streams.api.access.gate import asker, may
 from spendbrake.streams.api.access.tokens import Scope
 from spendbrake.streams.api.body import small
 from spendbrake.streams.api.pages import Operation, Parameter, Problem, problem
-from spendbrake.streams.workers.people.desk import about, about_node, amount_of, desk_of, new_id
+from spendbrake.streams.workers.people.desk import about, about_node, amount_of, desk_of, new_id, top_up
 
 ROLES: Mapping[str, Scope] = {"finance": "approve_finance", "engineering": "approve_engineering"}
 LONGEST_S = 62 * 86_400.0
@@ -156,18 +154,19 @@ class Requests:
             by=f"token:{asker(request)}",
             role="operator",
             issued_at=now,
-            amount=to_nano(asked.usd or Decimal(0)),
             policy=asked.policy or "",
             expires_at=now + asked.for_s,
             reason=asked.reason,
         )
         rules = self._rules()
         command = command if command.home else about_node(command, rules)
-        if asked.amount is not None:
-            try:
+        try:
+            if asked.usd is not None:
+                command = replace(command, amount=top_up(asked.usd))
+            elif asked.amount is not None:
                 command = replace(command, amount=amount_of(asked.amount, command, rules))
-            except ValueError as error:
-                return _bad(error)
+        except ValueError as error:
+            return problem(400, "bad_request", f"{'amount' if asked.usd is None else 'usd'}: {error}")
         return await self._take(command)
 
     async def approve(self, request: Request) -> Response:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from spendbrake.schemas.money import to_nano
+from spendbrake.schemas.money import NanoUsd
 from spendbrake.streams.cli.base import broker_of, console, fail, length_s, place_of, run, settings, user
 
 app = typer.Typer(help="Top-ups and exceptions: requested by one, approved by two.", no_args_is_help=True)
@@ -36,7 +36,7 @@ def request(
         fail("give --usd or --amount for a top-up, or --policy for an exception", 2)
     now = time.time()
     asked = {"node": node, "by": by, "role": role, "reason": reason, "policy": policy or "", "home": team}
-    money = 0 if usd is None else to_nano(_positive("--usd", usd))
+    money = 0 if usd is None else _nano(usd)
     units = None if amount is None else _positive("--amount", amount)
     run(_say("request", asked | {"amount": money, "expires_at": _until(until, now)}, now, units))
 
@@ -86,7 +86,10 @@ async def _say(kind: Any, fields: dict[str, Any], now: float, units: Decimal | N
         elif not command.home:
             command = desk.about_node(command, rules)
         if units is not None:
-            command = replace(command, amount=desk.amount_of(units, command, rules))
+            try:
+                command = replace(command, amount=desk.amount_of(units, command, rules))
+            except ValueError as error:
+                fail(f"--amount {units}: {error}", 2)
         name = command.request or command.id
         told = {"by": user(), "as": command.by, "command": command.id, "node": command.node}
         async with Auditor(broker, place, time.time).around(f"budget.{kind}", name, told):
@@ -110,14 +113,21 @@ async def _requests() -> None:
 def _positive(option: str, text: str) -> Decimal:
     """Return an amount of USD or of another currency."""
     try:
-        nano = to_nano(Decimal(text))
+        amount = Decimal(text)
     except InvalidOperation:
         fail(f"{option} {text!r}: not an amount", 2)
+    if not amount.is_finite() or amount <= 0:
+        fail(f"{option} {text!r}: more than nothing, please, and less than all there is", 2)
+    return amount
+
+
+def _nano(text: str) -> NanoUsd:
+    from spendbrake.streams.workers.people.desk import top_up
+
+    try:
+        return top_up(_positive("--usd", text))
     except ValueError as error:
-        fail(f"{option} {text!r}: {error}", 2)
-    if nano <= 0:
-        fail(f"{option} {text!r}: more than nothing, please", 2)
-    return Decimal(text)
+        fail(f"--usd {text!r}: {error}", 2)
 
 
 def _until(text: str, now: float) -> float:

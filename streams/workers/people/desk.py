@@ -70,14 +70,26 @@ def about(command: Command, asked: Finding) -> Command:
     return replace(command, node=asked.node, home=asked.team)
 
 
+def top_up(usd: Decimal) -> NanoUsd:
+    """Return what somebody asks for, in nano-USD.
+
+    Raises:
+        ValueError: it rounds to nothing, or comes to more than any limit may.
+    """
+    nano = to_nano(usd)
+    if nano <= 0:
+        raise ValueError(f"{usd:g} USD is less than a billionth of a USD, the least that is counted")
+    return nano
+
+
 def amount_of(units: Decimal, command: Command, rules: Rules) -> NanoUsd:
     """Return what so many units of the currency of a request's node are; of a node without one they are USD.
 
     Raises:
-        ValueError: it comes to more than any limit may.
+        ValueError: as `top_up`.
     """
     view = rules.tree.view(command.node) or rules.team(command.home or command.node)
-    return to_nano(units * view.unit_usd)
+    return top_up(units * view.unit_usd)
 
 
 def about_node(command: Command, rules: Rules) -> Command:

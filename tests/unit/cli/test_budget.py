@@ -1,0 +1,33 @@
+"""`spendbrake budget request`: what is asked for must be something, or it is refused before it is in any log."""
+
+import pytest
+from typer.testing import CliRunner
+
+from spendbrake.streams.cli.main import app
+
+
+def ask(*options: str) -> tuple[int, str]:
+    args = ("budget", "request", "pay", "--by", "ada", "--reason", "launch", *options)
+    result = CliRunner().invoke(app, args, env={"COLUMNS": "300"})
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "why"),
+    [
+        ("--usd", "0.0000000004", "4e-10 USD is less than a billionth of a USD"),
+        ("--usd", "0.0000000005", "5e-10 USD is less than a billionth of a USD"),
+        ("--usd", "1e-999999", "is less than a billionth of a USD"),
+        ("--usd", "0", "more than nothing"),
+        ("--usd", "nan", "more than nothing"),
+        ("--usd", "1e99", "amount out of range"),
+        ("--usd", "ten", "not an amount"),
+        ("--amount", "-1", "more than nothing"),
+        ("--amount", "inf", "more than nothing"),
+    ],
+)
+def test_an_amount_that_is_none_is_refused_by_name_and_value(option: str, text: str, why: str) -> None:
+    code, said = ask(option, text)
+    assert code == 2
+    assert f"{option} {text!r}: " in said
+    assert why in said

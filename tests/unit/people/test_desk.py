@@ -1,0 +1,26 @@
+"""What somebody asks for, as nano-USD: at least one of them."""
+
+from decimal import Decimal
+
+import pytest
+
+from enginelog import policy, version
+from spendbrake.schemas.command import Command
+from spendbrake.streams.engine.rules.book import RuleBook
+from spendbrake.streams.workers.people.desk import amount_of, top_up
+
+
+def test_the_least_that_can_be_asked_for_is_a_nano_usd() -> None:
+    assert top_up(Decimal("0.0000000006")) == top_up(Decimal("0.000000001")) == 1
+    for nothing in ("0", "4e-10", "5e-10", "1e-999999", "-1"):
+        with pytest.raises(ValueError, match="less than a billionth of a USD"):
+            top_up(Decimal(nothing))
+
+
+def test_units_that_come_to_less_than_a_nano_usd_are_refused() -> None:
+    nodes = [{"id": "acme", "level": "organization", "currency": {"name": "credits", "rates": [{"usd": "0.01"}]}}]
+    rules = RuleBook(1, [version(policy(nodes=nodes))]).at(0.0)
+    asked = Command(id="r", kind="request", node="pay", home="pay", by="ada", role="operator", issued_at=0.0)
+    assert amount_of(Decimal("0.0000001"), asked, rules) == 1
+    with pytest.raises(ValueError, match="4e-10 USD is less"):
+        amount_of(Decimal("0.00000004"), asked, rules)
