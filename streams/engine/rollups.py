@@ -117,7 +117,7 @@ def _groups(state: PartitionState, rules: Rules, children: I64) -> Iterator[tupl
     for row in children[table.group[children] == UNGROUPED].tolist():
         table.group[row] = _group_of(state, rules, row)
     group, team = table.group[children], table.team[children]
-    for number, told in sorted(enumerate(state.groups), key=lambda pair: pair[1]):
+    for told, number in sorted(state.groups.items()):
         some = np.flatnonzero(group == number)
         if len(some):
             yield *told, some[np.argsort(team[some], kind="stable")]
@@ -129,10 +129,7 @@ def _group_of(state: PartitionState, rules: Rules, row: int) -> int:
     calendar = int(state.series.calendar[row])
     if view.parent is None or calendar not in rules.line(view):
         return -1
-    told = view.parent, calendar
-    if told not in state.groups:
-        state.groups.append(told)
-    return state.groups.index(told)
+    return state.groups.setdefault((view.parent, calendar), len(state.groups))
 
 
 def _split(state: PartitionState, children: I64, some: I64) -> tuple[I64, list[int]]:

@@ -173,7 +173,7 @@ class Tiering:
             table.calendar[row] = self.rules.calendar(view or self.rules.team(team))
             if view is not None:  # one that is no node any more keeps its id, without limits: what stood is resolved
                 table.node[row] = view.id
-        table.group[:], self.state.groups = UNGROUPED, []
+        table.group[:], self.state.groups = UNGROUPED, {}
         self.state.periods.current.clear()
         self.state.numbered_by = self.rules
 

@@ -101,7 +101,7 @@ class PartitionState:
         rules: Version of the rules the tiers were set by; 0 before any.
         numbered_by: The compiled rules whose calendar numbers the series hold.
         unarmed: Series that have become nodes since tiers were last set.
-        groups: Parents and numbers of their calendars that series are told to (`SeriesTable.group`).
+        groups: Parent and number of calendar that series are told to -> number of these (`SeriesTable.group`).
         new_chains: (team, API key, project, chain) of what events have named for the first time, either of the two.
         grid: Cell of the clock's grid that burn rates were last looked at in; -1 before any.
         burning: Teams that burn too fast.
@@ -126,7 +126,7 @@ class PartitionState:
         self.cost_24h = np.zeros(64, np.int64)
         self.fingerprints = Fingerprints(blocks)
         self.touched = Touched()
-        self.groups: list[tuple[str, int]] = []
+        self.groups: dict[tuple[str, int], int] = {}
         self.heads: dict[int, Head] = {}
         self.dirty_heads: set[int] = set()
         self.granted: set[int] = set()
