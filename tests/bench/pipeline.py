@@ -23,7 +23,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaException
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from events import Population, Wire, backlog, bench_policy
 from machine import BUILD, ROOT, Report, alone, keep_off, table
@@ -81,7 +81,10 @@ def handed_out(server: KafkaServer, topic: str, n: int) -> None:
     consumer.subscribe([topic])
     ends = time.monotonic() + PATIENCE_S
     while n > 0:
-        n -= len(consumer.consume(FILLED_AT_ONCE, 1.0))
+        for message in consumer.consume(FILLED_AT_ONCE, 1.0):
+            if message.error() is not None:
+                raise KafkaException(message.error())
+            n -= 1
         assert time.monotonic() < ends, f"{n} records are still to come"
     consumer.close()
 
