@@ -49,12 +49,11 @@ def changes(
 
     async def take(trouble: str, by: str) -> None:
         message = Acknowledgement(trouble=trouble, action="", at=time.time(), by=by)
-        await auditor.publish(message, "alert.acknowledge", by, {"trouble": trouble})
-        await auditor.tidy(versions.outlived(time.time()))
+        await auditor.say(versions, message, "alert.acknowledge", by, {"trouble": trouble})
 
     find, give = partial(feedback.find, broker, place), partial(_give, auditor, broker, place)
     tokens = Tokens(versions.tokens, auditor.publish, time.time)
-    silences = Silences(versions.silences, auditor.publish, time.time)
+    silences = Silences(versions.silences, partial(auditor.say, versions), time.time)
     operations = [*tokens.operations(), *silences.operations(), *Requests(say, known, rules, time.time).operations()]
     operations += Delivery(_Told(auditor, broker, place), take).operations()
     operations += Feedback(find, give, partial(report, broker, place), time.time).operations()

@@ -4,17 +4,17 @@ The first result has outcome `unknown` (somebody was about to), the second `done
 """
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from spendbrake.actions.delivery.chain import Chain
-from spendbrake.schemas.control import ControlMessage
+from spendbrake.schemas.control import Acknowledgement, ControlMessage, Silence
 from spendbrake.schemas.result import Outcome
 from spendbrake.schemas.topics import CONTROL, RESULTS
 from spendbrake.schemas.wire.avro import encode
 from spendbrake.streams.workers.deployment import Broker, Place
-from spendbrake.streams.workers.versions import control_record
+from spendbrake.streams.workers.versions import Versions, control_record
 
 
 class Auditor:
@@ -41,9 +41,19 @@ class Auditor:
         async with self.around(what, key.decode(), {"by": by, **about}):
             await (await self._broker.send(self._place.topic(CONTROL.name), key=key, value=value, partition=0))
 
-    async def tidy(self, keys: Iterable[bytes]) -> None:
-        """Remove control messages that say nothing any more (`Versions.outlived`); what they did stays on record."""
+    async def say(
+        self, versions: Versions, message: Silence | Acknowledgement, what: str, by: str, about: Mapping[str, Any]
+    ) -> None:
+        """Publish what somebody says of alerts, and remove what was said of those that are long over.
+
+        What that did stays on record.
+
+        Args:
+            versions: What the control topic has by now.
+        """
+        await self.publish(message, what, by, about)
         topic = self._place.topic(CONTROL.name)
+        keys = versions.outlived(self._clock())
         sent = [await self._broker.send(topic, key=key, value=None, partition=0) for key in keys]
         for each in sent:
             await each

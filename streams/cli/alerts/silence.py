@@ -61,7 +61,7 @@ async def _add(matchers: list[str], comment: str, lasts_s: float, by: str, now: 
         created_by=by,
         comment=comment,
     )
-    await _publish(silence, "silence.add", by, {"matchers": list(matchers), "ends_at": silence.ends_at})
+    await _say(silence, "silence.add", by, {"matchers": list(matchers), "ends_at": silence.ends_at})
     console.print(f"silence {silence.id} until {_when(silence.ends_at)}", highlight=False)
 
 
@@ -81,7 +81,7 @@ async def _end(name: str, by: str, now: float) -> None:
         fail(f"there is no silence {name!r}")
     if silence.ends_at <= now:
         fail(f"silence {name} has ended at {_when(silence.ends_at)}")
-    await _publish(replace(silence, ends_at=now), "silence.end", by, {})
+    await _say(replace(silence, ends_at=now), "silence.end", by, {})
     console.print(f"silence {name} has ended", highlight=False)
 
 
@@ -94,16 +94,19 @@ async def _ack(action_id: str, by: str, now: float) -> None:
     async with broker_of(config) as broker:
         found = await alert_of(broker, place_of(config), action_id)
     message = Acknowledgement(trouble=trouble_key(found), action=action_id, at=now, by=by)
-    await _publish(message, "alert.acknowledge", by, {"action": action_id, "node": found.node})
+    await _say(message, "alert.acknowledge", by, {"action": action_id, "node": found.node})
     console.print(f"acknowledged: {found.reason}", highlight=False)
 
 
-async def _publish(message: Any, what: str, by: str, about: dict[str, Any]) -> None:
+async def _say(message: Any, what: str, by: str, about: dict[str, Any]) -> None:
     from spendbrake.streams.workers.audit import Auditor
+    from spendbrake.streams.workers.deployment import read_versions
 
     config = settings()
     async with broker_of(config) as broker:
-        await Auditor(broker, place_of(config), time.time).publish(message, what, by, about)
+        place = place_of(config)
+        versions = await read_versions(broker, place)
+        await Auditor(broker, place, time.time).say(versions, message, what, by, about)
 
 
 async def _versions() -> Any:

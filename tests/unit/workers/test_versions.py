@@ -126,7 +126,8 @@ async def test_what_was_said_of_alerts_that_are_long_over_leaves_the_topic(tmp_p
     place = Place(prefix="", partitions=4, usage_retention_s=86_400.0, simulation=False, secrets=(b"s",))
     broker = EmbeddedBroker(tmp_path, lambda: NOW)
     await broker.create_topics(place.plans())
-    auditor = Auditor(broker, place, lambda: NOW)
+    clock = [NOW]
+    auditor = Auditor(broker, place, lambda: clock[0])
     old = Acknowledgement(trouble="a/1", action="", at=NOW, by="me")
     over = Silence(
         id="s", matchers=("team=a",), starts_at=NOW, ends_at=NOW + 1, created_at=NOW, created_by="me", comment=""
@@ -136,9 +137,9 @@ async def test_what_was_said_of_alerts_that_are_long_over_leaves_the_topic(tmp_p
         await auditor.publish(said, "alert.acknowledge", "me", {})
     versions = await read_versions(broker, place)
     assert versions.outlived(NOW + OUTLIVED_S) == []
-    keys = versions.outlived(late)
-    assert sorted(keys) == [b"acknowledgement/a/1", b"silence/s"]
-    await auditor.tidy(keys)
+    assert sorted(versions.outlived(late)) == [b"acknowledgement/a/1", b"silence/s"]
+    clock[0] = late
+    await auditor.say(versions, replace(old, trouble="c", at=late), "alert.acknowledge", "me", {})
     left = await read_versions(broker, place)
-    assert (sorted(left.acknowledged), sorted(left.silences), left.outlived(late)) == (["b"], ["t"], [])
+    assert (sorted(left.acknowledged), sorted(left.silences), left.outlived(late)) == (["b", "c"], ["t"], [])
     broker.close()
