@@ -4,13 +4,16 @@ The store overwrites lower stamps only; neither a replay nor a frozen worker tha
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from spendbrake.actions.effects.base import Effect, GiveUp, Retry, Superseded
+from spendbrake.actions.gateway.contract import Entry, Layout
 from spendbrake.actions.gateway.store import AsyncStore, StoreUnavailable, Written
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.decision import Decision
 
+Built: TypeAlias = tuple[Action, tuple[Entry, ...]]
+"""An action, and what it puts where."""
 _OUTCOMES: dict[Written, str] = {"written": "done", "same": "done", "superseded": "superseded"}
 
 
@@ -50,29 +53,51 @@ class Limits(Effect):
         Raises:
             Retry: Redis failed; the whole batch may be repeated.
         """
-        outcomes: list[Mapping[str, Any]] = [{"outcome": "shadow"}] * len(actions)
-        decisions: list[Decision] = []
+        outcomes: list[Mapping[str, Any]] = []
+        built: list[Built] = []
         places: list[int] = []
         for place, action in enumerate(actions):
-            if action.mode == "shadow":
-                continue
             try:
-                decision = decision_of(action)
-                self._store.layout.decision_entries(decision)
+                built.append((action, entries_of(action, self._store.layout)))
             except ValueError as error:
-                outcomes[place] = {"outcome": "failed", "error": str(error)}
+                outcomes.append({"outcome": "failed", "error": str(error)})
             else:
-                decisions.append(decision)
+                outcomes.append({})
                 places.append(place)
-        if decisions:
-            now = max(actions[place].time for place in places)
+        for place, outcome in zip(places, await self.write(built), strict=True):
+            outcomes[place] = outcome
+        return outcomes
+
+    async def write(self, built: Sequence[Built]) -> list[Mapping[str, Any]]:
+        """Write actions whose entries are built already; return an outcome an action, in order, as `carry_out_many`.
+
+        Raises:
+            Retry: Redis failed; the whole batch may be repeated.
+        """
+        earnest = [(action, entries) for action, entries in built if action.mode != "shadow"]
+        words: list[Written] = []
+        if earnest:
+            now = max(action.time for action, _ in earnest)
             try:
-                words = await self._store.write_decisions(decisions, now=now)
+                words = await self._store.write([entries for _, entries in earnest], now)
             except StoreUnavailable as error:
                 raise Retry(str(error), maybe_done=True) from error
-            for place, word in zip(places, words, strict=True):
-                outcomes[place] = {"outcome": _OUTCOMES[word], "write": word}
-        return outcomes
+        told = iter(words)
+        return [
+            {"outcome": "shadow"}
+            if action.mode == "shadow"
+            else {"outcome": _OUTCOMES[word := next(told)], "write": word}
+            for action, _ in built
+        ]
+
+
+def entries_of(action: Action, layout: Layout) -> tuple[Entry, ...]:
+    """Return what an action of effect `limits` puts where; nothing in shadow.
+
+    Raises:
+        ValueError: it is no decision a gateway could obey; the message names the field.
+    """
+    return () if action.mode == "shadow" else layout.decision_entries(decision_of(action))
 
 
 def decision_of(action: Action) -> Decision:

@@ -52,31 +52,36 @@ class _Writer(Generic[R]):
             ValueError: a decision no gateway could obey; none is written then.
             StoreUnavailable: Redis failed; some may have been written.
         """
-        return self._write([self.layout.decision_entries(decision) for decision in decisions], now)
+        return self.write([self.layout.decision_entries(decision) for decision in decisions], now)
 
     def write_keys(self, chains: Mapping[str, Chain], *, now: float) -> R:
         """Publish the chains of API keys."""
-        return self._write([(self.layout.chain_entry(self.layout.key(k), c, now),) for k, c in chains.items()], now)
+        return self.write([(self.layout.chain_entry(self.layout.key(k), c, now),) for k, c in chains.items()], now)
 
     def write_projects(self, chains: Mapping[tuple[str, str], Chain], *, now: float) -> R:
         """Publish the chains of (team, project), for keys whose calls name the project."""
-        return self._write(
+        return self.write(
             [(self.layout.chain_entry(self.layout.project(*name), c, now),) for name, c in chains.items()], now
         )
 
     def write_untagged(self, chain: Chain, *, now: float) -> R:
         """Publish the chain that unknown keys get."""
-        return self._write([(self.layout.chain_entry(self.layout.untagged, chain, now),)], now)
+        return self.write([(self.layout.chain_entry(self.layout.untagged, chain, now),)], now)
 
     def write_caps(self, caps: Iterable[Cap], *, now: float) -> R:
         """Tell what is left of hard caps."""
-        return self._write([(self.layout.cap_entry(cap),) for cap in caps], now)
+        return self.write([(self.layout.cap_entry(cap),) for cap in caps], now)
 
     def write_marks(self, marks: Iterable[Mark], *, now: float) -> R:
         """Vouch for partitions, after the last write of their passes has returned."""
-        return self._write([self.layout.mark_entries(mark) for mark in marks], now)
+        return self.write([self.layout.mark_entries(mark) for mark in marks], now)
 
-    def _write(self, items: Sequence[tuple[Entry, ...]], now: float) -> R:
+    def write(self, items: Sequence[tuple[Entry, ...]], now: float) -> R:
+        """Write items of entries as the layout has built them, in order.
+
+        Raises:
+            StoreUnavailable: Redis failed; some may have been written.
+        """
         raise NotImplementedError
 
 
@@ -110,7 +115,8 @@ class Store(_Writer[list[Written]]):
         """Close the client's connections."""
         self._client.close()
 
-    def _write(self, items: Sequence[tuple[Entry, ...]], now: float) -> list[Written]:
+    def write(self, items: Sequence[tuple[Entry, ...]], now: float) -> list[Written]:
+        """Write items of entries; return a word an item."""
         flags = b""
         try:
             for keys, arguments in _calls(items, now):
@@ -163,7 +169,8 @@ class AsyncStore(_Writer[Awaitable[list[Written]]]):
         """Close the client's connections."""
         await self._client.aclose()
 
-    async def _write(self, items: Sequence[tuple[Entry, ...]], now: float) -> list[Written]:
+    async def write(self, items: Sequence[tuple[Entry, ...]], now: float) -> list[Written]:
+        """Write items of entries; return a word an item."""
         flags = b""
         try:
             for keys, arguments in _calls(items, now):

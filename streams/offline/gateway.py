@@ -35,7 +35,7 @@ class RedisGateway:
 
     async def write(self, actions: Sequence[Action]) -> None:
         """Put decisions before the reader."""
-        await self._act.write(actions)
+        await self._act.write([self._act.order(action) for action in actions])
 
     async def check(self, event: UsageEvent, now: float) -> CheckResult:
         """Return what to do with a call.

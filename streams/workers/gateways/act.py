@@ -8,21 +8,18 @@ from typing import Any, Protocol
 import structlog
 
 from spendbrake.actions.delivery.port import Retry
-from spendbrake.actions.effects.limits import decision_of
-from spendbrake.actions.gateway.contract import Cap, Chain, Layout, Link, Mark
 from spendbrake.actions.gateway.lease import LeaseWatch
 from spendbrake.actions.gateway.store import AsyncStore, StoreUnavailable
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.money import NANO
 from spendbrake.schemas.topics import ACTIONS_DLQ, ROLLUPS, USAGE
-from spendbrake.schemas.usage import UNTAGGED
 from spendbrake.schemas.wire.avro import decode
 from spendbrake.schemas.wire.errors import BadRecord
-from spendbrake.streams.engine.caps import CAP
-from spendbrake.streams.engine.chains import CHAIN, MARK
+from spendbrake.streams.engine.chains import MARK
 from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.transport.chunk import Chunk
+from spendbrake.streams.workers.gateways.orders import LIMITS, Order, order_of, ranked
 
 LOG = structlog.get_logger("spendbrake.act")
 PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
@@ -107,16 +104,16 @@ class ActLimits:
         placed, dead = placed_actions(chunk)
         orders = []
         for offset, action in placed:
-            if why := _fault(action):
-                LOG.error("an order that no gateway could obey", action=action.id, node=action.node, reason=why)
-                dead.append(_dead(chunk, offset, "bad_action", why))
-            else:
-                orders.append(action)
+            try:
+                orders.append(self.order(action))
+            except ValueError as bad:
+                LOG.error("an order that no gateway could obey", action=action.id, node=action.node, reason=str(bad))
+                dead.append(_dead(chunk, offset, "bad_action", str(bad)))
         if dead:
             self._unvouched |= {(chunk.partition, log) for log in (USAGE.name, ROLLUPS.name)}
             self._metrics.count("dead_letters", "bad_action", n=len(dead))
             await self._bury(dead)
-        orders = [action for action in orders if not self._withheld(action)]
+        orders = [order for order in orders if not self._withheld(order.action)]
         pause = PAUSE_S
         while True:
             try:
@@ -140,76 +137,27 @@ class ActLimits:
         self._unvouched.discard(place)
         return withheld
 
-    async def write(self, actions: Sequence[Action]) -> None:
-        """Write what actions order, in their order; `apply` repeats it while Redis is away."""
-        if not actions:
+    async def write(self, orders: Sequence[Order]) -> None:
+        """Write orders, in the order that they rank; `apply` repeats it while Redis is away."""
+        if not orders:
             return
-        now = max(action.time for action in actions)
-        limits = [action for action in actions if action.effect == "limits"]
-        for action, outcome in zip(limits, await self._limits.carry_out_many(limits), strict=True):
-            self._metrics.count("results", "limits", str(outcome["outcome"]))
+        now = max(order.action.time for order in orders)
+        limits = [(order.action, order.entries) for order in orders if order.action.effect == LIMITS]
+        outcomes = await self._limits.write(limits) if limits else ()
+        for (action, _), outcome in zip(limits, outcomes, strict=True):
+            self._metrics.count("results", LIMITS, str(outcome["outcome"]))
             if outcome["outcome"] == "done":
                 self._metrics.observe("decision", max(0.0, self._clock() - action.time))
-        caps = [action for action in actions if action.effect == CAP]
-        if caps:
-            await self._store.write_caps([_cap(action) for action in caps], now=now)
-        # Chains and marks come last: a mark vouches for all that was ordered before it.
-        chains = [action for action in actions if action.effect == CHAIN]
-        if chains:
-            await self._store.write_keys({a.params["key"]: _chain(a, 0) for a in chains if a.params["key"]}, now=now)
-            projects = {(a.params["team"], a.params["of"]): _chain(a, 0) for a in chains if a.params["of"]}
-            await self._store.write_projects(projects, now=now)
-            for action in chains:
-                if not action.params["key"] and not action.params["of"]:
-                    await self._store.write_untagged(_chain(action, self._partitions), now=now)
-        marks = [action for action in actions if action.effect == MARK]
-        if marks:
-            await self._store.write_marks([_mark(action) for action in marks], now=now)
+        if others := ranked(orders):
+            await self._store.write(others, now)
 
+    def order(self, action: Action) -> Order:
+        """Return what an action orders.
 
-def _fault(action: Action) -> str:
-    """Return why what an order says cannot be written; empty where it can."""
-    layout = Layout()
-    try:
-        if action.effect == "limits" and action.mode != "shadow":
-            layout.decision_entries(decision_of(action))
-        elif action.effect == CAP:
-            layout.cap_entry(_cap(action))
-        elif action.effect == CHAIN:
-            layout.chain_entry(f"{action.params['key']}{action.params['of']}", _chain(action, 0), action.time)
-        elif action.effect == MARK:
-            layout.mark_entries(_mark(action))
-    except (KeyError, TypeError, ValueError) as error:
-        return str(error) if type(error) is ValueError else repr(error)
-    return ""
-
-
-def _chain(action: Action, partitions: int) -> Chain:
-    params = action.params
-    return Chain(
-        links=tuple(Link(*link) for link in params["links"]),
-        stamp=action.stamp,
-        team=params["team"],
-        project=params["project"],
-        environment=params["environment"],
-        models=tuple(models) if (models := params.get("models")) is not None else None,
-        partitions=partitions if action.node == UNTAGGED else 0,
-    )
-
-
-def _cap(action: Action) -> Cap:
-    return Cap(node=action.node, stamp=action.stamp, at=action.time, **action.params)
-
-
-def _mark(action: Action) -> Mark:
-    params = action.params
-    return Mark(
-        log=params["log"],
-        partition=params["partition"],
-        at=action.time,
-        stamp=action.stamp,
-        chains_at=params.get("chains_at"),
-    )
+        Raises:
+            ValueError: no gateway could obey it, and why.
+        """
+        return order_of(action, self._store.layout, self._partitions)
 
 
 class LeaseMetrics:

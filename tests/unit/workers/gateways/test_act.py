@@ -1,13 +1,17 @@
 """The worker of gateways: in order, all of a chunk or none of it, and nothing disappears."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
+import orjson
 import pytest
 
-from spendbrake.actions.delivery.port import Retry
-from spendbrake.schemas.action import Action
+from spendbrake.actions.effects.limits import Limits
+from spendbrake.actions.gateway.contract import Entry, Layout
+from spendbrake.actions.gateway.store import StoreUnavailable
+from spendbrake.schemas.decision import Decision
 from spendbrake.schemas.wire.avro import encode
 from spendbrake.streams.engine.caps import CAP
 from spendbrake.streams.engine.chains import CHAIN, MARK, mark_action
@@ -19,6 +23,16 @@ from spendbrake.streams.workers.gateways.act import ActLimits
 from unit.delivery.test_runner import ACTION
 
 
+class Counted(Layout):
+    """Counts what it has built, by action."""
+
+    built: ClassVar[Counter[str]] = Counter()
+
+    def decision_entries(self, decision: Decision) -> tuple[Entry, ...]:
+        self.built[decision.action_id] += 1
+        return super().decision_entries(decision)
+
+
 class Gateway:
     """What the worker reaches, as a list of what happened; Redis is away for the first `away` attempts."""
 
@@ -26,16 +40,15 @@ class Gateway:
         self.events: list[str] = []
         self.buried: list[OutRecord] = []
         self.away = away
+        self.layout = Counted()
 
-    async def carry_out_many(self, actions: Sequence[Action]) -> list[dict[str, Any]]:
+    async def write(self, items: Sequence[tuple[Entry, ...]], now: float) -> list[str]:
         if self.away:
             self.away -= 1
-            raise Retry("Redis is away")
-        self.events.append("limits " + " ".join(action.id for action in actions))
-        return [{"outcome": "done"} for _ in actions]
-
-    async def write_marks(self, marks: Sequence[Any], now: float) -> None:
-        self.events.append("mark")
+            raise StoreUnavailable("Redis is away")
+        told = [orjson.loads(entry.payload).get("action_id") for item in items for entry in item]
+        self.events.append(" ".join(["limits", *told] if told[0] else ["mark"]))
+        return ["written"] * len(items)
 
     async def bury(self, records: Sequence[OutRecord]) -> None:
         self.buried += records
@@ -49,7 +62,7 @@ class Gateway:
 
     def worker(self) -> ActLimits:
         bury, store = self.bury, cast(Any, self)
-        return ActLimits(self, store, bury, self.acknowledge, 4, Metrics(), lambda: 0.0, self.sleep)
+        return ActLimits(Limits(store), store, bury, self.acknowledge, 4, Metrics(), lambda: 0.0, self.sleep)
 
 
 def chunk(*values: bytes | None) -> Chunk:
@@ -104,6 +117,13 @@ async def test_while_redis_is_away_the_chunk_waits_and_is_written_whole() -> Non
     gateway = Gateway(away=3)
     await gateway.worker().apply(chunk(limit("a1"), limit("a2")))
     assert gateway.events == ["waits 0.2", "waits 0.4", "waits 0.8", "limits a1 a2", "acknowledged"]
+
+
+async def test_an_order_is_built_once_however_often_it_is_written() -> None:
+    gateway = Gateway(away=3)
+    Counted.built.clear()
+    await gateway.worker().apply(chunk(limit("a1"), limit("a2"), limit("seen", mode="shadow")))
+    assert Counted.built == {"a1": 1, "a2": 1}
 
 
 async def test_a_mark_is_written_after_what_it_vouches_for() -> None:
