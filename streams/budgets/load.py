@@ -55,6 +55,9 @@ def read(text: str, detectors: Collection[str] | None = None) -> tuple[PolicyFil
         return None, [Problem((), f"not YAML: {error.problem}", line=mark.line + 1 if mark else None)]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         return None, [Problem((), f"not YAML: {error}")]
+    if not isinstance(data, dict):
+        shown = "nothing is in it" if data is None else f"it is {str(data)[:_SHOWN]}"
+        return None, [Problem((), f"a mapping of nodes, policies and so on is wanted; {shown}", line=1)]
     file, problems = _model(data, detectors)
     placed = [replace(each, line=_line_of(lines, each.path)) for each in [*repeated, *problems]]
     return file, sorted(placed, key=lambda each: each.line or 0)

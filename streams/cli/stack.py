@@ -149,11 +149,14 @@ def policy_document(path: Path | None) -> dict[str, Any]:
     """Return a policy file as data; the starter policy when no path is given.
 
     Raises:
-        PolicyError: names every problem of the file.
+        ValueError: names every problem of the file.
     """
     from spendbrake.streams.budgets.load import load
 
-    text = path.read_text() if path is not None else starter_text()
+    try:
+        text = path.read_text(encoding="utf-8") if path is not None else starter_text()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
     return load(text).model_dump(mode="json", exclude_unset=True)
 
 

@@ -13,13 +13,14 @@ from spendbrake.actions.gateway.verdict import CheckResult
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.control import OwnersVersion, PolicyVersion
 from spendbrake.schemas.money import NanoUsd
-from spendbrake.schemas.topics import ACTIONS, FINDINGS, ROLLUPS, USAGE
+from spendbrake.schemas.topics import ACTIONS, FINDINGS, ROLLUPS, USAGE, USAGE_DLQ
 from spendbrake.schemas.usage import UsageEvent
 from spendbrake.schemas.wire.avro import decode
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.schemas.wire.json import decode_usage_json, encode_usage_json
 from spendbrake.streams.engine.caps import CAP
 from spendbrake.streams.engine.chains import CHAIN, MARK, chains, mark_action
+from spendbrake.streams.engine.emit import MESSAGE_HEADER
 from spendbrake.streams.engine.outcome import Outcome
 from spendbrake.streams.engine.rules.book import RuleBook
 from spendbrake.streams.engine.step import Engine, EngineSettings
@@ -52,6 +53,7 @@ class Bill:
         downgraded: Calls made with another model.
         beyond: Calls that a limit did not touch because its rollout has not reached their key.
         told: Messages to people, by effect.
+        bad: Lines that could not be counted, and why the first of them could not.
     """
 
     spent: NanoUsd = 0
@@ -62,6 +64,8 @@ class Bill:
     beyond: int = 0
     findings: int = 0
     told: Counter[str] = field(default_factory=Counter)
+    bad: int = 0
+    why: str = ""
 
     @property
     def pages(self) -> int:
@@ -158,6 +162,9 @@ class Backtest:
         for record in outcome.records:
             if record.topic == FINDINGS.name:
                 self.bill.findings += 1
+            elif record.topic == USAGE_DLQ.name:
+                self.bill.bad += 1
+                self.bill.why = self.bill.why or dict(record.headers)[MESSAGE_HEADER].decode()
             elif record.topic == ACTIONS.name:
                 action = decode(Action, record.value or b"")
                 actions.append(action)

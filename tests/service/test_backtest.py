@@ -143,3 +143,16 @@ async def test_a_rollout_refuses_the_keys_of_its_share_and_counts_what_it_would_
     assert narrow.refused == 8 * inside
     everyone = await bill(valkey.url, "canary-all", policy(20, canary_percent=100), lines)
     assert (everyone.refused, everyone.beyond) == (80, 0)
+
+
+@pytest.mark.parametrize("good", [0, 3])
+def test_lines_that_are_no_usage_events_are_told_and_a_file_of_nothing_else_passes_no_gate(
+    tmp_path: Path, good: int
+) -> None:
+    (tmp_path / "candidate.yaml").write_text(yaml.safe_dump(policy(10)))
+    trace = tmp_path / "trace.jsonl"
+    trace.write_bytes(b"\n".join([*events(good), b"key,team", b'{"request_id": "x"}']))
+    done = CliRunner().invoke(app, ["policy", "backtest", str(tmp_path / "candidate.yaml"), str(trace)])
+    assert done.exit_code == (0 if good else 1), done.output
+    assert "2 lines could not be counted; the first: " in done.output
+    assert ("no usage event in it" in done.output) == (not good)

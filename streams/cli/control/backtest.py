@@ -26,6 +26,8 @@ def backtest(policies: Mapping[str, dict[str, Any] | None], events: Path, lag_s:
         counts = (bill.calls, bill.refused, bill.refused_prod, bill.downgraded, bill.beyond, bill.pages, bill.findings)
         table.add_row(name, _usd(bill.spent), _usd(offered - bill.spent), *(f"{n:,}" for n in counts))
     console.print(table)
+    if bad := bills[NO_BRAKE].bad:
+        console.print(f"{bad:,} lines could not be counted; the first: {bills[NO_BRAKE].why}", highlight=False)
     return bills
 
 

@@ -154,15 +154,17 @@ def backtest_(
         wrong.append(f"{found.pages} messages to people, {most_pages} are allowed")
     if least_saved_usd is not None and saved < least_saved_usd:
         wrong.append(f"{saved:.2f} USD saved, at least {least_saved_usd:g} are wanted")
+    if not bills["no brake"].calls:
+        fail(f"{events}: no usage event in it")
     if wrong:
         fail("; ".join(wrong), 3)
 
 
 def _load(file: Path) -> dict[str, object]:
-    from spendbrake.streams.budgets.load import load
+    from spendbrake.streams.cli.stack import policy_document
 
     try:
-        return load(file.read_text()).model_dump(mode="json", exclude_unset=True)
+        return policy_document(file)
     except ValueError as error:
         fail(str(error))
 

@@ -104,6 +104,7 @@ class EmbeddedControl:
 
     def read_to_end(self) -> list[KeyValue]:
         """Return all records from the first on."""
+        self._broker.topic(self._tp[0])  # which says so where there is none
         self._next = self._broker.start(self._tp)
         return self.follow(0.0)
 

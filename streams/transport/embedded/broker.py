@@ -98,7 +98,8 @@ class Broker:
         try:
             return self.log.topics[name]
         except KeyError:
-            raise UnknownTopicError(f"topic {name!r} does not exist in the embedded log") from None
+            made = "`spendbrake up` makes it, or `spendbrake topics create`"
+            raise UnknownTopicError(f"topic {name!r} does not exist in the embedded log: {made}") from None
 
     def partitions(self, name: str) -> list[TP]:
         """The partitions of a topic."""

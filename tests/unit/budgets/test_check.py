@@ -215,8 +215,8 @@ def test_a_refused_destination_is_not_reported_as_unknown_too() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "line 1: file: Input should be a valid dictionary"),
-        ("- 1", "line 1: file: Input should be a valid dictionary"),
+        ("", "line 1: file: a mapping of nodes, policies and so on is wanted; nothing is in it"),
+        ("- 1", "line 1: file: a mapping of nodes, policies and so on is wanted; it is [1]"),
         ("nodes: [", "line 2: file: not YAML: did not find expected node content"),
         ("a: &x {b: 1}\nc: *x", "file: not YAML: aliases (*name) are not taken"),
         ("&a [*a]", "file: not YAML: aliases (*name) are not taken"),

@@ -40,3 +40,26 @@ def test_a_share_that_is_none_is_refused(tmp_path: Path, share: int) -> None:
     code, said = check(tmp_path, {"name": "some", "canary_percent": share})
     assert code == 1
     assert "canary_percent" in "".join(said)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "a mapping of nodes, policies and so on is wanted; nothing is in it"),
+        (b"[1, 2]", "a mapping of nodes, policies and so on is wanted; it is [1, 2]"),
+        (b"\xff\xfe\0", "file.yaml: not UTF-8 text: invalid start byte at byte 0"),
+    ],
+)
+def test_what_is_no_policy_file_at_all_is_named(tmp_path: Path, content: bytes, why: str) -> None:
+    file = tmp_path / "file.yaml"
+    file.write_bytes(content)
+    result = CliRunner().invoke(app, ("policy", "check", str(file)), env={"COLUMNS": "300"})
+    assert (result.exit_code, why in result.output) == (1, True), result.output
+
+
+def test_a_command_before_there_are_topics_says_what_makes_them(tmp_path: Path) -> None:
+    environment = {"SPENDBRAKE_DATA_DIR": str(tmp_path / "data"), "COLUMNS": "300"}
+    for command in (("silence", "list"), ("budget", "requests"), ("rerate", "--since", "2026-01-01")):
+        result = CliRunner().invoke(app, command, env=environment)
+        assert result.exit_code == 1
+        assert "does not exist in the embedded log: `spendbrake up` makes it" in result.output
