@@ -125,7 +125,10 @@ def check_cost_usd(field: str, value: Any) -> NanoUsd:
         nano = to_nano(value)
     except ValueError as error:
         raise BadRecord("bad_amount", field, value, str(error)) from None
-    return check_cost_nano(field, nano)
+    try:
+        return check_cost_nano(field, nano)
+    except BadRecord as bad:
+        raise BadRecord(bad.reason, field, value, bad.why) from None
 
 
 def check_cost_nano(field: str, value: Any) -> NanoUsd:

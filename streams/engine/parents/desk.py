@@ -77,6 +77,12 @@ def obey(
     return [finding] * changed, actions
 
 
+def refusal_of(command: Command, bad: BadRecord, now: float) -> Finding:
+    """Return what people are told of a request or a decision that is refused; nothing else follows from it."""
+    state: FindingState = "resolve" if command.kind == "request" else "update"
+    return finding_of(command, command.node, command.home, f"is refused this: {bad.why}", state, now)
+
+
 def order_record(command: Command, partitions: int, now: float, secret: bytes) -> OutRecord:
     """Return a command as a signed record of the log that owns its node."""
     topic = USAGE.name if command.home else ROLLUPS.name

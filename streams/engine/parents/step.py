@@ -16,6 +16,7 @@ from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.engine.emit import Emitter
 from spendbrake.streams.engine.outcome import Batch, Outcome, Walk, walked
+from spendbrake.streams.engine.parents.desk import refusal_of
 from spendbrake.streams.engine.parents.judge import Judge
 from spendbrake.streams.engine.parents.merge import merge, read
 from spendbrake.streams.engine.parents.state import ParentsState
@@ -70,14 +71,19 @@ class ParentsEngine:
     def _apply(self, batch: Batch, place: int, state: ParentsState, judge: Judge) -> None:
         told = self._read(batch, place)
         if isinstance(told, Command):
-            self._order(told, batch.keys[place] or b"", state, judge)
+            self._order(told, batch.keys[place] or b"", state, judge, batch.offsets[place])
         elif told is not None:
             self._merge(told, state, judge)
 
-    def _order(self, command: Command, key: bytes, state: ParentsState, judge: Judge) -> None:
+    def _order(self, command: Command, key: bytes, state: ParentsState, judge: Judge, offset: int) -> None:
         if partition_of(key, self.partitions) != state.number:
             raise BadRecord("misplaced", "node", command.node, "its log is not this partition")
-        judge.order(judge.parent(key.decode(errors="replace")), command)
+        try:
+            judge.order(judge.parent(key.decode(errors="replace")), command)
+        except BadRecord as bad:
+            if offset > state.emitted:
+                judge.emit.finding(refusal_of(command, bad, state.now))
+            raise
 
     def _merge(self, rollup: Rollup, state: ParentsState, judge: Judge) -> None:
         if partition_of(rollup.parent.encode(), self.partitions) != state.number:

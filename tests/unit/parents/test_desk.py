@@ -139,7 +139,22 @@ def test_what_is_said_twice_or_replayed_from_another_partition_changes_nothing()
 def test_what_is_refused_says_why(command: Command, desk: str, reason: str) -> None:
     at, _ = over_the_cap()
     put(at, command, START + 10, desk)
-    assert (refused(at), limits(at), told(at)) == ([reason], [("bg", "block")], [])
+    assert (refused(at), limits(at)) == ([reason], [("bg", "block")])
+    ((state, what),) = told(at)
+    assert state == ("resolve" if command.kind == "request" else "update")
+    assert what.startswith(f"{command.node} is refused this: ")
+    assert f"; {command.kind} by {command.by} ({command.role})" in what
+
+
+def test_who_asks_for_more_than_the_reserve_has_or_approves_their_own_request_hears_so() -> None:
+    at, _ = over_the_cap()
+    put(at, replace(ASKED, id="r-0", amount=51 * USD), START + 5)
+    put(at, ASKED, START + 10)
+    put(at, said("approve", "ada", "finance"), START + 20)
+    assert [what for _, what in told(at)][::2] == [
+        "bg is refused this: the reserve has $50.00 left; request by ada (operator): launch",
+        "bg is refused this: nobody approves what they asked for; approve by ada (finance).",
+    ]
 
 
 def test_a_restart_between_the_approvals_changes_nothing() -> None:

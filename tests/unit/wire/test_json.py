@@ -117,6 +117,7 @@ BAD: list[tuple[dict[str, object], str, str]] = [
     ({"cost_usd": "12 dollars"}, "bad_amount", "cost_usd"),
     ({"cost_usd": "NaN"}, "bad_amount", "cost_usd"),
     ({"cost_usd": "1e999990"}, "bad_amount", "cost_usd"),
+    ({"cost_usd": 1_000_001}, "bad_amount", "cost_usd"),
     ({"cost_usd": True}, "bad_type", "cost_usd"),
     ({"units": -1}, "negative_amount", "units"),
     ({"units": "3"}, "bad_type", "units"),
@@ -134,11 +135,19 @@ BAD: list[tuple[dict[str, object], str, str]] = [
 ]
 
 
+@pytest.mark.parametrize("amount", [1_000_001, "1e6000", -1])
+def test_an_amount_that_is_refused_is_quoted_as_it_was_sent(amount: object) -> None:
+    with pytest.raises(BadRecord) as raised:
+        read(cost_usd=amount)
+    assert (raised.value.field, raised.value.value) == ("cost_usd", amount)
+
+
 @pytest.mark.parametrize(("fields", "reason", "field"), BAD)
 def test_a_bad_field_is_refused_by_name(fields: dict[str, object], reason: str, field: str) -> None:
     with pytest.raises(BadRecord) as raised:
         read(**fields)
     assert (raised.value.reason, raised.value.field) == (reason, field)
+
     assert str(raised.value).startswith(f"{field}: ")
     assert reason in REASONS
 
