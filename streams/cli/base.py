@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
@@ -138,6 +139,16 @@ def length_s(text: str) -> float | None:
     """
     unit, number = LENGTHS_S.get(text[-1:]), text[:-1]
     return float(int(number) * unit) if unit and number[:10].isdecimal() and len(number) <= 10 and int(number) else None
+
+
+def moment_text(at: float) -> str:
+    """Return a moment for people.
+
+    Examples:
+        >>> moment_text(1_767_657_600.4)
+        '2026-01-06 00:00:00 UTC'
+    """
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def place_of(config: Settings) -> "Place":

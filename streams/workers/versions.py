@@ -192,10 +192,15 @@ class Versions:
             version=number, valid_from=valid_from, published_at=now, digest=digest, document=dict(document)
         )
 
-    def next_owners(self, owners: Iterable[Owner], now: float) -> OwnersVersion:
-        """Return the next version of owners; the first holds from the beginning of time."""
+    def next_owners(self, owners: Iterable[Owner], now: float, *, counted: bool) -> OwnersVersion:
+        """Return the next version of owners; the first holds from the beginning of time.
+
+        Args:
+            counted: Whether calls may have been counted already. Then the first is as any other: a correction, or a
+                worker that comes again, would find the owner of such a call to be another than it was counted to.
+        """
         number = max(self.owners, default=0) + 1
-        valid_from = 0.0 if number == 1 else now + OWNERS_LEAD_S
+        valid_from = now + OWNERS_LEAD_S if counted or number > 1 else 0.0
         return OwnersVersion(version=number, valid_from=valid_from, published_at=now, owners=tuple(owners))
 
 

@@ -96,6 +96,7 @@ async def test_requests_over_http_take_two_tokens_of_two_roles(tmp_path: Path) -
                       {"node": "pay", "usd": "4e-10"}, {"node": "pay", "amount": "0.00000004"}):  # fmt: skip
             assert (await said("", admin, reason="x", **wrong))[0] == 400
         assert (await said("", reader, node="pay", usd="1", reason="x"))[0] == 403
+        assert (await said("", admin, node="pay", policy="none", reason="x"))[1]["error"] == "unknown_policy"
         status, taken = await said("", admin, node="pay", amount="250", reason="launch")
         assert (status, taken["desk"]) == (202, "acme")
         await until(listed)

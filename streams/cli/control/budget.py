@@ -1,14 +1,16 @@
 """`spendbrake budget`: ask for more money or an exception from a policy; approve, deny, withdraw."""
 
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.table import Table
 
+from spendbrake.schemas.command import APPROVERS, Role
 from spendbrake.schemas.money import NanoUsd
 from spendbrake.streams.cli.base import broker_of, console, fail, length_s, place_of, run, settings, user
 
@@ -32,6 +34,7 @@ def request(
     role: Annotated[str, typer.Option(help="In which role.")] = "operator",
 ) -> None:
     """Ask. One person of finance and one of engineering must approve, neither of them the one who asks."""
+    _check_role(role, get_args(Role))
     if [usd, amount, policy].count(None) != 2:
         fail("give --usd or --amount for a top-up, or --policy for an exception", 2)
     now = time.time()
@@ -44,18 +47,21 @@ def request(
 @app.command()
 def approve(request: RequestId, by: By, role: DeciderRole) -> None:
     """Approve a request."""
+    _check_role(role, sorted(APPROVERS))
     run(_say("approve", {"request": request, "by": by, "role": role}, time.time()))
 
 
 @app.command()
 def deny(request: RequestId, by: By, role: DeciderRole = "operator") -> None:
     """Deny a request; who asked may take it back in any role."""
+    _check_role(role, get_args(Role))
     run(_say("deny", {"request": request, "by": by, "role": role}, time.time()))
 
 
 @app.command()
 def withdraw(request: RequestId, by: By, role: DeciderRole = "operator") -> None:
     """End what was granted before its time; who asked may do so in any role."""
+    _check_role(role, get_args(Role))
     run(_say("withdraw", {"request": request, "by": by, "role": role}, time.time()))
 
 
@@ -108,6 +114,11 @@ async def _requests() -> None:
                 at = datetime.fromtimestamp(finding.time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
                 table.add_row(name if finding is told[0] else "", finding.reason, at)
     console.print(table)
+
+
+def _check_role(role: str, roles: Collection[str]) -> None:
+    if role not in roles:
+        fail(f"--role {role!r}: one of {', '.join(roles)}", 2)
 
 
 def _positive(option: str, text: str) -> Decimal:

@@ -2,13 +2,25 @@
 
 import csv
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
 import typer
 
-from spendbrake.streams.cli.base import broker_of, console, fail, place_of, run, settings, user
+from spendbrake.streams.cli.base import (
+    broker_of,
+    console,
+    errors,
+    fail,
+    marked,
+    moment_text,
+    place_of,
+    run,
+    settings,
+    user,
+)
 
 app = typer.Typer(help="Publish the owners of API keys.", no_args_is_help=True)
 FIELDS = ("key", "team", "project", "environment", "node", "cost_center")
@@ -33,13 +45,41 @@ async def _import(file: Path) -> None:
     async with broker_of(config) as broker:
         place = place_of(config)
         versions = await read_versions(broker, place)
-        version = versions.next_owners(owners, time.time())
+        for line in _strays(owners, versions.book.at(time.time())) if versions.policies else ():
+            errors.print(marked("yellow", "warning", f" {file}: {line}"), highlight=False, soft_wrap=True)
+        version = versions.next_owners(owners, time.time(), counted=await _has_counted(broker, place))
         about = {"version": version.version, "owners": len(owners), "valid_from": version.valid_from}
         await Auditor(broker, place, time.time).publish(version, "keys.import", user(), about)
         if not (await read_versions(broker, place)).holds(version):
             fail(f"version {version.version} was published by somebody else at the same moment: try again")
-    when = "from the beginning" if version.version == 1 else f"for events from {version.valid_from:.0f} on"
+    begins = version.valid_from
+    when = f"for events from {moment_text(begins)} on" if begins else "from the beginning"
     console.print(f"{len(owners)} owners, version {version.version}: {when}")
+
+
+def _strays(owners: Iterable[Any], rules: Any) -> Iterator[str]:
+    """Yield in words which nodes of owners are none, or another team's: their calls count to the team alone."""
+    for owner in owners:
+        view = rules.tree.view(owner.node) if owner.node else None
+        if owner.node and view is None:
+            yield f"key {owner.key!r}: the policy in force has no node {owner.node!r}"
+        elif view is not None and view.home != rules.team(owner.team).id:
+            yield f"key {owner.key!r}: {owner.node!r} is no node of team {owner.team!r}"
+
+
+async def _has_counted(broker: Any, place: Any) -> bool:
+    """Tell whether the log of usage holds, or has held, anything but ticks."""
+    from spendbrake.schemas.topics import USAGE
+    from spendbrake.schemas.wire.envelope import kind_of
+
+    topic = place.topic(USAGE.name)
+    for number, (first, end) in (await broker.ends(topic)).items():
+        if first > 0:
+            return True
+        async for chunk in broker.span(topic, number, first, end):
+            if any(kind_of(headers) != "tick" for headers in chunk.headers):
+                return True
+    return False
 
 
 def read_owners(file: Path) -> tuple[list[Any], list[str]]:
@@ -62,8 +102,11 @@ def read_owners(file: Path) -> tuple[list[Any], list[str]]:
 
 def _rows(file: Path) -> Any:
     if file.suffix == ".csv":
-        with file.open(newline="") as opened:
-            yield from enumerate(csv.DictReader(opened), 2)
+        with file.open(newline="", encoding="utf-8-sig") as opened:  # spreadsheets begin with a byte order mark
+            try:
+                yield from enumerate(csv.DictReader(opened, restkey="(a cell without a header)"), 2)
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise ValueError(f"{file}: not CSV in UTF-8: {error}") from None
         return
     for number, line in enumerate(file.read_bytes().splitlines(), 1):
         if line.strip():

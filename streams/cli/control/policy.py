@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from spendbrake.streams.cli.base import broker_of, console, fail, length_s, place_of, run, settings, user
+from spendbrake.streams.cli.base import broker_of, console, fail, length_s, moment_text, place_of, run, settings, user
 
 app = typer.Typer(help="Write, check and apply the policy file.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="Policy file (YAML).", exists=True, dir_okay=False)]
@@ -183,5 +183,5 @@ async def _apply(file: Path, at: float | None) -> None:
         await Auditor(broker, place, time.time).publish(version, "policy.apply", user(), about)
         if not (await read_versions(broker, place)).holds(version):
             fail(f"version {version.version} was published by somebody else at the same moment: try again")
-    when = "from the start" if version.version == 1 else f"from {version.valid_from:.0f} on"
+    when = "from the start" if version.version == 1 else f"from {moment_text(version.valid_from)} on"
     console.print(f"policy version {version.version} is in force {when}")

@@ -35,6 +35,8 @@ def take(
         raise BadRecord("bad_command", "node", command.node, "nobody above it keeps a reserve")
     if rules.tree.desk_of(view).id != parent.id:
         raise BadRecord("misplaced", "node", command.node, f"its desk is {rules.tree.desk_of(view).id!r}")
+    if command.kind == "request" and command.policy and not rules.ladder.knows(command.policy):
+        raise BadRecord("unknown_policy", "policy", command.policy, "no policy of this name")
     own = rules.tree.view(parent.id)
     before = parent.desk.to_state()
     orders = parent.desk.take(command, now, period.month, (own.reserve if own is not None else None) or 0)

@@ -17,6 +17,10 @@ from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.workers.deployment import Broker, Place
 
 
+class UnknownPolicy(LookupError):
+    """No policy in force has this name."""
+
+
 class ReadableBroker(Broker, Protocol):
     """A broker whose topics can be read from their first record."""
 
@@ -34,10 +38,13 @@ def desk_of(rules: Rules, command: Command) -> str:
 
     Raises:
         LookupError: there is no such node, or nobody above it to decide.
+        UnknownPolicy: there is no such policy to be free of.
     """
     view = rules.tree.view(command.node)
     if view is None and command.home:
         view = rules.team(command.home)
+    if command.kind == "request" and command.policy and not rules.ladder.knows(command.policy):
+        raise UnknownPolicy(f"no policy {command.policy!r} in the policy file: nothing to be free of")
     if view is None:
         raise LookupError(
             f"no node {command.node!r} in the policy file; of a team that it does not list, name the team"

@@ -12,6 +12,13 @@ def ask(*options: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+@pytest.mark.parametrize("command", ["request", "approve", "deny", "withdraw"])
+def test_a_role_that_is_none_is_refused(command: str) -> None:
+    more = ("--usd", "1", "--reason", "why") if command == "request" else ()
+    result = CliRunner().invoke(app, ("budget", command, "pay", "--by", "ada", "--role", "king", *more))
+    assert (result.exit_code, "--role 'king': one of " in result.output) == (2, True), result.output
+
+
 @pytest.mark.parametrize(
     ("option", "text", "why"),
     [

@@ -128,6 +128,7 @@ def test_what_is_said_twice_or_replayed_from_another_partition_changes_nothing()
     [
         (replace(ASKED, amount=51 * USD), "acme", "reserve_exceeded"),
         (replace(ASKED, node="acme"), "acme", "bad_command"),
+        (replace(ASKED, amount=0, policy="nothing of the kind"), "acme", "unknown_policy"),
         (replace(ASKED, node="nowhere"), "acme", "unknown_node"),
         (replace(ASKED, node="pay"), "acme", "unknown_node"),
         (replace(ASKED, node="pay", home="pay"), "bg", "misplaced"),
