@@ -39,6 +39,10 @@ class SettingsError(ValueError):
         super().__init__("\n".join(problems))
 
 
+PREFIX = r"^[a-zA-Z0-9._-]{0,100}$"
+"""What a name of a topic may begin with."""
+
+
 class Settings(BaseSettings):
     """A deployment as the environment describes it. `load()` makes it."""
 
@@ -51,7 +55,7 @@ class Settings(BaseSettings):
     )
     redis: str = Field(f"{EMBEDDED}://", description="redis://, rediss:// or unix:// URL; embedded:// starts a Valkey.")
     registry: str | None = Field(None, description="URL of a Confluent Schema Registry; absent = bundled schemas.")
-    prefix: str = Field("", pattern=r"^[a-zA-Z0-9._-]{0,100}$", description="Put before every topic and group name.")
+    prefix: str = Field("", pattern=PREFIX, description="Put before every topic and group name.")
     partitions: int | None = Field(
         None, ge=1, le=10_000, description="Fixed when topics are created; absent = 32 on Kafka, 4 embedded."
     )

@@ -42,6 +42,8 @@ async def test_a_block_is_explained_and_follows_from_its_log_again(tmp_path: Pat
     assert f"offset {action.stamp.offset}" in told
     assert "the same action" in told
     assert f"{action.stamp.offset + 1:,} records" in told
+    assert await asyncio.to_thread(explain, tmp_path, action.id[:8], "--derive") == (code, told)
+    assert (await asyncio.to_thread(explain, tmp_path, action.id[:7]))[0] == 1
     code, told = await asyncio.to_thread(explain, tmp_path, "0" * 32)
     assert code == 1
     assert "unknown, or older than the log" in told

@@ -26,20 +26,20 @@ def redrive(
 
 async def _redrive(ids: list[str], group: str | None, destination: str | None, dry_run: bool) -> None:
     from spendbrake.streams.workers.audit import Auditor
-    from spendbrake.streams.workers.people.told import dead_letters, send_again
+    from spendbrake.streams.workers.people.told import dead_letters, is_meant, send_again
 
     config = settings()
     async with broker_of(config) as broker:
         place = place_of(config)
         letters = await dead_letters(broker, place)
-        unknown = [name for name in ids if name not in letters]
+        unknown = [name for name in ids if not any(is_meant(name, letter) for letter in letters)]
         for name in unknown:
             said = f" {name} is no dead letter that can be sent again"
             errors.print(marked("bold yellow", "warning", said), highlight=False)
         chosen = [
             (letter.action, letter.why)
             for name, letter in letters.items()
-            if (not ids or name in ids)
+            if (not ids or any(is_meant(given, name) for given in ids))
             and group in (None, letter.action.effect)
             and destination in (None, letter.action.destination)
         ]

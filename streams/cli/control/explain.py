@@ -1,5 +1,6 @@
 """`spendbrake explain ID`: why an action was taken, or what an incident was, from the records that led to it."""
 
+from collections.abc import Collection
 from typing import Annotated, Any
 
 import typer
@@ -31,6 +32,7 @@ async def _explain(name: str, derive: bool) -> None:
     from spendbrake.schemas.finding import Finding
     from spendbrake.schemas.result import Result
     from spendbrake.schemas.topics import ACTIONS, FINDINGS, RESULTS
+    from spendbrake.streams.workers.people.told import is_meant
 
     config = settings()
     async with broker_of(config) as broker:
@@ -39,13 +41,14 @@ async def _explain(name: str, derive: bool) -> None:
         async def read(topic: str, kind: Any, wanted: Any) -> list[Any]:
             return [m async for m in messages(broker, place.topic(topic), kind) if wanted(m)]
 
-        actions = await read(ACTIONS.name, Action, lambda m: m.id == name)
+        actions = await read(ACTIONS.name, Action, lambda m: is_meant(name, m.id))
         if not actions:
             console.print(await _incident(read, name, derive))
             return
+        _check_one(name, {action.id for action in actions})
         action = actions[0]
         findings = await read(FINDINGS.name, Finding, lambda m: m.id == action.finding)
-        results = await read(RESULTS.name, Result, lambda m: m.action == name)
+        results = await read(RESULTS.name, Result, lambda m: m.action == action.id)
         story = _story(action, len(actions), findings, results)
         if derive:
             story.add_row("derived", await _derive(broker, config, place, action))
@@ -96,12 +99,14 @@ async def _incident(read: Any, name: str, derive: bool) -> Table:
     from spendbrake.schemas.action import Action
     from spendbrake.schemas.finding import FEEDBACK, Finding
     from spendbrake.schemas.topics import ACTIONS, FINDINGS
+    from spendbrake.streams.workers.people.told import is_meant
 
-    named = await read(FINDINGS.name, Finding, lambda m: name in (m.id, m.incident))
+    named = await read(FINDINGS.name, Finding, lambda m: is_meant(name, m.id) or is_meant(name, m.incident))
     if not named:
         fail(f"no action, finding or incident {name!r} here: unknown, or older than the log")
     if derive:
         fail("--derive takes the id of an action: what an incident has led to is derived, not the incident", 2)
+    _check_one(name, {each.incident or each.id for each in named})
     whole = named[0].incident or named[0].id
     told = {each.id: each for each in await read(FINDINGS.name, Finding, lambda m: whole in (m.id, m.incident))}
     known = await read(ACTIONS.name, Action, lambda m: m.finding in told)
@@ -109,6 +114,11 @@ async def _incident(read: Any, name: str, derive: bool) -> Table:
     words = [each for each in findings if each.family == FEEDBACK]
     findings = [each for each in findings if each.family != FEEDBACK]
     return story(findings, words, list({each.id: each for each in known}.values()))
+
+
+def _check_one(name: str, found: Collection[str]) -> None:
+    if len(found) > 1:
+        fail(f"{name!r} begins {len(found)} ids: give more of it", 2)
 
 
 def _story(action: Any, n: int, findings: list[Any], results: list[Any]) -> Table:

@@ -1,6 +1,7 @@
 """`spendbrake rehome`: go on with another number of partitions, under another prefix."""
 
 import asyncio
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from spendbrake.streams.cli.base import broker_of, console, errors, fail, place_of, run, settings, user
+from spendbrake.streams.cli.base import SIMULATION, broker_of, console, errors, fail, place_of, run, settings, user
+from spendbrake.streams.settings import PREFIX
 
 SENT_AT_ONCE = 500
 WRITER = "rehome.0"
@@ -49,6 +51,10 @@ async def _rehome(prefix: str, partitions: int, stragglers: bool, dry_run: bool)
     new = replace(old, prefix=prefix, partitions=partitions)
     if new.prefix == old.prefix:
         fail(f"--prefix {prefix!r} is the one in use: topics keep their number of partitions for life", 2)
+    if not re.fullmatch(PREFIX, prefix):
+        fail(f"--prefix {prefix!r}: letters, digits, dots, dashes and underscores, 100 at most", 2)
+    if prefix.startswith(SIMULATION) != old.simulation:
+        fail(f"--prefix {prefix!r}: topics that begin with {SIMULATION!r} have a trace's clock, others the broker's", 2)
     async with broker_of(config) as broker:
         versions = await read_versions(broker, old)
         epochs = await admitted(broker, old, versions)
@@ -76,7 +82,10 @@ async def _send_stragglers(broker: Any, old: Any, new: Any, dry_run: bool) -> in
     from spendbrake.schemas.topics import RESULTS, USAGE
     from spendbrake.schemas.wire.avro import decode
 
-    results = [decode(Result, value) async for value in broker.read(new.topic(RESULTS.name))]
+    try:
+        results = [decode(Result, value) async for value in broker.read(new.topic(RESULTS.name))]
+    except LookupError:  # there is no such topic
+        results = []
     told = [r for r in results if r.effect == AUDITED and r.outcome == "done"]
     if not told:
         fail(f"nothing was moved to {new.prefix!r} yet")

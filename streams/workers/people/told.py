@@ -16,9 +16,14 @@ from spendbrake.streams.workers.people.desk import ReadableBroker
 
 M = TypeVar("M")
 LEAST = 8
-"""Digits of an id that are enough where they name one alert."""
+"""Digits of an id that are enough where they name one."""
 LIFE_S = 86_400.0
 """A redriven action expires this long from now: its own time may be over."""
+
+
+def is_meant(name: str, told: str) -> bool:
+    """Tell whether what somebody gives is an id, or enough digits of its beginning."""
+    return told == name or (len(name) >= LEAST and told.startswith(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +55,7 @@ async def alert_of(broker: ReadableBroker, place: Place, name: str) -> Action:
     """
     topic = place.topic(ACTIONS.name)
     found = [
-        action
-        async for action in messages(broker, topic, Action)
-        if action.destination and (action.id == name or (len(name) >= LEAST and action.id.startswith(name)))
+        action async for action in messages(broker, topic, Action) if action.destination and is_meant(name, action.id)
     ]
     if len({trouble_key(action) for action in found}) > 1:
         raise LookupError(f"{name!r} begins the ids of {len(found)} notifications: give more of it")

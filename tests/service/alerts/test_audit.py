@@ -86,6 +86,9 @@ async def test_a_dead_letter_is_sent_again_under_its_id_with_a_life_of_a_day(con
     assert (sent.id, sent.partition) == (failed.id, 2)
     assert sent.expires_at > time.time() + 80_000
     assert [dict(headers) for headers in run_of.headers] == [{REDRIVEN_HEADER: b"1"}]
+    code, told = await _in_thread("redrive", "--dry-run", "a" * 8)
+    assert (code, "1 to be sent again" in told) == (0, True), "as many digits as name it"
+    assert (await _in_thread("redrive", "--dry-run", "a" * 7))[0] == 1
     code, told = await _in_thread("redrive", "c" * 32)
     assert (code, "no dead letter" in told) == (1, True)
 
