@@ -1,18 +1,35 @@
 """The command line. Each command has a file of its own; this one only puts them together."""
 
-from typing import Annotated
+import zlib
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from spendbrake import __version__
 from spendbrake.detectors.panel import COMPILED
 from spendbrake.streams.cli import outlook, replay, up, worker
 from spendbrake.streams.cli.alerts import audit, feedback, redrive, silence
+from spendbrake.streams.cli.base import fail
 from spendbrake.streams.cli.control import budget, doctor, explain, keys, policy, rehome, rerate, token, topics
 from spendbrake.streams.cli.demo import command as demo
 from spendbrake.streams.cli.send import command as send
 
+
+class _Commands(TyperGroup):
+    """Tells of a file that cannot be read or written in a line; a defect ends with its trace."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # who reads has heard enough
+            raise
+        except (OSError, EOFError, zlib.error) as error:
+            fail(str(error) or type(error).__name__)
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="spendbrake",
     help="The brake for AI spend: usage events in, enforcement decisions out.",
     no_args_is_help=True,

@@ -1,6 +1,7 @@
 """`spendbrake replay`: a file of events in, findings and actions out; no broker, no Redis."""
 
 import gzip
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -59,9 +60,12 @@ def opened(path: Path) -> BinaryIO:
 
 
 def lines_of(path: Path) -> int:
-    """Return how many lines a file has."""
-    with opened(path) as file:
-        return sum(1 for _ in file)
+    """Return how many lines a file has; end where it cannot be read to its end."""
+    try:
+        with opened(path) as file:
+            return sum(1 for _ in file)
+    except (OSError, EOFError, zlib.error) as error:
+        fail(f"{path}: {error}", 2)
 
 
 def progress() -> Progress:

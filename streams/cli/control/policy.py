@@ -1,5 +1,6 @@
 """`spendbrake policy`: a starter file, a check that names every problem, and putting a version into force."""
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,6 +144,8 @@ def backtest_(
     """Play recorded traffic under a policy whose decisions are obeyed, and under the one of today."""
     from spendbrake.streams.cli.control.backtest import backtest
 
+    if not 0 <= lag_s < math.inf:
+        fail(f"--lag-s {lag_s:g}: seconds, not negative", 2)
     files = {"no brake": against, "today": against, "candidate": candidate}
     bills = backtest({name: _load(file) if file else None for name, file in files.items()}, events, lag_s)
     found = bills["candidate"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 from typer.testing import CliRunner
 
 from spendbrake.schemas.control import PolicyVersion
@@ -30,6 +31,31 @@ TREE: dict[str, Any] = {
     "policies": CAP,
     "detection": {"enabled": False},
 }
+
+
+@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"{}\n" * 100)[:-9], b""])
+def test_a_file_that_cannot_be_unpacked_is_named_in_a_line(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "events.jsonl.gz"
+    file.write_bytes(content)
+    result = CliRunner().invoke(app, ("replay", str(file)), env={"COLUMNS": "300"})
+    if not content:
+        assert (result.exit_code, result.output.splitlines()[-1][:8]) == (0, "0 lines:"), result.output
+        return
+    assert (result.exit_code, len(result.output.splitlines())) == (2, 1), result.output
+    assert result.output.startswith(f"error {file}: ")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("replay", "FILE", "--findings", "/nowhere/f"), ("policy", "diff", "FILE", "/"), ("keys", "import", "/")],
+)
+def test_a_path_that_cannot_be_opened_is_named_in_a_line(tmp_path: Path, command: tuple[str, ...]) -> None:
+    file = tmp_path / "policy.json"
+    file.write_text('{"nodes": [{"id": "acme", "level": "organization"}]}')
+    args = [str(file) if each == "FILE" else each for each in command]
+    result = CliRunner().invoke(app, args, env={"COLUMNS": "300"})
+    assert (result.exit_code, len(result.output.splitlines())) == (1, 1), result.output
+    assert result.output.startswith("error [Errno ")
 
 
 def call(number: int, team: str, usd: int, at: float) -> UsageEvent:
