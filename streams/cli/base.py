@@ -95,7 +95,7 @@ def _text(error: Exception) -> str:
     from spendbrake.streams.transport.embedded.directory import DirectoryLocked
 
     if isinstance(error, DirectoryLocked):
-        return f"{error}; if it is `spendbrake up`, its API does what needs the log: its page /docs lists how"
+        return f"{error}; if it is `spendbrake up`, its API does most of this (page /docs), or stop it for that long"
     cause = error.args[0] if error.args else None
     return f"Kafka: {cause.str()}" if isinstance(cause, KafkaError) else str(error) or type(error).__name__
 
