@@ -124,6 +124,12 @@ async def put_into_force(broker: Broker, place: Place, document: dict[str, Any])
         await publish(broker, place, versions.next_policy(document, time.time(), None))
 
 
+def held_instead(versions: Versions, document: dict[str, Any]) -> int:
+    """Return the version of the policy that was published last, where it is not this document; 0 where it is."""
+    newest = versions.policies[max(versions.policies)]
+    return 0 if versions.next_policy(document, time.time(), None).digest == newest.digest else newest.version
+
+
 def named_classes(versions: Versions) -> list[str]:
     """Return the classes of notifications that some published policy has a destination of."""
     files = [PolicyFile.model_validate(version.document) for version in versions.policies.values()]

@@ -57,7 +57,9 @@ def test_a_folder_that_another_process_holds_is_told_in_a_line(capsys: pytest.Ca
 
     with pytest.raises(typer.Exit):
         run(work())
-    assert capsys.readouterr().err.startswith("error held by process 1; if it is `spendbrake up`, its API does most of this")
+    assert capsys.readouterr().err.startswith(
+        "error held by process 1; if it is `spendbrake up`, its API does most of this"
+    )
 
 
 def test_an_error_is_one_line_however_long_for_who_reads_it_from_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from enginelog import policy
 from spendbrake.schemas.control import Acknowledgement, Owner, Silence
+from spendbrake.streams.cli.stack import held_instead
 from spendbrake.streams.transport.clients.brokers import EmbeddedBroker
 from spendbrake.streams.transport.clients.control import KeyValue
 from spendbrake.streams.workers.audit import Auditor
@@ -40,6 +41,12 @@ def test_a_policy_comes_into_force_half_a_minute_ahead_at_the_earliest() -> None
             versions.next_policy(policy(), NOW, never)
     assert versions.next_policy(policy(), NOW, NOW + 30).valid_from == NOW + 30
     assert versions.next_policy(policy(), NOW, None).valid_from == NOW + 30
+
+
+def test_a_file_that_was_changed_since_is_not_what_was_published_last() -> None:
+    versions = known()
+    held = [held_instead(versions, policy()), held_instead(versions, policy(calendar={"timezone": "Asia/Tokyo"}))]
+    assert held == [0, 1]
 
 
 def test_owners_hold_for_no_event_that_may_be_on_its_way() -> None:
