@@ -16,6 +16,7 @@ from spendbrake.schemas.wire.json import encode_usage_json
 Wire = Literal["avro", "json"]
 MODELS = (("openai", "gpt-4o"), ("anthropic", "claude-haiku-4-5"))
 TAILS = 40_000
+"""Distinct events, but for ids and times."""
 ID = "{:016d}"
 SAME_TIME = 50
 """Consecutive events of one time."""
@@ -48,6 +49,7 @@ class Population:
     """An endless stream of events, the same for the same arguments.
 
     Args:
+        teams: Share the same number of sessions, as long as each key has four: what differs is the teams alone.
         keys: API keys of each team; with them it has five series more: itself, project, environment, two models.
         duplicates: Share of events that are sent a second time.
     """
@@ -65,9 +67,10 @@ class Population:
         self._random = Random(seed)
         self._wire, self._next, self._duplicates = wire, first_id, duplicates
         self.teams, self.keys = teams, keys
+        self._sessions = max(4, TAILS // (teams * keys))
         self.doubled = 0
         """Events that were sent a second time so far."""
-        blank = [self._event(i % teams, i // teams) for i in range(max(teams * keys, min(TAILS, teams * 8)))]
+        blank = [self._event(i % teams, i // teams) for i in range(max(teams * keys, TAILS))]
         self._random.shuffle(blank)
         self._tails = [(str(event.team).encode(), self._tail(event)) for event in blank]
         probe = replace(blank[0], request_id=ID.format(7), time=1_767_571_200.25)
@@ -100,7 +103,7 @@ class Population:
         key = f"key-{team}-{turn // 2 % self.keys if turn >= self.keys else turn}"
         return UsageEvent(
             request_id=ID.format(0), time=0.0, api_key_id=key, provider=provider, model=model, team=f"team-{team}",
-            project=f"project-{team}", environment="prod", session_id=f"{key}-{draw.randrange(4)}",
+            project=f"project-{team}", environment="prod", session_id=f"{key}-{draw.randrange(self._sessions)}",
             input_tokens=int(draw.lognormvariate(7, 0.7)) + 300, cache_read_tokens=draw.randrange(300),
             output_tokens=int(draw.lognormvariate(5, 0.7)) + 1,
         )  # fmt: skip

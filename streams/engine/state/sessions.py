@@ -117,64 +117,49 @@ class SessionTable:
     def _contest(
         self, rows: I64, cell: I64, team: I64, session: U64, cost: I64, at: NDArray[np.float64], passed: list[Passed]
     ) -> None:
-        """Add rows to cells that not only their holders come to."""
-        order = rows[np.argsort(cell[rows], kind="stable")]
-        grouped = cell[order]
-        begins = np.flatnonzero(np.concatenate([[True], grouped[1:] != grouped[:-1]]))
-        size = np.diff(np.append(begins, len(grouped)))
-        lone = size == 1
-        self._challenge(order[begins[lone]], cell, team, session, cost, at, passed)
-        for row in np.sort(order[np.repeat(~lone, size)]).tolist():
-            self._one(row, int(cell[row]), team, session, cost, at, passed)
-
-    def _challenge(
-        self, rows: I64, cell: I64, team: I64, session: U64, cost: I64, at: NDArray[np.float64], passed: list[Passed]
-    ) -> None:
-        """Weigh single rows against the holders of their cells, each cell once."""
-        if not len(rows):
-            return
-        cells, amounts = cell[rows], cost[rows]
-        credit = self.credit.reshape(-1)
-        wins = credit[cells] <= amounts
-        credit[cells[~wins]] -= amounts[~wins]
-        rows, cells, amounts = rows[wins], cells[wins], amounts[wins]
-        ended = self.session.reshape(-1)[cells] != 0
-        np.add.at(self.ended_cost, team[rows[ended]], self.cost.reshape(-1)[cells[ended]])
-        np.add.at(self.ended, team[rows[ended]], 1)
-        self.session.reshape(-1)[cells] = session[rows]
-        self.cost.reshape(-1)[cells] = credit[cells] = amounts
-        self.calls.reshape(-1)[cells] = 1
-        self.began.reshape(-1)[cells] = at[rows]
-        self.mark.reshape(-1)[cells] = FIRST_MARK
-        for k in np.flatnonzero(amounts >= FIRST_MARK).tolist():
-            self._pass(int(rows[k]), int(cells[k]), int(team[rows[k]]), int(amounts[k]), 1, passed)
-
-    def _one(
-        self, row: int, cell: int, team: I64, session: U64, cost: I64, at: NDArray[np.float64], passed: list[Passed]
-    ) -> None:
-        """Add one row the plain way: the rule that the array steps above follow."""
-        at_cell, amount, own = divmod(cell, CELLS), int(cost[row]), int(team[row])
-        if self.session[at_cell] == session[row]:
-            self.cost[at_cell] += amount
-            self.credit[at_cell] += amount
-            self.calls[at_cell] += 1
-        elif self.credit[at_cell] > amount:
-            self.credit[at_cell] -= amount
-            return
-        else:
-            if self.session[at_cell]:
-                self.ended_cost[own] += self.cost[at_cell]
-                self.ended[own] += 1
-            self.session[at_cell], self.began[at_cell] = session[row], at[row]
-            self.cost[at_cell] = self.credit[at_cell] = amount
-            self.calls[at_cell], self.mark[at_cell] = 1, FIRST_MARK
-        self._pass(row, cell, own, int(self.cost[at_cell]), int(self.calls[at_cell]), passed)
+        """Add rows, in offset order, to cells that not only their holders come to."""
+        cells, which = np.unique(cell[rows], return_inverse=True)
+        held = [getattr(self, name).reshape(-1)[cells].tolist() for name in ARRAYS]
+        holder, total, credit, calls, began, mark = held
+        over: list[tuple[int, int]] = []
+        columns = (rows, which, team[rows], session[rows], cost[rows], at[rows])
+        for row, k, own, comes, amount, now in zip(*(column.tolist() for column in columns), strict=True):
+            if holder[k] == comes:
+                total[k] += amount
+                credit[k] += amount
+                calls[k] += 1
+            elif credit[k] > amount:
+                credit[k] -= amount
+                continue
+            else:
+                if holder[k]:
+                    over.append((own, total[k]))
+                holder[k], total[k], credit[k], calls[k], began[k], mark[k] = comes, amount, amount, 1, now, FIRST_MARK
+            if total[k] >= mark[k]:
+                reached = _reached(mark[k], total[k])
+                mark[k] = 2 * reached
+                passed.append(Passed(row, own, total[k], calls[k], began[k], reached, comes))
+        for name, values in zip(ARRAYS, held, strict=True):
+            array = getattr(self, name).reshape(-1)
+            array[cells] = np.array(values, array.dtype)
+        if over:
+            teams, ended = np.array(over, np.int64).T
+            np.add.at(self.ended_cost, teams, ended)
+            np.add.at(self.ended, teams, 1)
 
     def _pass(self, row: int, cell: int, team: int, total: int, calls: int, passed: list[Passed]) -> None:
-        mark, holder = int(self.mark.reshape(-1)[cell]), int(self.session.reshape(-1)[cell])
+        marks = self.mark.reshape(-1)
+        mark = int(marks[cell])
         if total < mark:
             return
-        while total >= 2 * mark:
-            mark *= 2
-        self.mark.reshape(-1)[cell] = 2 * mark
-        passed.append(Passed(row, team, total, calls, float(self.began.reshape(-1)[cell]), mark, holder))
+        reached = _reached(mark, total)
+        marks[cell] = 2 * reached
+        began, holder = float(self.began.reshape(-1)[cell]), int(self.session.reshape(-1)[cell])
+        passed.append(Passed(row, team, total, calls, began, reached, holder))
+
+
+def _reached(mark: int, total: int) -> int:
+    """Return the largest mark that a total has passed, of those that double from one it has passed."""
+    while total >= 2 * mark:
+        mark *= 2
+    return mark
