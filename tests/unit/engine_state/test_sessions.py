@@ -11,21 +11,24 @@ Row = tuple[int, int, int]
 
 
 def add(table: SessionTable, rows: list[Row], first: int) -> list[Passed]:
-    team, session, cost = (np.array(column) for column in zip(*rows, strict=True))
+    team, session, cost = zip(*rows, strict=True)
     passed = table.add(
-        team.astype(np.int64),
-        session.astype(np.uint64),
-        cost.astype(np.int64),
+        np.array(team, np.int64),
+        np.array(session, np.uint64),
+        np.array(cost, np.int64),
         np.arange(first, first + len(rows), dtype=float),
     )
     return [Passed(one.row + first, one.team, one.cost, one.calls, one.began, one.mark, one.session) for one in passed]
 
 
+HEAVY = 2**63 + 5
+"""Past what a signed number holds, as half of all fingerprints are."""
+
+
 def traffic(rnd: random.Random, n: int) -> list[Row]:
     """Many sessions on few cells, one of them heavy."""
-    heavy = 5 + 40 * CELLS
     return [
-        (rnd.randrange(2), heavy, 90_000_000)
+        (rnd.randrange(2), HEAVY, 90_000_000)
         if rnd.random() < 0.1
         else (rnd.randrange(2), rnd.randrange(1, 9) + CELLS * rnd.randrange(30), rnd.randrange(20_000_000))
         for _ in range(n)
@@ -49,11 +52,11 @@ def test_where_batches_are_cut_changes_nothing(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_session_that_outspends_its_cell_is_held_and_passes_doubling_marks(seed: int) -> None:
     rows = traffic(random.Random(seed), 600)
-    table, heavy = SessionTable(), 5 + 40 * CELLS
-    passed = [one for one in add(table, rows, 0) if rows[one.row][1] == heavy and one.team == 0]
-    assert int(table.session[0, heavy % CELLS]) == heavy
-    spent = sum(cost for team, session, cost in rows if (team, session) == (0, heavy))
-    assert spent / 2 < int(table.cost[0, heavy % CELLS]) <= spent
+    table = SessionTable()
+    passed = [one for one in add(table, rows, 0) if rows[one.row][1] == HEAVY and one.team == 0]
+    assert int(table.session[0, HEAVY % CELLS]) == HEAVY
+    spent = sum(cost for team, session, cost in rows if (team, session) == (0, HEAVY))
+    assert spent / 2 < int(table.cost[0, HEAVY % CELLS]) <= spent
     marks = [one.mark for one in passed]
     assert len(marks) > 3
     assert marks == [FIRST_MARK * 2**k for k in range(len(marks))]
