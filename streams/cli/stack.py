@@ -92,7 +92,10 @@ async def stack(
 
 @contextlib.contextmanager
 def redis_of(config: Settings) -> Any:
-    """Yield the URL of Redis: the one that is set, or that of an own Valkey that keeps its data below `data_dir`."""
+    """Yield the URL of Redis: the one that is set, or that of an own Valkey with its log below `data_dir`.
+
+    It keeps nothing: one that comes again empty is seen to be, one with an older state would not be.
+    """
     if not config.redis.startswith(f"{EMBEDDED}:"):
         yield config.redis
         return
