@@ -33,7 +33,8 @@ def logged(config: Settings, kind: str | None) -> None:
             nodes = [{"id": "acme", "level": "organization"}, {"id": "pay", "level": "team", "parent": "acme"}]
             await publish(broker, place, version(policy(nodes=nodes)))
             headers = () if kind is None else seal("tick", USAGE.name, b"", b"", place.secrets[0])
-            await (await broker.send(USAGE.name, key=b"", value=b"", partition=0, headers=headers))
+            value = b"{}" if kind is None else b""
+            await (await broker.send(USAGE.name, key=b"", value=value, partition=0, headers=headers))
         finally:
             broker.close()
 
