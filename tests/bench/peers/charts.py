@@ -60,6 +60,10 @@ def curves(rows: Rows) -> plt.Figure:
         axes.set_xscale("log")
         axes.set_xlabel(label)
         axes.margins(0.1)
+    events = sorted((row["teams"], row["cpu_us_per_event"]) for row in rows if row.get("key") == "events")
+    if events:
+        by_teams.plot(*zip(*events, strict=True), "o-", color=OTHERS, label="detection off")
+        by_teams.legend(loc="upper left")
     by_teams.set_ylim(0, 1.25 * by_teams.get_ylim()[1])
     by_teams.set_ylabel("CPU microseconds an event")
     figure.suptitle("the whole pipeline on Kafka")

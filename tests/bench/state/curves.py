@@ -1,9 +1,11 @@
 """What an event costs by the number of teams and by the age of their state: the whole pipeline, preloaded by rows.
 
-`python tests/bench/state/curves.py [--events 2250000] [--only teams|age]`: for each point a deployment of its own on a
-real Kafka, its state put into the changelog (preload.py), a backlog, and one burn worker, measured as pipeline.py does:
-over 1,500,000 events, ten seconds of the log, in which each team closes one bucket, whenever they begin. Rows are
-stored when the worker stops, not meanwhile: what they cost shows in `stored`, which begins with the first event.
+`python tests/bench/state/curves.py [--events 2250000] [--only teams|events|age]`: for each point a deployment of its
+own on a real Kafka, its state put into the changelog (preload.py), a backlog, and one burn worker, measured as
+pipeline.py does: over 1,500,000 events, ten seconds of the log, in which each team closes one bucket, whenever they
+begin. The traffic is the same at each point, 40,000 sessions, shared among more teams or fewer. Rows are stored when
+the worker stops, not meanwhile: what they cost shows in `stored`, which begins with the first event. With detection off
+what is left is what each event costs; closed buckets are each team's own, however little it does.
 """
 
 import argparse
@@ -43,10 +45,12 @@ class Point:
     name: str
     teams: int
     days: float
+    detection: bool = True
 
 
 POINTS = (
     *(Point("teams", f"{teams:,} teams, 2 days", teams, 2.0) for teams in (10, 100, 1_000, 5_000, 10_000)),
+    *(Point("events", f"{teams:,} teams, detection off", teams, 2.0, False) for teams in (10, 1_000, 10_000)),
     *(
         Point("age", f"2,000 teams, {name}", 2_000, days)
         for name, days in (("1 hour", HOUR), ("1 day", 1.0), ("7 days", 7.0), ("31 days", 31.0))
@@ -57,7 +61,7 @@ POINTS = (
 def measure(server: KafkaServer, point: Point, events: int, folder: Path) -> dict[str, Any]:
     """Return the pipeline's figures with the state of a point before it."""
     folder.mkdir()
-    policy = bench_policy()
+    policy = bench_policy(point.detection)
     deployment = Deployment(server, NO_REDIS, f"{folder.name}-", folder, policy, **(DEFAULTS | ASKED))
     engine, states = aged(Past(point.teams, point.days), policy)
     put(deployment, engine, states)
@@ -72,7 +76,7 @@ def measure(server: KafkaServer, point: Point, events: int, folder: Path) -> dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=2_250_000)
-    parser.add_argument("--only", choices=("teams", "age"))
+    parser.add_argument("--only", choices=("teams", "events", "age"))
     options = parser.parse_args()
     keep_off()
     report = Report("curves", "cost of an event by teams, and by age of state", {})
