@@ -230,6 +230,7 @@ async def up(config: Settings, profile: Path | None) -> dict[str, Any]:
     async with stack(config, bench_policy()) as running:
         spans = await running.broker.ends(running.place.topic(USAGE.name))
         watch = Watch(running.service("burn"), spans, profile is not None)
+        spare_the_loop()
         await watch.until_stored()
         return watch.told(profile)
 
