@@ -22,9 +22,9 @@ from spendbrake.streams.settings import Settings
 from spendbrake.streams.workers.audit import Auditor
 from spendbrake.streams.workers.deployment import Place
 from spendbrake.streams.workers.people import desk, feedback, told
-from spendbrake.streams.workers.people.precision import report
+from spendbrake.streams.workers.people.actions import ActionBook
+from spendbrake.streams.workers.people.incidents import IncidentBook
 from spendbrake.streams.workers.people.requests import RequestBook
-from spendbrake.streams.workers.people.shadow import shadows
 from spendbrake.streams.workers.versions import Versions
 
 
@@ -38,6 +38,8 @@ def changes(
 ) -> list[Operation]:
     """Return the operations of people; `parts` closes what they keep open."""
     auditor, known = Auditor(broker, place, time.time), RequestBook(broker, place).read
+    actions = ActionBook(broker, place)
+    incidents = IncidentBook(broker, place, actions)
 
     def rules() -> Rules:
         return versions.book.at(clock())
@@ -51,13 +53,13 @@ def changes(
         message = Acknowledgement(trouble=trouble, action="", at=time.time(), by=by)
         await auditor.say(versions, message, "alert.acknowledge", by, {"trouble": trouble})
 
-    find, give = partial(feedback.find, broker, place), partial(_give, auditor, broker, place)
+    find, give = incidents.find, partial(_give, auditor, broker, place)
     tokens = Tokens(versions.tokens, auditor.publish, time.time)
     silences = Silences(versions.silences, partial(auditor.say, versions), time.time)
     operations = [*tokens.operations(), *silences.operations(), *Requests(say, known, rules, time.time).operations()]
-    operations += Delivery(_Told(auditor, broker, place), take).operations()
-    operations += Feedback(find, give, partial(report, broker, place), time.time).operations()
-    operations += Shadow(partial(shadows, broker, place), lambda: rules().file, time.time).operations()
+    operations += Delivery(_Told(auditor, broker, place, actions), take).operations()
+    operations += Feedback(find, give, incidents.report, time.time).operations()
+    operations += Shadow(actions.shadows, lambda: rules().file, time.time).operations()
     if config.slack_signing_secret is not None:
         secret = config.slack_signing_secret.get_secret_value()
         buttons = Buttons(secret, say, take, known, lambda: rules().file, time.time, find=find, give=give)
@@ -69,9 +71,9 @@ def changes(
 class _Told:
     """What was told by a deployment, and told again."""
 
-    def __init__(self, auditor: Auditor, broker: Any, place: Place) -> None:
+    def __init__(self, auditor: Auditor, broker: Any, place: Place, actions: ActionBook) -> None:
         self._auditor, self._broker, self._place = auditor, broker, place
-        self.alert = partial(told.alert_of, broker, place)
+        self.alert = actions.alert
         self.letters = partial(told.dead_letters, broker, place)
         self.results = partial(told.results_of, broker, place)
 

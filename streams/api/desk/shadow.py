@@ -90,7 +90,10 @@ class Shadow:
         ]
 
     async def record(self, request: Request) -> Response:
-        """Tell what policies in shadow, and rollouts to the keys that they do not bind yet, would have done."""
+        """Tell what policies in shadow, and rollouts to the keys that they do not bind yet, would have done.
+
+        As far back as the log of actions goes, by the 50,000 last orders in shadow.
+        """
         asked, now = request.query_params.get("since_s"), self._clock()
         try:
             since = 0.0 if asked is None else now - float(asked)

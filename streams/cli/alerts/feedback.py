@@ -29,13 +29,15 @@ def feedback(
 
 async def _give(name: str, real: bool, reason: str, by: str | None, now: float) -> None:
     from spendbrake.streams.workers.audit import Auditor
+    from spendbrake.streams.workers.people.actions import ActionBook
     from spendbrake.streams.workers.people.desk import new_id
-    from spendbrake.streams.workers.people.feedback import find, give, word_on
+    from spendbrake.streams.workers.people.feedback import give, word_on
+    from spendbrake.streams.workers.people.incidents import IncidentBook
 
     config = settings()
     async with broker_of(config) as broker:
         place = place_of(config)
-        finding = await find(broker, place, name)
+        finding = await IncidentBook(broker, place, ActionBook(broker, place)).find(name)
         command = word_on(finding, "real" if real else "false_alarm", new_id("feedback"), by or user(), now, reason)
         told = {"by": user(), "as": command.by, "command": command.id, "opinion": command.opinion}
         async with Auditor(broker, place, time.time).around("feedback.give", finding.incident, told):
@@ -46,11 +48,14 @@ async def _give(name: str, real: bool, reason: str, by: str | None, now: float) 
 
 
 async def _show() -> None:
-    from spendbrake.streams.workers.people.precision import percent, report
+    from spendbrake.streams.workers.people.actions import ActionBook
+    from spendbrake.streams.workers.people.incidents import IncidentBook
+    from spendbrake.streams.workers.people.precision import percent
 
     config = settings()
     async with broker_of(config) as broker:
-        found = await report(broker, place_of(config))
+        place = place_of(config)
+        found = await IncidentBook(broker, place, ActionBook(broker, place)).report()
     table = Table(box=None, padding=(0, 2))
     table.add_column("detector")
     for column in ("incidents", "real", "false alarms", "precision"):

@@ -88,11 +88,11 @@ async def _end(name: str, by: str, now: float) -> None:
 async def _ack(action_id: str, by: str, now: float) -> None:
     from spendbrake.actions.delivery.alert import trouble_key
     from spendbrake.schemas.control import Acknowledgement
-    from spendbrake.streams.workers.people.told import alert_of
+    from spendbrake.streams.workers.people.actions import ActionBook
 
     config = settings()
     async with broker_of(config) as broker:
-        found = await alert_of(broker, place_of(config), action_id)
+        found = await ActionBook(broker, place_of(config)).alert(action_id)
     message = Acknowledgement(trouble=trouble_key(found), action=action_id, at=now, by=by)
     await _say(message, "alert.acknowledge", by, {"action": action_id, "node": found.node})
     console.print(f"acknowledged: {found.reason}", highlight=False)

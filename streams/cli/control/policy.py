@@ -98,12 +98,13 @@ def _rollouts(document: dict[str, object]) -> Iterator[str]:
 async def _record(name: str | None, length: float | None, as_json: bool) -> None:
     from spendbrake.streams.cli.alerts.would import sheet_of, spells_of
     from spendbrake.streams.workers.deployment import read_versions
-    from spendbrake.streams.workers.people.shadow import Would, binds, completed, document_of, shadows, would_of
+    from spendbrake.streams.workers.people.actions import ActionBook
+    from spendbrake.streams.workers.people.shadow import Would, binds, completed, document_of, would_of
 
     config = settings()
     async with broker_of(config) as broker:
         place = place_of(config)
-        actions, last = await shadows(broker, place)
+        actions, last = await ActionBook(broker, place).shadows()
         now = last if place.simulation else time.time()
         policies = (await read_versions(broker, place)).book.at(now).file.policies
     found = completed(would_of(actions, 0.0 if length is None else now - length), policies)

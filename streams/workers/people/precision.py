@@ -1,12 +1,9 @@
 """How often detectors were right, in the eyes of those they woke: from the log of findings. It decides nothing."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from spendbrake.schemas.finding import FEEDBACK, Finding
-from spendbrake.schemas.topics import FINDINGS
-from spendbrake.streams.workers.deployment import Place
-from spendbrake.streams.workers.people.desk import ReadableBroker
-from spendbrake.streams.workers.people.feedback import ARITHMETIC, finding_in
+from spendbrake.schemas.finding import Finding
 
 
 @dataclass(slots=True)
@@ -37,21 +34,17 @@ class Report:
     said: list[Finding] = field(default_factory=list)
 
 
-async def report(broker: ReadableBroker, place: Place) -> Report:
-    """Return how often each detector was right, as far back as the log of findings goes. Each incident counts once."""
-    told: dict[str, str] = {}
-    last: dict[str, Finding] = {}
-    async for value in broker.read(place.topic(FINDINGS.name)):
-        finding = finding_in(value)
-        if finding is None:
-            continue
-        if finding.family == FEEDBACK:
-            last[finding.incident] = finding
-        elif finding.detector not in ARITHMETIC and finding.severity != "info":
-            told.setdefault(finding.incident, finding.detector)
-    found = Report(said=sorted(last.values(), key=lambda finding: (finding.time, finding.id)))
-    for detector in told.values():
-        found.detectors.setdefault(detector, Record()).incidents += 1
+def report_of(told: Iterable[Finding], said: Iterable[Finding]) -> Report:
+    """Return how often each detector was right.
+
+    Args:
+        told: The finding that told of each incident first; one that was worth no message counts for nothing.
+        said: The last word on each incident that somebody has judged.
+    """
+    found = Report(said=sorted(said, key=lambda finding: (finding.time, finding.id)))
+    for finding in told:
+        if finding.severity != "info":
+            found.detectors.setdefault(finding.detector, Record()).incidents += 1
     for finding in found.said:
         record = found.detectors.setdefault(str(finding.evidence["detector"]), Record())
         record.real += finding.evidence["opinion"] == "real"

@@ -1,14 +1,9 @@
-"""What became of requests, by the log of findings: read whole once, and from then on what has come since."""
-
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+"""What became of requests, by the log of findings."""
 
 from spendbrake.schemas.finding import COMMAND, FEEDBACK, Finding
 from spendbrake.schemas.topics import FINDINGS
-from spendbrake.schemas.wire.avro import decode
-from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.streams.workers.deployment import Place
+from spendbrake.streams.workers.people.reading import Memory, Reading, Rest, Values, decoded
 
 MOST_REQUESTS = 10_000
 """Requests that are remembered: those that were told of last."""
@@ -16,56 +11,28 @@ MOST_TOLD = 100
 """Things told of one request that are remembered: the first, and the last ones."""
 
 
-class Rest(Protocol):
-    """A broker whose topics can be read on from where one was."""
-
-    def rest(self, topic: str, positions: dict[int, int]) -> AsyncIterator[Sequence[bytes | None]]:
-        """Yield the values of all records from `positions` (next offset by partition) on, and move those along."""
-
-
 class RequestBook:
-    """What was told of requests. Each process has its own: all come to the same, whenever they began.
-
-    What has left the log by its age is forgotten, as one that begins then could not know it.
-    """
+    """What was told of requests. Each process has its own: all come to the same, whenever they began."""
 
     def __init__(self, broker: Rest, place: Place, most: int = MOST_REQUESTS) -> None:
-        self._broker, self._topic = broker, place.topic(FINDINGS.name)
-        self._most = most
-        self._positions: dict[int, int] = {}
-        self._told: dict[str, dict[str, Finding]] = {}
-        self._reading = asyncio.Lock()
+        self._told: Memory[str, dict[str, Finding]] = Memory(most, FINDINGS.retention_s)
+        self._log = Reading(broker, place.topic(FINDINGS.name), self._take, self._told)
 
     async def read(self) -> dict[str, list[Finding]]:
-        """Return what was told of each request up to now, oldest first, by its id."""
-        async with self._reading:
-            async for values in self._broker.rest(self._topic, self._positions):
-                self._take(values)
-                if len(self._told) > self._most:
-                    self._forget()
-            self._forget()
-            return {name: sorted(told.values(), key=_time) for name, told in self._told.items()}
+        """Return what was told of each request up to now, oldest first, by its id; the one with the last news last."""
+        await self._log.read()
+        found = {name: sorted(told.values(), key=_time) for name, told in self._told.known.items()}
+        return dict(sorted(found.items(), key=lambda each: (each[1][-1].time, each[0])))
 
-    def _take(self, values: Sequence[bytes | None]) -> None:
+    def _take(self, values: Values) -> None:
         mark = COMMAND.encode()
-        for value in values:
-            if value is None or mark not in value:
-                continue
-            try:
-                finding = decode(Finding, value)
-            except BadRecord:
-                continue
+        for finding in decoded(Finding, [value for value in values if value is not None and mark in value]):
             if finding.detector == COMMAND and finding.family != FEEDBACK:
-                told = self._told.setdefault(finding.incident, {})
+                told = self._told.known.get(finding.incident, {})
                 told.setdefault(finding.id, finding)
                 if len(told) > MOST_TOLD:
                     del told[sorted(told.values(), key=_time)[1].id]
-
-    def _forget(self) -> None:
-        last = {name: max(map(_time, told.values())) for name, told in self._told.items()}
-        oldest = max(last.values(), default=0.0) - (FINDINGS.retention_s or 0)
-        kept = sorted((name for name in last if last[name] >= oldest), key=lambda name: (last[name], name))
-        self._told = {name: self._told[name] for name in kept[-self._most :]}
+                self._told.put(finding.incident, told, finding.time)
 
 
 def _time(finding: Finding) -> float:

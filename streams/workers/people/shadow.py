@@ -12,10 +12,6 @@ from spendbrake.schemas.action import Action
 from spendbrake.schemas.decision import Verdict
 from spendbrake.schemas.money import NanoUsd
 from spendbrake.schemas.policy import Policy
-from spendbrake.schemas.topics import ACTIONS
-from spendbrake.streams.workers.deployment import Place
-from spendbrake.streams.workers.people.desk import ReadableBroker
-from spendbrake.streams.workers.people.told import messages
 
 NANO_USD_A_DOLLAR, HOUR_S = 10**9, 3_600.0
 ALL = "100 %"
@@ -124,17 +120,6 @@ def _burned(parts: Iterable[Part]) -> NanoUsd | None:
     """Return what was burned an hour as each part began, times how long it was."""
     known = [rate * (until - at) / HOUR_S for at, until, rate in parts if rate is not None]
     return round(sum(known) * NANO_USD_A_DOLLAR) if known else None
-
-
-async def shadows(broker: ReadableBroker, place: Place) -> tuple[list[Action], float]:
-    """Return the actions in shadow, as far back as the log of actions goes; and the log's last moment."""
-    last = 0.0
-    kept: list[Action] = []
-    async for action in messages(broker, place.topic(ACTIONS.name), Action):
-        last = max(last, action.time)
-        if action.mode == "shadow":
-            kept.append(action)
-    return kept, last
 
 
 def would_of(actions: Iterable[Action], since: float = 0.0) -> dict[str, Would]:

@@ -1,10 +1,9 @@
-"""What was told and what could not be: an alert by its id, dead letters that go out again, the record of results."""
+"""What was told and what could not be: dead letters that go out again, and the record of results."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from spendbrake.actions.delivery.alert import trouble_key
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.command import REDRIVEN_HEADER
 from spendbrake.schemas.result import Result
@@ -13,6 +12,7 @@ from spendbrake.schemas.wire.avro import decode, encode
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.streams.workers.deployment import Place
 from spendbrake.streams.workers.people.desk import ReadableBroker
+from spendbrake.streams.workers.people.reading import decoded
 
 M = TypeVar("M")
 LEAST = 8
@@ -41,27 +41,8 @@ class Letter:
 async def messages(broker: ReadableBroker, topic: str, kind: type[M]) -> AsyncIterator[M]:
     """Yield the messages of a topic; what is none is passed over."""
     async for value in broker.read(topic):
-        try:
-            yield decode(kind, value)
-        except BadRecord:
-            continue
-
-
-async def alert_of(broker: ReadableBroker, place: Place, name: str) -> Action:
-    """Return a notification by its id, or by the first digits of it.
-
-    Raises:
-        LookupError: there is none, or several alerts begin so.
-    """
-    topic = place.topic(ACTIONS.name)
-    found = [
-        action async for action in messages(broker, topic, Action) if action.destination and is_meant(name, action.id)
-    ]
-    if len({trouble_key(action) for action in found}) > 1:
-        raise LookupError(f"{name!r} begins the ids of {len(found)} notifications: give more of it")
-    if not found:
-        raise LookupError(f"no notification {name!r} in {topic}: unknown, or older than the log")
-    return found[0]
+        for message in decoded(kind, [value]):
+            yield message
 
 
 async def dead_letters(broker: ReadableBroker, place: Place) -> dict[str, Letter]:

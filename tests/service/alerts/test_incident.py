@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from enginelog import event
 from service.alerts.test_destinations import SECRETS, Receivers, until
+from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.topics import FINDINGS, USAGE
 from spendbrake.schemas.wire.avro import encode
 from spendbrake.schemas.wire.murmur import partition_of
@@ -17,7 +18,7 @@ from spendbrake.streams.cli.stack import stack
 from spendbrake.streams.sections import Webhooks
 from spendbrake.streams.settings import Settings
 from spendbrake.streams.workers.partitions.ticker import tick
-from spendbrake.streams.workers.people.feedback import finding_in
+from spendbrake.streams.workers.people.reading import decoded
 from unit.effects.cases import LOOPBACK
 
 USD = 10**9
@@ -72,8 +73,8 @@ async def test_an_incident_opens_gets_worse_and_is_over_as_one_alert_at_every_re
             (paged,) = receivers.pager.incidents.values()
             await until(lambda: paged.status == "resolved" and not receivers.tickets.issues[0].open, lambda: paged)
             first, worse, over = receivers.slack.messages
-            told = [finding_in(value) async for value in broker.read(place.topic(FINDINGS.name))]
-    found = [each for each in told if each is not None and each.family == "new"]
+            values = [value async for value in broker.read(place.topic(FINDINGS.name))]
+    found = [each for each in decoded(Finding, values) if each.family == "new"]
     assert [(each.state, each.severity) for each in found] == [
         ("open", "warning"), ("update", "critical"), ("resolve", "info"),
     ]  # fmt: skip

@@ -1,6 +1,6 @@
 """Feedback over HTTP: found by any id people have seen, written once with who gave it; precision by detector."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +16,9 @@ from spendbrake.streams.api.app import api
 from spendbrake.streams.api.desk.feedback import Feedback
 from spendbrake.streams.engine.judge.orders import feedback_of
 from spendbrake.streams.workers.deployment import Place
-from spendbrake.streams.workers.people.feedback import find, word_on
-from spendbrake.streams.workers.people.precision import report
+from spendbrake.streams.workers.people.actions import ActionBook
+from spendbrake.streams.workers.people.feedback import word_on
+from spendbrake.streams.workers.people.incidents import IncidentBook
 
 NOW = 1_795_000_000.0
 PLACE = Place("x-", 4, 86_400.0)
@@ -36,7 +37,7 @@ ACTION = Action(
 
 
 class Broker:
-    """Topics that can be read."""
+    """Topics that can be read on."""
 
     def __init__(self) -> None:
         self.topics: Mapping[str, list[bytes]] = {
@@ -44,9 +45,10 @@ class Broker:
             "x-actions.v1": [b"no action 88888888", encode(ACTION)],
         }
 
-    async def read(self, topic: str) -> AsyncIterator[bytes]:
-        for value in self.topics[topic]:
-            yield value
+    async def rest(self, topic: str, positions: dict[int, int]) -> AsyncIterator[Sequence[bytes]]:
+        while values := self.topics[topic][(at := positions.get(0, 0)) : at + 3]:
+            yield values
+            positions[0] = at + len(values)
 
     def hear(self, number: int, about: Finding, opinion: Any) -> None:
         word = word_on(about, opinion, f"w-{number}", "fay", NOW)
@@ -59,13 +61,11 @@ class World:
     def __init__(self) -> None:
         self.broker: Any = Broker()
         self.given: list[Command] = []
-        served = Feedback(self.find, self.give, lambda: report(self.broker, PLACE), lambda: NOW)
+        book = IncidentBook(self.broker, PLACE, ActionBook(self.broker, PLACE))
+        served = Feedback(book.find, self.give, book.report, lambda: NOW)
         self.needs = {each.path: each.needs for each in served.operations()}
         transport = httpx.ASGITransport(api(served.operations()))
         self.http = httpx.AsyncClient(transport=transport, base_url="http://api")
-
-    async def find(self, name: str) -> Finding:
-        return await find(self.broker, PLACE, name)
 
     async def give(self, command: Command) -> None:
         self.given.append(command)
