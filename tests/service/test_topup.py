@@ -97,6 +97,8 @@ async def test_requests_over_http_take_two_tokens_of_two_roles(tmp_path: Path) -
             assert (await said("", admin, reason="x", **wrong))[0] == 400
         assert (await said("", reader, node="pay", usd="1", reason="x"))[0] == 403
         assert (await said("", admin, node="pay", policy="none", reason="x"))[1]["error"] == "unknown_policy"
+        status, why = await said("", admin, node="pay", amount="501", reason="x")
+        assert (status, why["error"], "$5.00 a month" in why["message"]) == (400, "reserve_exceeded", True)
         status, taken = await said("", admin, node="pay", amount="250", reason="launch")
         assert (status, taken["desk"]) == (202, "acme")
         await until(listed)

@@ -16,9 +16,19 @@ from spendbrake.streams.api.access.gate import asker, may
 from spendbrake.streams.api.access.tokens import Scope
 from spendbrake.streams.api.body import small
 from spendbrake.streams.api.pages import Operation, Parameter, Problem, problem
-from spendbrake.streams.workers.people.desk import UnknownPolicy, about, about_node, amount_of, desk_of, new_id, top_up
+from spendbrake.streams.workers.people.desk import (
+    BeyondReserve,
+    UnknownPolicy,
+    about,
+    about_node,
+    amount_of,
+    desk_of,
+    new_id,
+    top_up,
+)
 
 ROLES: Mapping[str, Scope] = {"finance": "approve_finance", "engineering": "approve_engineering"}
+CODES: Mapping[type[Exception], str] = {UnknownPolicy: "unknown_policy", BeyondReserve: "reserve_exceeded"}
 LONGEST_S = 62 * 86_400.0
 
 
@@ -207,8 +217,7 @@ class Requests:
         try:
             desk_of(self._rules(), command)
         except LookupError as error:
-            code = "unknown_policy" if isinstance(error, UnknownPolicy) else "unknown_node"
-            return problem(400, code, str(error.args[0]))
+            return problem(400, CODES.get(type(error), "unknown_node"), str(error.args[0]))
         desk = await self._say(command, command.by)
         return JSONResponse(Taken(request=command.request or command.id, desk=desk).model_dump(), 202)
 

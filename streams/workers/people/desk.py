@@ -8,7 +8,7 @@ from typing import Protocol
 
 from spendbrake.schemas.command import Command
 from spendbrake.schemas.finding import Finding
-from spendbrake.schemas.money import NanoUsd, to_nano
+from spendbrake.schemas.money import NanoUsd, to_nano, usd_text
 from spendbrake.schemas.topics import ROLLUPS
 from spendbrake.schemas.wire.avro import encode
 from spendbrake.schemas.wire.envelope import seal
@@ -19,6 +19,10 @@ from spendbrake.streams.workers.deployment import Broker, Place
 
 class UnknownPolicy(LookupError):
     """No policy in force has this name."""
+
+
+class BeyondReserve(LookupError):
+    """More is asked for than the reserve holds in any month."""
 
 
 class ReadableBroker(Broker, Protocol):
@@ -39,6 +43,7 @@ def desk_of(rules: Rules, command: Command) -> str:
     Raises:
         LookupError: there is no such node, or nobody above it to decide.
         UnknownPolicy: there is no such policy to be free of.
+        BeyondReserve: no month's reserve is enough; what is left of this month's only the desk knows.
     """
     view = rules.tree.view(command.node)
     if view is None and command.home:
@@ -54,6 +59,9 @@ def desk_of(rules: Rules, command: Command) -> str:
     desk = rules.tree.desk_of(view)
     if desk.id == view.id:
         raise LookupError(f"{view.id!r} is the root: nobody above it keeps a reserve")
+    if command.kind == "request" and command.amount > (reserve := desk.reserve or 0):
+        asked = f"{usd_text(command.amount)} is more than the reserve of {desk.id!r}"
+        raise BeyondReserve(f"{asked}: {usd_text(reserve)} a month")
     return desk.id
 
 

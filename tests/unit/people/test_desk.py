@@ -1,5 +1,6 @@
-"""What somebody asks for, as nano-USD: at least one of them."""
+"""What somebody asks for, as nano-USD: at least one of them, and no more than the reserve ever holds."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from enginelog import policy, version
 from spendbrake.schemas.command import Command
 from spendbrake.streams.engine.rules.book import RuleBook
-from spendbrake.streams.workers.people.desk import amount_of, top_up
+from spendbrake.streams.workers.people.desk import BeyondReserve, amount_of, desk_of, top_up
 
 
 def test_the_least_that_can_be_asked_for_is_a_nano_usd() -> None:
@@ -24,3 +25,19 @@ def test_units_that_come_to_less_than_a_nano_usd_are_refused() -> None:
     assert amount_of(Decimal("0.0000001"), asked, rules) == 1
     with pytest.raises(ValueError, match="4e-10 USD is less"):
         amount_of(Decimal("0.00000004"), asked, rules)
+
+
+def test_more_than_the_whole_reserve_is_refused_before_it_is_written_and_no_decision_is() -> None:
+    nodes = [{"id": "acme", "level": "organization", "reserve_usd": 5}]
+    kept = RuleBook(1, [version(policy(nodes=nodes))]).at(0.0)
+    none = RuleBook(1, [version(policy(nodes=[nodes[0] | {"reserve_usd": None}]))]).at(0.0)
+    asked = Command(
+        id="r", kind="request", node="pay", home="pay", by="ada", role="operator", issued_at=0.0, amount=5 * 10**9
+    )
+    more = replace(asked, amount=asked.amount + 1)
+    assert desk_of(kept, asked) == desk_of(none, replace(asked, amount=0, policy="")) == "acme"
+    with pytest.raises(BeyondReserve, match=r"more than the reserve of 'acme': \$5\.00 a month"):
+        desk_of(kept, more)
+    with pytest.raises(BeyondReserve, match=r"\$0\.00 a month"):
+        desk_of(none, asked)
+    assert desk_of(kept, replace(more, kind="withdraw")) == "acme"
