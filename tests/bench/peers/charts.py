@@ -52,7 +52,7 @@ def curves(rows: Rows) -> plt.Figure:
         points = sorted((row[column], row["cpu_us_per_event"]) for row in rows if row.get("key") == key)
         if points:
             x, y = zip(*points, strict=True)
-            axes.plot(x, y, "o-", color=OURS)
+            axes.plot(x, y, "o-", color=OURS, label="all of it")
             for at, value in points:
                 axes.annotate(f"{value:.1f}", (at, value), textcoords="offset points", xytext=(0, 8), ha="center")
             axes.axhline(FLAT * min(y), color=LIMIT, linestyle="--", linewidth=1, label=f"{FLAT} times the cheapest")
