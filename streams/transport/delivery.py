@@ -16,8 +16,8 @@ from spendbrake.streams.transport.port import Log, Run
 
 FETCH_S = 1.0
 """Seconds one wait for records may take."""
-NOTHING_TO_READ_S = 0.05
-"""Seconds until it is looked again whether a partition may be read."""
+HELD_S = 0.02
+"""Seconds until it is looked again whether a partition that is held back may be read."""
 
 
 class Fetched(dict[TP, Any]):
@@ -214,9 +214,11 @@ class ChunkDelivery(Consumer):
         paused = self.in_flight.paused(asyncio.get_running_loop().time())
         readable = active - paused if paused else active
         if not readable:
-            await self.sleep(NOTHING_TO_READ_S)
+            await self.sleep(HELD_S)
             return {}, active
-        return await self._getmany(readable, timeout), active
+        # Idle ones must not hold up one whose chunks are worked off meanwhile.
+        held = bool(paused or self._buffered_partitions)
+        return await self._getmany(readable, HELD_S if held else timeout), active
 
     # Acknowledge and commit
 

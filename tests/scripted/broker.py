@@ -85,6 +85,7 @@ class ScriptedConsumer(ChunkDelivery):
         before_return: Run once when a fetch has its records and has moved the position, before they come back.
         during_commit: The same for a commit.
         refuses: Whether the group coordinator refuses commits (this member is no longer in the group).
+        waits: How long each fetch may wait for records.
     """
 
     def __init__(self, *args: Any, log: Log, **kwargs: Any) -> None:
@@ -96,8 +97,10 @@ class ScriptedConsumer(ChunkDelivery):
         self.refuses = False
         self.commits: list[dict[TP, int]] = []
         self.ends: dict[TP, int] = {}
+        self.waits: list[float] = []
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Fetched:
+        self.waits.append(timeout)
         reads = {tp: self.log_of[tp].read(self.most) for tp in sorted(active_partitions or ())}
         if self.before_return is not None:
             hook, self.before_return = self.before_return, None

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from scripted.broker import CHANGELOG, USAGE, Group, Log
+from scripted.broker import CHANGELOG, USAGE, Group, Log, Partition
 from spendbrake.streams.transport.acks import Limits
+from spendbrake.streams.transport.delivery import FETCH_S, HELD_S
 from spendbrake.streams.transport.join import LogCutShortError, RecordsLostError
 
 
@@ -367,3 +368,15 @@ async def test_other_topics_come_record_by_record(tmp_path: Path) -> None:
     assert set(group.consumer.progress()) == {USAGE}
     progress = group.consumer.progress()[USAGE]
     assert (progress.committed, progress.expected, progress.end) == (None, 2, 2)
+
+
+async def test_idle_partitions_do_not_hold_up_one_whose_queue_was_full(log: Log, tmp_path: Path) -> None:
+    log[USAGE._replace(partition=1)] = Partition()
+    group = Group(log, tmp_path)
+    group.app.in_recovery = False
+    group.consumer.on_buffer_full(USAGE)
+    await group.drain()
+    assert group.consumer.waits == [HELD_S]
+    group.consumer.on_buffer_drop(USAGE)
+    await group.drain()
+    assert group.consumer.waits == [HELD_S, FETCH_S]
