@@ -16,6 +16,7 @@ from spendbrake.streams.api.access.gate import asker, may
 from spendbrake.streams.api.access.tokens import Scope
 from spendbrake.streams.api.body import small
 from spendbrake.streams.api.pages import Operation, Parameter, Problem, problem
+from spendbrake.streams.budgets.allocation.approvals import LONGEST_S
 from spendbrake.streams.workers.people.desk import (
     BeyondReserve,
     UnknownPolicy,
@@ -29,7 +30,6 @@ from spendbrake.streams.workers.people.desk import (
 
 ROLES: Mapping[str, Scope] = {"finance": "approve_finance", "engineering": "approve_engineering"}
 CODES: Mapping[type[Exception], str] = {UnknownPolicy: "unknown_policy", BeyondReserve: "reserve_exceeded"}
-LONGEST_S = 62 * 86_400.0
 
 
 class Say(Protocol):

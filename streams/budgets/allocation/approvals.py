@@ -18,9 +18,13 @@ from spendbrake.schemas.wire.rows import from_row, to_row
 DeskState: TypeAlias = dict[str, Any]
 Status: TypeAlias = Literal["open", "granted", "denied", "withdrawn"]
 
-OPEN_S = 3 * 86_400.0
-KEPT_S = 70 * 86_400.0
-"""An id is known for longer than the grant it asked for can last: its month and the next."""
+DAY_S = 86_400.0
+OPEN_S = 3 * DAY_S
+LONGEST_S = 62 * DAY_S
+"""The longest that may be asked for: two months. What the clock of the log is behind is let pass (`SLACK_S`)."""
+SLACK_S = 3_600.0
+KEPT_S = 70 * DAY_S
+"""A request is known for longer than what it asked for can last, so that this can be ended."""
 
 
 @dataclass(slots=True)
@@ -111,8 +115,10 @@ class Desk:
             raise BadRecord("bad_command", "amount", command.amount, "a request is for money, or for a policy")
         if command.expires_at <= now:
             raise BadRecord("bad_command", "expires_at", command.expires_at, f"has passed at {now:.0f}")
-        if command.amount > left:
-            raise BadRecord("reserve_exceeded", "amount", command.amount, f"the reserve has {usd_text(left)} left")
+        if command.expires_at > now + LONGEST_S + SLACK_S:
+            why = f"more than {LONGEST_S / DAY_S:.0f} days ahead: ask again then"
+            raise BadRecord("bad_command", "expires_at", command.expires_at, why)
+        _afford(command, left)
         self.requests[command.id] = Request(command, now)
 
     def _approve(self, request: Request, command: Command, now: float, period: str, reserve: NanoUsd) -> list[Command]:
@@ -129,9 +135,7 @@ class Desk:
         if {one.role for one in approvals} < APPROVERS:
             request.approvals = approvals
             return []
-        left = reserve - self.paid.get(period, 0)
-        if asked.amount > left:
-            raise BadRecord("reserve_exceeded", "amount", asked.amount, f"the reserve has {usd_text(left)} left")
+        _afford(asked, reserve - self.paid.get(period, 0))
         self.paid[period] = self.paid.get(period, 0) + asked.amount
         request.approvals, request.status = approvals, "granted"
         kind: Literal["grant", "exempt"] = "grant" if asked.amount else "exempt"
@@ -173,3 +177,13 @@ class Desk:
         if not request.open_at(now):
             status = "too old" if request.status == "open" else request.status
             raise BadRecord("request_closed", "request", command.request, f"it is {status}")
+
+
+def _afford(asked: Command, left: NanoUsd) -> None:
+    """Refuse what the reserve cannot pay; an exception costs nothing, whatever is left.
+
+    Raises:
+        BadRecord: there is less left.
+    """
+    if asked.amount and asked.amount > left:
+        raise BadRecord("reserve_exceeded", "amount", asked.amount, f"the reserve has {usd_text(max(left, 0))} left")

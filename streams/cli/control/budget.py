@@ -143,14 +143,20 @@ def _nano(text: str) -> NanoUsd:
 
 def _until(text: str, now: float) -> float:
     """Return an end, given as a life or as a moment, as epoch seconds."""
+    from spendbrake.streams.budgets.allocation.approvals import DAY_S, LONGEST_S
+
     length = length_s(text)
-    if length is not None:
-        return now + length
+    at = now + length if length is not None else _moment(text)
+    if at <= now:
+        fail(f"--until {text!r}: has passed", 2)
+    if at > now + LONGEST_S:
+        fail(f"--until {text!r}: more than {LONGEST_S / DAY_S:.0f} days ahead: ask again then", 2)
+    return at
+
+
+def _moment(text: str) -> float:
     try:
         moment = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         fail(f"--until {text!r}: neither a life such as 24h nor a moment such as 2026-12-01T00:00", 2)
-    at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    if at <= now:
-        fail(f"--until {text!r}: has passed", 2)
-    return at
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

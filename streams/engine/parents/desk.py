@@ -28,6 +28,7 @@ def take(
     Raises:
         BadRecord: it is refused, and why; nothing has changed.
     """
+    parent.desk.forget(now)
     view = _asked_for(rules, parent, command)
     if command.kind != "request" and (known := parent.desk.requests.get(command.request)) is not None:
         view = _asked_for(rules, parent, known.asked)
@@ -40,7 +41,6 @@ def take(
     own = rules.tree.view(parent.id)
     before = parent.desk.to_state()
     orders = parent.desk.take(command, now, period.month, (own.reserve if own is not None else None) or 0)
-    parent.desk.forget(now)
     if parent.desk.to_state() == before:
         return [], []
     records = [order_record(order, rules.partitions, now, secret) for order in orders]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from spendbrake.schemas.command import Approval, Command
 from spendbrake.schemas.money import to_nano
 from spendbrake.schemas.wire.errors import BadRecord
-from spendbrake.streams.budgets.allocation.approvals import KEPT_S, OPEN_S, Desk
+from spendbrake.streams.budgets.allocation.approvals import KEPT_S, LONGEST_S, OPEN_S, SLACK_S, Desk
 
 NOV, RESERVE, NOW = "2026-11", to_nano(1_000), 1_795_000_000.0
 ASKED = Command(
@@ -109,8 +109,9 @@ def test_a_grant_is_withdrawn_once_and_the_money_stays_paid() -> None:
         replace(ASKED, policy="hard-cap"),
         replace(ASKED, amount=-1, policy="hard-cap"),
         replace(ASKED, expires_at=NOW),
+        replace(ASKED, amount=0, policy="cap", expires_at=NOW + LONGEST_S + 2 * SLACK_S),
     ],
-    ids=["nothing", "both", "money for the reserve", "past"],
+    ids=["nothing", "both", "money for the reserve", "past", "for so long that nobody could end it"],
 )
 def test_a_request_says_what_for_and_until_when(asked: Command) -> None:
     assert refused(desk(), asked) == "bad_command"
@@ -120,6 +121,14 @@ def test_an_exception_from_a_policy_costs_nothing_and_is_approved_alike() -> Non
     one = desk(replace(ASKED, amount=0, policy="runaway"), FINANCE, reserve=0)
     (found,) = one.take(ENGINEERING, NOW, NOV, 0)
     assert (found.kind, found.policy, one.paid.get(NOV)) == ("exempt", "runaway", 0)
+
+
+def test_an_exception_is_granted_though_the_reserve_was_lowered_below_what_it_has_paid() -> None:
+    one = desk(ASKED, FINANCE, ENGINEERING)
+    two = replace(ASKED, id="r-2", amount=0, policy="cap")
+    given = [replace(each, request="r-2") for each in (FINANCE, ENGINEERING)]
+    assert [len(one.take(each, NOW, NOV, to_nano(100))) for each in (two, *given)] == [0, 0, 1]
+    assert refused(one, replace(ASKED, id="r-3", amount=1), reserve=to_nano(100)) == "reserve_exceeded"
 
 
 def test_a_restart_in_between_changes_nothing_and_old_requests_go() -> None:

@@ -38,3 +38,12 @@ def test_an_amount_that_is_none_is_refused_by_name_and_value(option: str, text: 
     assert code == 2
     assert f"{option} {text!r}: " in said
     assert why in said
+
+
+@pytest.mark.parametrize(
+    ("until", "why"),
+    [("90d", "more than 62 days ahead"), ("2399-01-01", "more than 62 days ahead"), ("2001-01-01", "has passed")],
+)
+def test_an_end_that_nobody_could_see_is_refused(until: str, why: str) -> None:
+    code, said = ask("--policy", "cap", "--until", until)
+    assert (code, why in said) == (2, True), said

@@ -173,3 +173,15 @@ def test_a_restart_between_the_approvals_changes_nothing() -> None:
     put(at, said("approve", "eli", "engineering"), START + 30)
     at.tick(START + 31)
     assert limits(at) == [("bg", "block"), ("bg", "allow")]
+
+
+@pytest.mark.parametrize("other", [[], [replace(ASKED, id="r-2", amount=USD)]])
+def test_a_request_of_long_ago_is_refused_and_stops_no_worker(other: list[Command]) -> None:
+    at, _ = over_the_cap()
+    put(at, ASKED, START + 10)
+    approve(at, START + 20)
+    for each in other:
+        put(at, each, START + 30)
+    put(at, said("withdraw", "ada", "operator"), START + 71 * 24 * HOUR)
+    assert refused(at) == ["unknown_request"]
+    assert told(at)[-1][1].startswith("bg is refused this: no such request here")
