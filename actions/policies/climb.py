@@ -82,9 +82,12 @@ class Climb:
         for key in sorted(key for key, track in self._group.tracks.items() if track.node == node):
             self._end(key)
 
-    def exempt(self, until: float) -> None:
-        """Let nobody be limited until then; 0 ends an exception."""
-        self._group.exempt_until = until
+    def exempt(self, request: str, until: float) -> None:
+        """Let nobody be limited until then, by a request that was granted; 0 ends its exception, and no other."""
+        if until:
+            self._group.exempt[request] = until
+        elif self._group.exempt.pop(request, None) is None:
+            self._group.exempt.pop("", None)
 
     def settle(self, why: str) -> list[Action]:
         """Bring the standing decisions in line with what the tracks want now; return all that follows.
@@ -149,9 +152,8 @@ class Climb:
 
     def _wants(self) -> dict[str, Want]:
         """Return what each slot should hold: of each track its highest living rung, of all tracks the strictest."""
-        if self._group.exempt_until > self._now:
+        if self._group.is_exempt(self._now):
             return {}
-        self._group.exempt_until = 0.0
         wanted: dict[str, list[Want]] = {}
         for key, track in sorted(self._group.tracks.items()):
             for want in self._wants_of(key, track):
@@ -212,8 +214,7 @@ class Climb:
         if self._policy is not None:
             for track in self._group.tracks.values():
                 times += [_track_end(self._policy, track), _due_or_never(_climb_at(self._policy, track))]
-        if self._group.exempt_until:
-            times.append(self._group.exempt_until)
+        times += self._group.exempt.values()
         if self._waits:
             times.append(self._now)
         return min((at for at in times if at < math.inf), default=None)

@@ -21,6 +21,7 @@ from spendbrake.actions.policies.notice import Clerk
 from spendbrake.actions.policies.state import Group, LadderState
 from spendbrake.actions.policies.target import named_key
 from spendbrake.schemas.action import Action
+from spendbrake.schemas.command import Command
 from spendbrake.schemas.decision import Stamp
 from spendbrake.schemas.finding import COMMAND, Finding
 from spendbrake.schemas.policy import Policy, PolicyFile
@@ -105,17 +106,16 @@ class Ladder:
         return policy in self._policies
 
     def exempt(
-        self, state: LadderState, policy: str, target: str, until: float, now: float, stamp: Stamp, why: str
+        self, state: LadderState, command: Command, until: float, now: float, stamp: Stamp, why: str
     ) -> list[Action]:
-        """Return the lifts of an exception from a policy, which lasts until then; 0 ends it.
+        """Return the lifts of an exception from a policy, which lasts until then; 0 ends what the request was granted.
 
-        What gave rise to a limit goes on being told, and binds again when the exception is over.
-
-        Raises:
-            KeyError: there is no such policy.
+        What gave rise to a limit goes on being told, and binds again when the last exception is over.
         """
-        climb = Climb(policy, self._policies[policy], target, state.group(policy, target), self._clerk, now, stamp)
-        climb.exempt(until)
+        policy, target = command.policy, command.node
+        group = state.group(policy, target)
+        climb = Climb(policy, self._policies.get(policy), target, group, self._clerk, now, stamp)
+        climb.exempt(command.request, until)
         actions = climb.settle(why)
         state.drop_if_empty(policy, target)
         return actions

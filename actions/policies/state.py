@@ -70,13 +70,18 @@ class Group:
     """One policy's answer on one target (a node or a key): tracks by trigger, slots by mode and scope.
 
     Attributes:
-        exempt_until: End of an exception: until then it is told, but not limited.
+        exempt: Ends of exceptions by the request that was granted: until the last of them it is told, but not limited.
     """
 
     tracks: dict[str, Track] = field(default_factory=dict)
     slots: dict[str, Slot] = field(default_factory=dict)
     due: float | None = None
-    exempt_until: float = 0.0
+    exempt: dict[str, float] = field(default_factory=dict)
+
+    def is_exempt(self, now: float) -> bool:
+        """Tell whether an exception is in force; those that are over are forgotten."""
+        self.exempt = {request: until for request, until in self.exempt.items() if until > now}
+        return bool(self.exempt)
 
 
 @dataclass(slots=True)
@@ -99,10 +104,16 @@ class LadderState:
     def drop_if_empty(self, policy: str, target: str) -> None:
         """Forget a group that holds nothing."""
         group = self.groups[policy][target]
-        if not group.tracks and not group.slots and not group.exempt_until:
+        if not group.tracks and not group.slots and not group.exempt:
             del self.groups[policy][target]
             if not self.groups[policy]:
                 del self.groups[policy]
+
+    def exempt_until(self, policy: str, target: str, but: str = "") -> float:
+        """Return when the last exception of a target from a policy ends, other than that of a request; 0 without."""
+        group = self.groups.get(policy, {}).get(target)
+        ends = group.exempt.items() if group is not None else ()
+        return max((until for request, until in ends if request != but), default=0.0)
 
     def next_due(self) -> float | None:
         """Return the log time at which `Ladder.tick` has something to do, None while nothing waits."""
@@ -120,7 +131,7 @@ class LadderState:
                     "policy": policy,
                     "target": target,
                     "due": group.due,
-                    "exempt_until": group.exempt_until,
+                    "exempt": group.exempt,
                     "tracks": {key: asdict(track) for key, track in group.tracks.items()},
                     "slots": {key: asdict(slot) for key, slot in group.slots.items()},
                 }
@@ -134,7 +145,8 @@ class LadderState:
         state = cls(digest=data["digest"])
         for row in data["groups"]:
             group = state.group(row["policy"], row["target"])
-            group.due, group.exempt_until = row["due"], row["exempt_until"]
+            earlier = row.get("exempt_until")  # rows of before knew one exception, and not whose it was
+            group.due, group.exempt = row["due"], dict(row.get("exempt") or ({"": earlier} if earlier else {}))
             group.tracks = {key: Track(**track) for key, track in row["tracks"].items()}
             group.slots = {
                 key: Slot(action=_action(slot["action"]), leader=slot["leader"], until=slot["until"])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from spendbrake.detectors.memory.votes import Vote
 from spendbrake.detectors.panel import TeamPanel
+from spendbrake.schemas.command import Command
 from spendbrake.schemas.decision import Stamp
 from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.reading import BucketReading, Call, NewSeries, Reading, SessionReading
@@ -178,10 +179,10 @@ class Judge:
         self._crossings(row, self.tiering.advance(row, month, day), month, moment)
         self._changed(self.state.series.names[row].team, moment.now)
 
-    def exempt(self, team: int, policy: str, target: str, until: float, why: str, moment: Moment) -> None:
-        """Let a policy limit a node or a key no more until then; 0 ends it."""
+    def exempt(self, team: int, command: Command, until: float, why: str, moment: Moment) -> None:
+        """Let a policy limit a node or a key no more until then; 0 ends what the request was granted."""
         ladder, stamp = self.state.heads[team].ladder, self._stamp(moment)
-        for action in self.rules.ladder.exempt(ladder, policy, target, until, moment.now, stamp, why):
+        for action in self.rules.ladder.exempt(ladder, command, until, moment.now, stamp, why):
             self.emit.action(action, self.state.number)
         self._changed(team, moment.now)
 

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from spendbrake.actions.policies.state import LadderState
 from spendbrake.detectors.memory.votes import Vote
 from spendbrake.schemas.command import OPINIONS, Command
 from spendbrake.schemas.finding import COMMAND, FEEDBACK, Finding, FindingState
@@ -88,11 +89,11 @@ class Orders:
 
     def _exempt(self, team: int, command: Command, until: float, moment: Moment) -> None:
         """Begin an exception from a policy, or end it."""
-        if not self.rules.ladder.knows(command.policy):
+        if until and not self.rules.ladder.knows(command.policy):
             raise BadRecord("unknown_policy", "policy", command.policy, "no policy of this name")
-        why, what = exception_text(command, until, moment.now)
+        why, what = exception_text(command, until, moment.now, self.state.heads[team].ladder)
         self._tell(team, command.node, command, what, moment)
-        self.judge.exempt(team, command.policy, command.node, until, why, moment)
+        self.judge.exempt(team, command, until, why, moment)
 
     def _feedback(self, team: int, command: Command, moment: Moment) -> None:
         """Take somebody's word for an incident of a detector; budgets and burn rates are arithmetic, not opinions."""
@@ -115,11 +116,13 @@ def grant_text(command: Command, grant: Grant) -> str:
     return f"has {usd_text(command.amount)} more until {moment_text(grant.expires_at)}"
 
 
-def exception_text(command: Command, until: float, now: float) -> tuple[str, str]:
+def exception_text(command: Command, until: float, now: float, ladder: LadderState) -> tuple[str, str]:
     """Return why limits are lifted, and what an exception does, for people; `until` is 0 where it ends."""
     free = f"is free of policy {command.policy}"
     if not until:
-        return f"The exception was ended by {command.by}", f"{free} no more"
+        other = ladder.exempt_until(command.policy, command.node, but=command.request)
+        rest = f"by another request until {moment_text(other)}" if other > now else "no more"
+        return f"The exception was ended by {command.by}", f"{free} {rest}"
     return f"An exception, asked for by {command.by}", f"{free} for {max(until - now, 0) / 3600:.1f} h"
 
 

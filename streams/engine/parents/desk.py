@@ -61,11 +61,11 @@ def obey(
     actions: list[Action] = []
     ends = command.kind == "withdraw"
     if command.kind == "exempt" or (ends and command.policy):
-        if not rules.ladder.knows(command.policy):
+        if not ends and not rules.ladder.knows(command.policy):
             raise BadRecord("unknown_policy", "policy", command.policy, "no policy of this name")
         until = 0.0 if ends else command.expires_at
-        why, what = exception_text(command, until, now)
-        actions = rules.ladder.exempt(parent.ladder, command.policy, parent.id, until, now, stamp, why)
+        why, what = exception_text(command, until, now, parent.ladder)
+        actions = rules.ladder.exempt(parent.ladder, command, until, now, stamp, why)
         changed = True
     elif command.kind == "grant":
         grant = Grant(command.request, command.amount, period.month, min(command.expires_at, period.ends_at))

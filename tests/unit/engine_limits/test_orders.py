@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from enginelog import SECRET, START, Log, event, play, policy
+from enginelog import SECRET, START, Log, event, play, policy, versions
 from enginelog import engine as engine_of
+from spendbrake.actions.policies.state import LadderState
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.command import Approval, Command
+from spendbrake.schemas.decision import Stamp
 from spendbrake.schemas.finding import COMMAND, Finding
 from spendbrake.schemas.wire.avro import decode, encode
 from spendbrake.schemas.wire.envelope import seal
@@ -176,3 +178,43 @@ def test_people_are_told_of_commands_only_by_policies_that_name_them() -> None:
         _, outcomes = play(log.cuts(), engine_of(CAP | {"policies": rules, "destinations": hook}))
         sent = [decode(Action, r.value or b"") for o in outcomes for r in o.records if r.topic == "actions.v1"]
         assert {each.effect for each in sent if each.effect != "chain"} == effects
+
+
+def test_of_two_exceptions_the_longer_holds_and_each_is_ended_by_itself() -> None:
+    log = spent(10)
+    long, short = (dict(request=name, amount=0, policy="cap") for name in ("r-2", "r-3"))
+    put(log, command("exempt", "r-2/exempt", expires_at=START + 3 * DAY, **long), START + 20)
+    put(log, command("exempt", "r-3/exempt", expires_at=START + 3_600, **short), START + 30)
+    log.tick(START + 2 * DAY)
+    _, outcomes = play(log.cuts(), engine_of(CAP))
+    assert actions(outcomes) == [("a", "block"), ("a", "allow")], "the shorter one cuts the longer one not short"
+    put(log, command("withdraw", "r-3/withdraw", **short), START + 2 * DAY + 10)
+    _, outcomes = play(log.cuts(), engine_of(CAP))
+    assert actions(outcomes) == [("a", "block"), ("a", "allow")]
+    assert "is free of policy cap by another request until 2026-01-08 00:00 UTC" in findings(outcomes)[-1].reason
+    put(log, command("withdraw", "r-2/withdraw", **long), START + 2 * DAY + 20)
+    _, outcomes = play(log.cuts(), engine_of(CAP))
+    assert actions(outcomes) == [("a", "block"), ("a", "allow"), ("a", "block")]
+    assert "is free of policy cap no more" in findings(outcomes)[-1].reason
+
+
+def test_an_exception_from_a_policy_that_is_gone_can_be_ended() -> None:
+    log = spent(10)
+    exempt = dict(request="r-2", amount=0, policy="cap")
+    put(log, command("exempt", "r-2/exempt", expires_at=START + 3 * DAY, **exempt), START + 20)
+    put(log, command("withdraw", "r-2/withdraw", **exempt), START + 200)
+    log.tick(START + 500)
+    without = policy(defaults=CAP["defaults"], policies=[])
+    of = engine_of(versions=versions((0.0, CAP), (START + 100, without), (START + 400, CAP)))
+    _, outcomes = play(log.cuts(), of)
+    assert dead(outcomes) == []
+    assert "is free of policy cap no more" in findings(outcomes)[-1].reason
+
+
+def test_an_exception_in_a_row_of_an_earlier_version_holds_and_can_be_ended() -> None:
+    kept = {"policy": "cap", "target": "a", "due": None, "exempt_until": START + DAY, "tracks": {}, "slots": {}}
+    state = LadderState.from_state({"digest": "", "groups": [kept]})
+    assert state.exempt_until("cap", "a") == START + DAY
+    ends = command("withdraw", "r-2/withdraw", request="r-2", amount=0, policy="cap")
+    engine_of(CAP).book.newest().ladder.exempt(state, ends, 0.0, START, Stamp(epoch=1, offset=1), "ended")
+    assert LadderState.from_state(state.to_state()).exempt_until("cap", "a") == 0.0
