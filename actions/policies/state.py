@@ -109,7 +109,7 @@ class LadderState:
             if not self.groups[policy]:
                 del self.groups[policy]
 
-    def exempt_until(self, policy: str, target: str, but: str = "") -> float:
+    def exempt_until(self, policy: str, target: str, but: str | None = None) -> float:
         """Return when the last exception of a target from a policy ends, other than that of a request; 0 without."""
         group = self.groups.get(policy, {}).get(target)
         ends = group.exempt.items() if group is not None else ()
