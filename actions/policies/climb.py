@@ -42,6 +42,8 @@ class Climb:
         self._ended: dict[str, Track] = {}
         self._lift_told: set[str] = set()
         self._waits = False
+        for track in group.tracks.values():
+            del track.climbed[len(track.climbed if policy is None else policy.rungs) :]  # there may be fewer rungs now
 
     def see(self, key: str, finding: Finding, standing: Standing, evidence: Mapping[str, Any]) -> None:
         """Open the track of a finding, or confirm it and climb what is due."""
@@ -134,9 +136,8 @@ class Climb:
         if worse:
             self.actions += self._clerk.notices(want, track.told, self._now, self._stamp, mark=track.severity)
             return
-        notices = self._clerk.notices(want, rung.notify, self._now, self._stamp)
+        self.actions += self._clerk.notices(want, rung.notify, self._now, self._stamp)
         track.told += [name for name in rung.notify if name not in track.told]
-        self.actions += notices
 
     def _want(self, policy: Policy, key: str, track: Track, rung: Rung, limit: Limit | None, climbed_at: float) -> Want:
         return Want(
