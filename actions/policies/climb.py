@@ -32,13 +32,8 @@ class Climb:
         self, name: str, policy: Policy | None, target: str, group: Group, clerk: Clerk, now: float, stamp: Stamp
     ) -> None:
         self.actions: list[Action] = []
-        self._name = name
-        self._policy = policy
-        self._target = target
-        self._group = group
-        self._clerk = clerk
-        self._now = now
-        self._stamp = stamp
+        self._name, self._policy, self._target, self._group = name, policy, target, group
+        self._clerk, self._now, self._stamp = clerk, now, stamp
         self._ended: dict[str, Track] = {}
         self._lift_told: set[str] = set()
         self._waits = False

@@ -13,7 +13,7 @@ What holds:
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from spendbrake.actions.policies.base import matches, problems, trigger_of
 from spendbrake.actions.policies.climb import Climb
@@ -57,9 +57,23 @@ class Ladder:
         state.digest = state.digest or self._digest
         if finding.state == "resolve":
             return self._resolve(state, finding, standing.now, stamp)
+        return self._see(self._policies.values(), state, finding, standing, stamp)
+
+    def adopt(self, state: LadderState, finding: Finding, standing: Standing, stamp: Stamp) -> list[Action]:
+        """Return what follows from a tier that stands under policies that do not know it: the file has changed since.
+
+        Findings of detectors and burn rates come again while they go on; a tier is crossed once.
+        """
+        trigger = trigger_of(finding)
+        new = [each for each in self._policies.values() if not _holders(state, each, trigger, finding.node)]
+        return self._see(new, state, finding, standing, stamp)
+
+    def _see(
+        self, policies: Iterable[Policy], state: LadderState, finding: Finding, standing: Standing, stamp: Stamp
+    ) -> list[Action]:
         actions: list[Action] = []
         evidence: dict[str, object] = {}
-        for policy in self._policies.values():
+        for policy in policies:
             for target in _targets(state, policy, finding, standing):
                 evidence = evidence or self._clerk.evidence(finding, standing)
                 climb = Climb(

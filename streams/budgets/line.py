@@ -101,6 +101,12 @@ class Line:
         self.ended_period, self.ended = self.period, self.marks
         self.period, self.marks = period, {}
 
+    def standing(self, amount: NanoUsd) -> Iterator[Crossing]:
+        """Yield what stands, as it opened, with what has been spent since; `notify` says whether people were told."""
+        for name, mark in self.marks.items():
+            if mark.stands:
+                yield self._crossing(name, mark, self.period, "open", amount, notify=mark.told)
+
     def next_ended(self) -> NanoUsd:
         """Return the least amount of the period before at which a tier opens; `NEVER` when none waits."""
         return min((mark.threshold for mark in self.ended.values() if not mark.spent), default=NEVER)

@@ -179,6 +179,11 @@ class NodeTiers:
             line.told(found)
         return found
 
+    def standing(self, month_to_date: NanoUsd, day_to_date: NanoUsd) -> list[Crossing]:
+        """Return the tiers that stand, as they opened: for policies that were not there then."""
+        month = self._with_apart(self._month.standing(month_to_date))
+        return [*month, *self._day.standing(day_to_date), *self._apart.standing(self.apart)]
+
     def shown(self) -> Iterator[tuple[Tier, str, NanoUsd, bool]]:
         """Yield the tiers in force: (tier, id of its period, threshold, whether it stands)."""
         for line in (self._month, self._day, self._apart):

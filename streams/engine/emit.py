@@ -1,5 +1,7 @@
 """What a step sends: findings, actions, forwards and dead letters as records. It decides nothing."""
 
+from collections.abc import Iterable
+
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.command import KIND_HEADER, ORIGIN_HEADER
 from spendbrake.schemas.finding import Finding
@@ -40,6 +42,11 @@ class Emitter:
         """Publish a finding."""
         self.count("findings", finding.detector)
         self._send(FINDINGS.name, finding.node.encode(), encode(finding), finding.time)
+
+    def actions(self, actions: Iterable[Action], partition: int) -> None:
+        """Publish actions in the order that they were decided in."""
+        for action in actions:
+            self.action(action, partition)
 
     def action(self, action: Action, partition: int) -> None:
         """Publish an action into the partition of the log that owns its node."""

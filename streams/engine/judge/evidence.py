@@ -6,13 +6,14 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from spendbrake.schemas.money import NANO, usd_text
-from spendbrake.schemas.reading import Call, Context, Contributor
+from spendbrake.schemas.reading import BucketReading, Call, Context, Contributor
 from spendbrake.schemas.standing import Standing
 from spendbrake.streams.engine.apply import HOUR_S, MINUTE_S
 from spendbrake.streams.engine.judge.calls import NONE
 from spendbrake.streams.engine.judge.moment import Moment
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.state.partition import PartitionState
+from spendbrake.streams.engine.state.teams import FINE_S
 
 TOP = 5
 TOP_KINDS = ("key", "model", "project")
@@ -68,6 +69,34 @@ def _next_cap(state: PartitionState, rules: Rules, team: int, spent: int) -> tup
     limits = [(limit, name) for limit, name in ((budget, "the monthly budget"), (cap, "the hard cap")) if limit]
     left = [(limit - spent, f"{name} of {usd_text(limit)}") for limit, name in limits if limit > spent]
     return min(left, default=(None, ""))
+
+
+def bucket_of(
+    state: PartitionState,
+    team: int,
+    bucket: int,
+    before: int,
+    values: dict[str, int],
+    moment: Moment,
+    sample: tuple[Call, ...],
+) -> BucketReading:
+    """Return what detectors are shown of a bucket; `before` is the one closed before it, negative where none was."""
+    return BucketReading(
+        team=state.teams.names[team],
+        at=float(bucket * FINE_S),
+        width_s=float(FINE_S),
+        now=moment.now,
+        offset=moment.offset,
+        empty_before=max(bucket - before - 1, 0) if before >= 0 else 0,
+        cost=values["cost"],
+        calls=values["calls"],
+        errors=values["errors"],
+        input_tokens=values["input_tokens"],
+        cache_read_tokens=values["cache_read_tokens"],
+        cache_write_tokens=values["cache_write_tokens"],
+        output_tokens=values["output_tokens"],
+        sample=sample,
+    )
 
 
 def sample_of(state: PartitionState, team: int, bucket: int) -> tuple[Call, ...]:

@@ -15,7 +15,14 @@ from spendbrake.schemas.reading import BucketReading, Call, NewSeries, Reading, 
 from spendbrake.schemas.standing import Standing
 from spendbrake.streams.budgets.tiers import Crossing
 from spendbrake.streams.engine.emit import Emitter
-from spendbrake.streams.engine.judge.evidence import approved, context_of, contributors, sample_of, standing_of
+from spendbrake.streams.engine.judge.evidence import (
+    approved,
+    bucket_of,
+    context_of,
+    contributors,
+    sample_of,
+    standing_of,
+)
 from spendbrake.streams.engine.judge.moment import Moment
 from spendbrake.streams.engine.judge.tiering import Tiering, finding_of
 from spendbrake.streams.engine.moves import leave, moved
@@ -23,7 +30,6 @@ from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.rules.routes import Routes
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.state.sessions import Passed
-from spendbrake.streams.engine.state.teams import FINE_S
 
 DAY_S = 86_400.0
 
@@ -55,6 +61,8 @@ class Judge:
                     self._retune(team)
                     yield
         for team in range(len(self.state.teams)):
+            if before is None or before.file.policies != self.rules.file.policies:
+                self._adopt(team, moment)
             self.tick(team, moment)
             yield
 
@@ -62,8 +70,8 @@ class Judge:
         """Split the totals of teams that hang elsewhere by the rules at hand."""
         teams = [each for each in moved(self.state, before, self.rules) if self.judges(each[0], moment.offset)]
         if teams:
-            stamp, secret = self._stamp(moment), self.emit.secret
-            self.emit.outcome.records += leave(self.state, before, self.rules, teams, stamp, secret)
+            told = leave(self.state, before, self.rules, teams, self._stamp(moment), self.emit.secret)
+            self.emit.outcome.records += told
 
     def roll(self, moment: Moment) -> Iterator[None]:
         """Begin local days and months that the clock has reached, yielding at every node; set tiers of new nodes."""
@@ -81,6 +89,17 @@ class Judge:
                 if not self.state.heads[team].granted:
                     self.state.granted.discard(team)
 
+    def _adopt(self, team: int, moment: Moment) -> None:
+        """Put tiers that stand before policies that were not there when they were crossed: they are told of once."""
+        table, head, stamp = self.state.series, self.state.heads[team], self._stamp(moment)
+        judged = self.judges(team, moment.offset)
+        for row in [row for row in table.of_team[team] if judged and table.node[row] in head.tiers]:
+            month = int(table.month[row])
+            for crossing in self.tiering.tiers(row).standing(month, self.tiering.day(row)):
+                standing = standing_of(self.state, self.rules, row, moment, month)
+                finding = finding_of(crossing, standing, contributors(self.state, team, moment))
+                self.emit.actions(self.rules.ladder.adopt(head.ladder, finding, standing, stamp), self.state.number)
+
     def tick(self, team: int, moment: Moment) -> bool:
         """Let dwells, ends of limits and quiet incidents of a team come due; tell whether it was judged."""
         if not self.judges(team, moment.offset):
@@ -88,9 +107,9 @@ class Judge:
         head = self.state.heads[team]
         if head.has_panel:
             self._findings(team, self._panel(team).tick(moment.now, moment.offset), moment)
-        standing = self._standing_by_id(team, moment)
-        for action in self.rules.ladder.tick(head.ladder, moment.now, self._stamp(moment), standing):
-            self.emit.action(action, self.state.number)
+        stamp, standing = self._stamp(moment), self._standing_by_id(team, moment)
+        actions = self.rules.ladder.tick(head.ladder, moment.now, stamp, standing)
+        self.emit.actions(actions, self.state.number)
         self._changed(team, moment.now)
         return True
 
@@ -115,8 +134,7 @@ class Judge:
 
     def new(self, row: int, total: int, moment: Moment) -> bool:
         """Show a series to the detectors that has passed the next amount while it is new; tell whether it was."""
-        table = self.state.series
-        name, age = table.names[row], moment.now - float(table.first_at[row])
+        name, age = (table := self.state.series).names[row], moment.now - float(table.first_at[row])
         table.pass_step(row, total)
         if not table.shown[row] or age > DAY_S or not self.judges(name.team, moment.offset):
             return False
@@ -181,9 +199,9 @@ class Judge:
 
     def exempt(self, team: int, command: Command, until: float, why: str, moment: Moment) -> None:
         """Let a policy limit a node or a key no more until then; 0 ends what the request was granted."""
-        ladder, stamp = self.state.heads[team].ladder, self._stamp(moment)
-        for action in self.rules.ladder.exempt(ladder, command, until, moment.now, stamp, why):
-            self.emit.action(action, self.state.number)
+        ladder = self.state.heads[team].ladder
+        actions = self.rules.ladder.exempt(ladder, command, until, moment.now, self._stamp(moment), why)
+        self.emit.actions(actions, self.state.number)
         self._changed(team, moment.now)
 
     def tell(self, team: int, finding: Finding, moment: Moment) -> None:
@@ -222,39 +240,21 @@ class Judge:
         self._changed(team, moment.now)
 
     def _findings(self, team: int, findings: list[Finding], moment: Moment) -> None:
-        if not findings:
-            return
         standing = self._standing_by_id(team, moment)
         for finding in findings:
             self._finding(team, finding, standing(finding.node), moment)
 
     def _finding(self, team: int, finding: Finding, standing: Standing, moment: Moment) -> None:
         self.emit.finding(finding)
-        ladder = self.state.heads[team].ladder
-        for action in self.rules.ladder.answer(ladder, finding, standing, self._stamp(moment)):
-            self.emit.action(action, self.state.number)
+        ladder, stamp = self.state.heads[team].ladder, self._stamp(moment)
+        self.emit.actions(self.rules.ladder.answer(ladder, finding, standing, stamp), self.state.number)
 
     def _bucket(
         self, team: int, bucket: int, values: dict[str, int], moment: Moment, sample: tuple[Call, ...] = ()
     ) -> BucketReading:
         teams = self.state.teams
         before, teams.closed[team] = int(teams.closed[team]), max(int(teams.closed[team]), bucket)
-        return BucketReading(
-            team=self.state.teams.names[team],
-            at=float(bucket * FINE_S),
-            width_s=float(FINE_S),
-            now=moment.now,
-            offset=moment.offset,
-            empty_before=max(bucket - before - 1, 0) if before >= 0 else 0,
-            cost=values["cost"],
-            calls=values["calls"],
-            errors=values["errors"],
-            input_tokens=values["input_tokens"],
-            cache_read_tokens=values["cache_read_tokens"],
-            cache_write_tokens=values["cache_write_tokens"],
-            output_tokens=values["output_tokens"],
-            sample=sample,
-        )
+        return bucket_of(self.state, team, bucket, before, values, moment, sample)
 
     # --- heads -----------------------------------------------------------------------------------
 

@@ -173,6 +173,7 @@ class Judge:
         if view is None:
             for action in self.rules.ladder.retire(parent.ladder, parent.id, self.now, self.stamp):
                 self.emit.action(action, self.state.number)
+        self._adopt(parent)
         self._tick(parent)
         self._wake_at(parent)
 
@@ -204,8 +205,7 @@ class Judge:
     def _measure(self, parent: Parent) -> None:
         """Hold the totals of the running month and day against limits that may have changed."""
         period, book = self.period(parent.calendar), parent.totals.book(parent.calendar)
-        month = month_number(period.month)
-        parent.tiers.set_apart(book.apart[month])
+        parent.tiers.set_apart(book.apart[month := month_number(period.month)])
         self._crossings(parent, parent.tiers.advance(book.months[month], book.days[period.today]))
 
     def _previous(self, book: Book, period: Period) -> int | None:
@@ -215,6 +215,15 @@ class Judge:
         if book.first_day is None or book.first_day > first:
             return None
         return month_over_month_base([book.days[day] for day in range(first, end)], period.today - period.first)
+
+    def _adopt(self, parent: Parent) -> None:
+        """Put tiers that stand before policies that were not there when they were crossed."""
+        period, book = self.period(parent.calendar), parent.totals.book(parent.calendar)
+        for crossing in parent.tiers.standing(book.months[month_number(period.month)], book.days[period.today]):
+            standing = self._standing(parent)
+            finding = finding_of(crossing, standing, self._top(parent))
+            for action in self.rules.ladder.adopt(parent.ladder, finding, standing, self.stamp):
+                self.emit.action(action, self.state.number)
 
     def _tick(self, parent: Parent) -> None:
         actions = self.rules.ladder.tick(parent.ladder, self.now, self.stamp, lambda _: self._standing(parent))
@@ -273,8 +282,8 @@ class Judge:
     def _due(self, parent: Parent) -> None:
         """Note when the ladder wants the clock next: never at the same moment again."""
         self.state.dirty_heads.add(parent.id)
-        due = parent.ladder.next_due()
-        parent.due = math.inf if due is None else max(due, math.nextafter(self.now, math.inf))
+        due = parent.ladder.next_due() or math.inf
+        parent.due = max(due, math.nextafter(self.now, math.inf))
 
     def _wake_at(self, parent: Parent) -> None:
         at = wants_at(parent)
