@@ -25,6 +25,7 @@ Reason: TypeAlias = Literal[
     "unknown_kind",
     "misplaced",
     "bad_command",
+    "no_limit",
     "not_allowed",
     "own_request",
     "request_closed",

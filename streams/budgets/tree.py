@@ -115,6 +115,22 @@ class Tree:
         above = (view for view in self.ancestor_views(node) if view.reserve is not None)
         return next(above, self.listed[self.root])
 
+    def raised(self, node: str, home: str) -> NodeView | None:
+        """Return the node whose limits a top-up of `node` of the team `home` raises; None where there is none."""
+        if node in self.listed or not home:
+            return self.listed.get(node)
+        team = self.resolve_team(home)
+        return team if node == team.id else self.within(team, node)
+
+    def within(self, team: NodeView, node: str) -> NodeView | None:
+        """Return the unlisted project or key of a home node that has this id; None where it has no budget to watch."""
+        for level, resolve in ((PROJECT, self.resolve_project), (KEY, self.resolve_key)):
+            for name in (node, node.removeprefix(f"{team.id}/"), node.removeprefix(f"{level}:{team.id}/")):
+                found = resolve(team, name)
+                if found is not None and found.id == node and found.budgeted:
+                    return found
+        return None
+
     def resolve_team(self, name: str | None) -> NodeView:
         """Return the home node that goes by `name`; `untagged` for None and the empty name.
 

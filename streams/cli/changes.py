@@ -47,7 +47,8 @@ def changes(
     async def say(command: Command, by: str) -> str:
         about = {"by": by, "command": command.id, "node": command.node, "amount_nano": command.amount}
         async with auditor.around(f"budget.{command.kind}", command.request or command.id, about):
-            return await desk.say(broker, place, rules(), command)
+            told = (await known()).get(command.request, ()) if command.request else ()
+            return await desk.say(broker, place, rules(), command, told)
 
     async def take(trouble: str, by: str) -> None:
         message = Acknowledgement(trouble=trouble, action="", at=time.time(), by=by)

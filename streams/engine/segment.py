@@ -31,7 +31,7 @@ from spendbrake.streams.engine.judge.burning import Burning
 from spendbrake.streams.engine.judge.judge import Judge
 from spendbrake.streams.engine.judge.late import Apart, Late
 from spendbrake.streams.engine.judge.moment import Ledger, Moment
-from spendbrake.streams.engine.judge.orders import Orders
+from spendbrake.streams.engine.judge.orders import Orders, refusal_of
 from spendbrake.streams.engine.judge.watch import APART, CLOCK, CLOSE, Point, Watch
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.engine.rules.routes import Routes
@@ -122,6 +122,8 @@ class Segment:
         except BadRecord as bad:
             if moment.offset > self.state.replayed:
                 self.emit.dead(order.place, moment.now, COMMAND, bad.reason, bad.field, str(bad))
+                if order.command.request:
+                    self.emit.finding(refusal_of(order.command, bad, moment.now))
 
     def _due(self) -> None:
         """Find buckets and dues of teams that the clock has passed by `until`."""

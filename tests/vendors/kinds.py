@@ -33,7 +33,9 @@ def kinds(effect: str) -> dict[str, list[Action]]:
         "a detector, taken on and over": [seen, taken_of(seen, 2_000.0), over],
         "judged": [replace(found, evidence=detector | {"judged": "false_alarm", "judged_by": "slack:UFAY"})],
         "a burn rate": [replace(found, evidence=detector | {"detector": "burn_rate"}, severity="info")],
-        "a request": [replace(found, evidence=first.evidence | {"detector": "command", "request": "request-1"})],
+        "a request": [
+            replace(found, evidence=first.evidence | {"detector": "command", "request": "request-1", "status": "open"})
+        ],
         "in shadow": [replace(first, mode="shadow")],
         "nobody has acknowledged": [first, escalated(first, Escalation(to=first.destination, after_s=86_400), effect)],
         "again": [first, reminder_of([Held(action=first, heard_at=0.0)], 9_000.0)],

@@ -76,7 +76,7 @@ def _buttons(action: Action) -> list[ButtonElement]:
     if detector != COMMAND:
         ack = ButtonElement(text="Acknowledge", action_id=ACK, value=trouble_key(action), style="primary")
         return [*([] if over else [ack]), *_opinions(action)]
-    if over:
+    if over or action.evidence.get("status") != "open":  # of a request; a grant and a refusal are decided
         return []
     request = str(action.evidence["request"])
     return [

@@ -19,6 +19,7 @@ from spendbrake.streams.api.pages import Operation, Parameter, Problem, problem
 from spendbrake.streams.budgets.allocation.approvals import LONGEST_S
 from spendbrake.streams.workers.people.desk import (
     BeyondReserve,
+    NoLimit,
     UnknownPolicy,
     about,
     about_node,
@@ -29,7 +30,11 @@ from spendbrake.streams.workers.people.desk import (
 )
 
 ROLES: Mapping[str, Scope] = {"finance": "approve_finance", "engineering": "approve_engineering"}
-CODES: Mapping[type[Exception], str] = {UnknownPolicy: "unknown_policy", BeyondReserve: "reserve_exceeded"}
+CODES: Mapping[type[Exception], str] = {
+    UnknownPolicy: "unknown_policy",
+    BeyondReserve: "reserve_exceeded",
+    NoLimit: "no_limit",
+}
 
 
 class Say(Protocol):
@@ -215,10 +220,11 @@ class Requests:
 
     async def _take(self, command: Command) -> Response:
         try:
-            desk_of(self._rules(), command)
+            if not command.request:
+                desk_of(self._rules(), command)
+            desk = await self._say(command, command.by)
         except LookupError as error:
             return problem(400, CODES.get(type(error), "unknown_node"), str(error.args[0]))
-        desk = await self._say(command, command.by)
         return JSONResponse(Taken(request=command.request or command.id, desk=desk).model_dump(), 202)
 
 

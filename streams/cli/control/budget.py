@@ -84,9 +84,10 @@ async def _say(kind: Any, fields: dict[str, Any], now: float, units: Decimal | N
         rules = (await read_versions(broker, place)).book.at(now)
         fields = {"node": "", **fields, "home": fields.get("home") or ""}
         command = Command(id=desk.new_id(kind), kind=kind, issued_at=now, **fields)
+        known: list[Any] = []
         if command.request:
-            known = (await RequestBook(broker, place).read()).get(command.request)
-            if known is None:
+            known = (await RequestBook(broker, place).read()).get(command.request, [])
+            if not known:
                 fail(f"no request {command.request!r}: see `spendbrake budget requests`")
             command = desk.about(command, known[0])
         elif not command.home:
@@ -99,7 +100,7 @@ async def _say(kind: Any, fields: dict[str, Any], now: float, units: Decimal | N
         name = command.request or command.id
         told = {"by": user(), "as": command.by, "command": command.id, "node": command.node}
         async with Auditor(broker, place, time.time).around(f"budget.{kind}", name, told):
-            where = await desk.say(broker, place, rules, command)
+            where = await desk.say(broker, place, rules, command, known)
     console.print(f"{kind} of {name} is in the log of {where}; `spendbrake budget requests` tells what follows")
 
 

@@ -59,14 +59,15 @@ class Orders:
         """Return the node of that id in a team.
 
         Raises:
-            BadRecord: neither the file nor an event has named it.
+            BadRecord: there is none that a budget could be watched of.
         """
         team = self.rules.team(home)
         view = team if node == team.id else self.rules.tree.view(node)
         if view is None:
             table, row = self.state.series, self.state.teams.index[team.id]
             named = next((table.names[r] for r in table.of_team[row] if table.node[r] == node), None)
-            view = self.rules.node(team.id, named.kind, named.name) if named is not None else None
+            called = self.rules.node(team.id, named.kind, named.name) if named is not None else None
+            view = called or self.rules.tree.within(team, node)
         if view is None or view.home != team.id:
             raise BadRecord("unknown_node", "node", node, f"no node of team {home!r}")
         return view
@@ -151,6 +152,12 @@ def feedback_of(command: Command, team: str, now: float) -> Finding:
             for name in ("kind", "finding", "incident", "detector", "opinion", "by", "role", "issued_at")
         },
     )
+
+
+def refusal_of(command: Command, bad: BadRecord, now: float) -> Finding:
+    """Return what people are told of a request or a decision that is refused; nothing else follows from it."""
+    state: FindingState = "resolve" if command.kind == "request" else "update"
+    return finding_of(command, command.node, command.home, f"is refused this: {bad.why}", state, now)
 
 
 def finding_of(command: Command, node: str, team: str, what: str, state: FindingState, now: float) -> Finding:

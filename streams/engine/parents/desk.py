@@ -1,5 +1,7 @@
 """Commands in the rollups log: requests to a node's reserve with their approvals, and grants to nodes above teams."""
 
+from dataclasses import replace
+
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.command import APPROVERS, Command
 from spendbrake.schemas.decision import Stamp
@@ -11,7 +13,6 @@ from spendbrake.schemas.wire.envelope import seal
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.budgets.allocation.allowance import Grant
-from spendbrake.streams.budgets.allocation.approvals import Desk
 from spendbrake.streams.budgets.tree import NodeView
 from spendbrake.streams.engine.judge.orders import KEPT_S, exception_text, finding_of, grant_text, moment_text
 from spendbrake.streams.engine.outcome import OutRecord
@@ -29,22 +30,16 @@ def take(
         BadRecord: it is refused, and why; nothing has changed.
     """
     parent.desk.forget(now)
-    view = _asked_for(rules, parent, command)
-    if command.kind != "request" and (known := parent.desk.requests.get(command.request)) is not None:
-        view = _asked_for(rules, parent, known.asked)
-    if view.id == parent.id:
-        raise BadRecord("bad_command", "node", command.node, "nobody above it keeps a reserve")
-    if rules.tree.desk_of(view).id != parent.id:
-        raise BadRecord("misplaced", "node", command.node, f"its desk is {rules.tree.desk_of(view).id!r}")
-    if command.kind == "request" and command.policy and not rules.ladder.knows(command.policy):
-        raise BadRecord("unknown_policy", "policy", command.policy, "no policy of this name")
+    known = parent.desk.requests.get(command.request) if command.kind != "request" else None
+    if known is None or command.kind == "approve":  # what was taken here is denied and ended here, whatever has moved
+        _check(rules, parent, command if known is None else known.asked)
     own = rules.tree.view(parent.id)
     before = parent.desk.to_state()
     orders = parent.desk.take(command, now, period.month, (own.reserve if own is not None else None) or 0)
     if parent.desk.to_state() == before:
         return [], []
     records = [order_record(order, rules.partitions, now, secret) for order in orders]
-    return [_told(parent.desk, command, now)], records
+    return [_told(parent, command, now)], records
 
 
 def obey(
@@ -79,12 +74,6 @@ def obey(
     return [finding] * changed, actions
 
 
-def refusal_of(command: Command, bad: BadRecord, now: float) -> Finding:
-    """Return what people are told of a request or a decision that is refused; nothing else follows from it."""
-    state: FindingState = "resolve" if command.kind == "request" else "update"
-    return finding_of(command, command.node, command.home, f"is refused this: {bad.why}", state, now)
-
-
 def order_record(command: Command, partitions: int, now: float, secret: bytes) -> OutRecord:
     """Return a command as a signed record of the log that owns its node."""
     topic = USAGE.name if command.home else ROLLUPS.name
@@ -93,7 +82,28 @@ def order_record(command: Command, partitions: int, now: float, secret: bytes) -
     return OutRecord(topic, key, value, now, partition_of(key, partitions), headers)
 
 
-def _asked_for(rules: Rules, parent: Parent, command: Command) -> NodeView:
+def _check(rules: Rules, parent: Parent, command: Command) -> None:
+    """Check that a parent decides on a command by the tree as it is now, and that the node has what is asked about.
+
+    Raises:
+        BadRecord: it does not, and why.
+    """
+    view = _asked_for(rules, command)
+    if view.id == parent.id:
+        raise BadRecord("bad_command", "node", command.node, "nobody above it keeps a reserve")
+    if rules.tree.desk_of(view).id != parent.id:
+        raise BadRecord(
+            "misplaced", "node", command.node, f"its desk is {rules.tree.desk_of(view).id!r} now: ask again"
+        )
+    if command.kind == "request" and command.policy and not rules.ladder.knows(command.policy):
+        raise BadRecord("unknown_policy", "policy", command.policy, "no policy of this name")
+    if command.kind == "request" and command.amount:
+        raised = rules.tree.raised(command.node, command.home)
+        if raised is None or not raised.budgeted:
+            raise BadRecord("no_limit", "node", command.node, "it has no budget and no allocation to be raised")
+
+
+def _asked_for(rules: Rules, command: Command) -> NodeView:
     """Return the node that a command is about; one that no file lists stands under its team.
 
     Raises:
@@ -107,9 +117,9 @@ def _asked_for(rules: Rules, parent: Parent, command: Command) -> NodeView:
     return view
 
 
-def _told(desk: Desk, command: Command, now: float) -> Finding:
-    """Return what people are told of a request that has moved on."""
-    request = desk.requests[command.request or command.id]
+def _told(parent: Parent, command: Command, now: float) -> Finding:
+    """Return what people are told of a request that has moved on, and at whose desk."""
+    request = parent.desk.requests[command.request or command.id]
     asked = request.asked
     wants = f"{usd_text(asked.amount)} more" if asked.amount else f"an exception from policy {asked.policy}"
     missing = " and ".join(sorted(APPROVERS - {one.role for one in request.approvals}))
@@ -118,4 +128,5 @@ def _told(desk: Desk, command: Command, now: float) -> Finding:
     state: FindingState = "resolve"
     if request.status == "open":
         state = "open" if command.kind == "request" else "update"
-    return finding_of(command, asked.node, asked.home, what, state, now)
+    told = finding_of(command, asked.node, asked.home, what, state, now)
+    return replace(told, evidence={**told.evidence, "desk": parent.id, "status": request.status})

@@ -15,8 +15,8 @@ from spendbrake.schemas.wire.envelope import kind_of, open_internal
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.engine.emit import Emitter
+from spendbrake.streams.engine.judge.orders import refusal_of
 from spendbrake.streams.engine.outcome import Batch, Outcome, Walk, walked
-from spendbrake.streams.engine.parents.desk import refusal_of
 from spendbrake.streams.engine.parents.judge import Judge
 from spendbrake.streams.engine.parents.merge import merge, read
 from spendbrake.streams.engine.parents.state import ParentsState

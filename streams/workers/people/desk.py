@@ -1,7 +1,7 @@
 """Requests and decisions of people: written into the log of the desk that takes them."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from decimal import Decimal
 from typing import Protocol
@@ -25,6 +25,10 @@ class BeyondReserve(LookupError):
     """More is asked for than the reserve holds in any month."""
 
 
+class NoLimit(LookupError):
+    """The node has neither a budget nor an allocation that a top-up could raise."""
+
+
 class ReadableBroker(Broker, Protocol):
     """A broker whose topics can be read from their first record."""
 
@@ -42,6 +46,7 @@ def desk_of(rules: Rules, command: Command) -> str:
 
     Raises:
         LookupError: there is no such node, or nobody above it to decide.
+        NoLimit: it has nothing that money could raise.
         UnknownPolicy: there is no such policy to be free of.
         BeyondReserve: no month's reserve is enough; what is left of this month's only the desk knows.
     """
@@ -59,19 +64,30 @@ def desk_of(rules: Rules, command: Command) -> str:
     desk = rules.tree.desk_of(view)
     if desk.id == view.id:
         raise LookupError(f"{view.id!r} is the root: nobody above it keeps a reserve")
+    raised = rules.tree.raised(command.node, command.home)
+    if command.kind == "request" and command.amount and (raised is None or not raised.budgeted):
+        raise NoLimit(f"{command.node!r} has no budget and no allocation to be raised")
     if command.kind == "request" and command.amount > (reserve := desk.reserve or 0):
         asked = f"{usd_text(command.amount)} is more than the reserve of {desk.id!r}"
         raise BeyondReserve(f"{asked}: {usd_text(reserve)} a month")
     return desk.id
 
 
-async def say(broker: Broker, place: Place, rules: Rules, command: Command) -> str:
+def desk_told(told: Iterable[Finding]) -> str:
+    """Return the node at whose desk a request lies, by what was told of it; empty where nothing says so."""
+    return next((str(each.evidence["desk"]) for each in told if "desk" in each.evidence), "")
+
+
+async def say(broker: Broker, place: Place, rules: Rules, command: Command, told: Iterable[Finding] = ()) -> str:
     """Write a command into the log of its desk, acknowledged; return the desk.
+
+    Args:
+        told: Of the request that is decided: its desk is the one that has taken it, whatever has moved since.
 
     Raises:
         LookupError: it has none.
     """
-    desk = desk_of(rules, command)
+    desk = desk_told(told) or desk_of(rules, command)
     key, value = desk.encode(), encode(command)
     headers = seal("command", ROLLUPS.name, key, value, place.secrets[0])
     partition = partition_of(key, place.partitions)

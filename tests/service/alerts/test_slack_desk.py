@@ -104,6 +104,12 @@ async def test_two_buttons_of_two_roles_let_the_calls_pass_and_the_message_says_
                 return slack.calls["chat.update"] > 0 and "spendbrake.approve" not in buttons(slack.messages[0])
 
             await until(updated)
+
+            async def told_of_the_exception() -> bool:
+                return any("is free of policy cap" in message.text for message in slack.messages)
+
+            await until(told_of_the_exception)
+            assert [message.text for message in slack.messages if "spendbrake.approve" in buttons(message)] == []
             results = [decode(Result, each) async for each in up.broker.read(up.place.topic(RESULTS.name))]
             approvals = {each.response["by"] for each in results if each.effect == "budget.approve"}
             assert approvals == {"slack:UFAY", "slack:UFIN", "slack:UELI"}

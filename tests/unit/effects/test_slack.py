@@ -52,8 +52,10 @@ async def test_a_message_says_what_happened_what_it_costs_and_what_was_done(serv
 
 async def test_a_request_carries_the_buttons_that_decide_it(server: SlackServer) -> None:
     action = alert("slack")
-    asked = replace(action, evidence={**action.evidence, "detector": "command", "request": "request-1"})
-    await slack(server).carry_out(asked)
+    told = {**action.evidence, "detector": "command", "request": "request-1"}
+    await slack(server).carry_out(replace(action, evidence={**told, "status": "open"}))
+    await slack(server).carry_out(replace(action, id="2", evidence={**told, "kind": "grant"}))
+    assert "actions" not in [block["type"] for block in server.messages[1].blocks], "a grant is decided"
     *_, buttons = server.messages[0].blocks
     assert [(button["action_id"], button["value"]) for button in buttons["elements"]] == [
         ("spendbrake.approve", "request-1"),

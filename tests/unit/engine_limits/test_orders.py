@@ -218,3 +218,24 @@ def test_an_exception_in_a_row_of_an_earlier_version_holds_and_can_be_ended() ->
     ends = command("withdraw", "r-2/withdraw", request="r-2", amount=0, policy="cap")
     engine_of(CAP).book.newest().ladder.exempt(state, ends, 0.0, START, Stamp(epoch=1, offset=1), "ended")
     assert LadderState.from_state(state.to_state()).exempt_until("cap", "a") == 0.0
+
+
+def test_a_grant_to_a_project_that_nobody_has_named_yet_waits_for_its_calls() -> None:
+    file = policy(defaults={"team": {"monthly_budget_usd": 100}, "project": {"monthly_budget_usd": 2}})
+    log = Log()
+    put(log, command(node="a/shop"), START)
+    for i in range(8):
+        log.add(event(i, START + 1 + i, cost=USD, project="shop"))
+    _, outcomes = play(log.cuts(), engine_of(file))
+    assert (dead(outcomes), actions(outcomes)) == ([], [("a/shop", "block")])
+    assert findings(outcomes)[0].reason.startswith("a/shop has $5.00 more")
+
+
+def test_a_grant_that_is_refused_by_the_log_of_its_team_is_told() -> None:
+    log = spent(10)
+    put(log, command(node="nobody"), START + 20)
+    _, outcomes = play(log.cuts(), engine_of(policy(defaults={"team": {"monthly_budget_usd": 10}})))
+    assert dead(outcomes) == ["command: unknown_node"]
+    (told,) = findings(outcomes)
+    assert (told.incident, told.state) == ("r-1", "update")
+    assert told.reason.startswith("nobody is refused this: no node of team 'a'; grant by ada")

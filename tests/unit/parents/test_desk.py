@@ -185,3 +185,35 @@ def test_a_request_of_long_ago_is_refused_and_stops_no_worker(other: list[Comman
     put(at, said("withdraw", "ada", "operator"), START + 71 * 24 * HOUR)
     assert refused(at) == ["unknown_request"]
     assert told(at)[-1][1].startswith("bg is refused this: no such request here")
+
+
+def test_what_a_desk_has_granted_it_ends_though_the_node_has_another_desk_by_now() -> None:
+    moved = document()
+    moved["nodes"][1]["reserve_usd"] = 30
+    at = Deployment(engine(document(), moved, begins=(START + 100,), partitions=PARTS))
+    of_pay = {"node": "pay", "home": "pay"}
+    for name in ("r-1", "r-2"):
+        put(at, replace(ASKED, id=name, amount=0, policy="cap", **of_pay), START + 10)
+    approve(at, START + 20, **of_pay)
+    put(at, said("withdraw", "ada", "operator", **of_pay), START + 200)
+    approve(at, START + 210, request="r-2", **of_pay)
+    put(at, said("deny", "ada", "operator", request="r-2", **of_pay), START + 220)
+    assert [decode(Command, out.value or b"").kind for out in at.records(USAGE.name)] == ["exempt", "withdraw"]
+    assert refused(at) == ["misplaced", "misplaced"], "whose reserve it is by now is asked anew"
+    assert "its desk is 'bg' now: ask again" in told(at)[-2][1]
+    assert "request r-2 is denied" in told(at)[-1][1]
+    found = [decode(Finding, out.value or b"") for out in at.records("findings.v1")]
+    assert {each.evidence["desk"] for each in found if "asks for" in each.reason} == {"acme"}
+
+
+def test_a_top_up_is_refused_where_there_is_nothing_to_raise() -> None:
+    file = document(defaults={"project": {"monthly_budget_usd": 5}, "key": {}})
+    file["nodes"].append({"id": "free", "level": "team", "parent": "bg"})
+    at = Deployment(engine(file, partitions=PARTS))
+    for number, node in enumerate(("free", "pay/shop", "key-1")):
+        home = "free" if node == "free" else "pay"
+        put(at, replace(ASKED, id=f"r-{number}", node=node, home=home), START + 10)
+    assert refused(at) == ["no_limit", "no_limit"]
+    assert [what.split(":")[0] for _, what in told(at)] == [
+        "free is refused this", "pay/shop asks for $40.00 more until 2026-01-06 00", "key-1 is refused this",
+    ]  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from enginelog import policy, version
 from spendbrake.schemas.command import Command
 from spendbrake.streams.engine.rules.book import RuleBook
-from spendbrake.streams.workers.people.desk import BeyondReserve, amount_of, desk_of, top_up
+from spendbrake.streams.workers.people.desk import BeyondReserve, NoLimit, amount_of, desk_of, top_up
 
 
 def test_the_least_that_can_be_asked_for_is_a_nano_usd() -> None:
@@ -41,3 +41,17 @@ def test_more_than_the_whole_reserve_is_refused_before_it_is_written_and_no_deci
     with pytest.raises(BeyondReserve, match=r"\$0\.00 a month"):
         desk_of(none, asked)
     assert desk_of(kept, replace(more, kind="withdraw")) == "acme"
+
+
+def test_money_is_refused_to_a_node_without_a_limit_and_an_exception_is_not() -> None:
+    nodes = [
+        {"id": "acme", "level": "organization", "reserve_usd": 5},
+        {"id": "free", "level": "team", "parent": "acme"},
+    ]
+    rules = RuleBook(1, [version(policy(nodes=nodes))]).at(0.0)
+    asked = Command(
+        id="r", kind="request", node="free", home="free", by="ada", role="operator", issued_at=0.0, amount=10**9
+    )
+    with pytest.raises(NoLimit, match="'free' has no budget and no allocation"):
+        desk_of(rules, asked)
+    assert desk_of(rules, replace(asked, amount=0, policy="cap")) == "acme"
