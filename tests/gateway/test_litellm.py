@@ -26,6 +26,9 @@ model_list:
     litellm_params: {model: openai/mock-large, api_key: none, mock_response: from the large model}
   - model_name: small
     litellm_params: {model: openai/mock-small, api_key: none, mock_response: from the small model}
+  - model_name: broken
+    litellm_params: {model: openai/mock-broken, api_key: none, api_base: "http://127.0.0.1:1", max_retries: 0}
+router_settings: {num_retries: 1, disable_cooldowns: true, fallbacks: [{broken: [large]}]}
 litellm_settings:
   callbacks: spendbrake_hook.brake
 general_settings:
@@ -66,7 +69,8 @@ class World:
 
     def ask(self, team: str, model: str = "large", **more: Any) -> httpx.Response:
         body = {"model": model, "messages": [{"role": "user", "content": "hello"}], **more}
-        return self.proxy.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer sk-{team}"})
+        headers = {"authorization": f"Bearer sk-{team}", "x-litellm-call-id": f"the-only-id-of-{team}"}
+        return self.proxy.post("/v1/chat/completions", json=body, headers=headers)
 
     def burn(self, team: str) -> Any:
         answer = self.api.get(f"/v1/teams/{team}/burn")
@@ -79,21 +83,25 @@ class World:
 
         return until(told)
 
-    def decide(self, team: str, verdict: Any, **more: Any) -> None:
+    def decide(self, team: str, verdict: Any, scope: Scope | None = None, **more: Any) -> None:
         """Put a decision about a team before the gateways, as the limits worker would."""
         import redis
 
         with redis.Redis.from_url(self.at.redis_url) as client:
             decision = Decision(
-                node=team, scope=Scope(), policy="test", verdict=verdict, stamp=Stamp(epoch=1, offset=1), partition=0,
-                code="by_hand", reason=f"{team}: {verdict}", action_id="a-test", expires_at=time.time() + 600, **more,
+                node=team, scope=scope or Scope(), policy="test", verdict=verdict, partition=0,
+                stamp=Stamp(epoch=1, offset=1), code="by_hand",
+                reason=f"{team}: {verdict}", action_id="a-test", expires_at=time.time() + 600, **more,
             )  # fmt: skip
             assert Store(client, self.at.prefix).write_decisions([decision], now=time.time()) == ["written"]
 
     def left(self, key: str) -> int | None:
         """What is left for a key once its leases are counted; None until its owner has told."""
         with Guard(self.at.redis_url, prefix=self.at.prefix, timeout_s=5) as guard:
-            return guard.reserve(key, 10**15).left
+            lease = guard.reserve(key, 10**15)
+            if lease.granted:  # No cap is told yet.
+                guard.release(lease)
+            return lease.left
 
     def close(self) -> None:
         self.proxy.close()
@@ -221,6 +229,23 @@ def test_a_cap_holds_when_all_calls_come_at_once(proxied) -> None:
         burn = world.counted("rush", 5)
         assert burn["month_to_date"]["nano_usd"] == 5 * CENTS
         assert sum(key["calls"] for key in burn["keys"]) == 5, "what was refused was no call"
+
+
+def test_a_fallback_s_money_is_held_counted_and_refused_where_its_model_is(proxied) -> None:
+    """The first attempt fails, the fallback is paid for; a model that is refused is refused as a fallback too."""
+    with proxied(more=f", hold=lambda data: {CENTS}") as world:
+        assert world.ask("twice", "broken").json()["choices"][0]["message"]["content"] == "from the large model"
+        burn = world.counted("twice", 2)
+        assert sum(key["calls"] for key in burn["keys"]) == 2, "the attempt that failed, and the fallback"
+        assert burn["month_to_date"]["nano_usd"] == CENTS
+        until(lambda: world.left("key-twice") == 500_000_000 - CENTS)
+        world.decide("twice", "block", scope=Scope(models=("large",)))
+        until(lambda: world.ask("twice").status_code == 429)
+        assert world.ask("twice", "broken").status_code == 500
+        named = world.ask("twice", "broken", fallbacks=["large"])
+        assert (named.status_code, "from the large model" in named.text) == (500, False), named.text
+        assert world.ask("twice", "small,large").json()["error"]["code"] == "400"
+        assert world.burn("twice")["month_to_date"]["nano_usd"] == CENTS
 
 
 def test_without_redis_a_closed_proxy_refuses(tmp_path: Path) -> None:

@@ -9,19 +9,18 @@ and in the configuration `litellm_settings: {callbacks: spendbrake_hook.brake}`.
 """
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from spendbrake.actions.gateway.guard import AsyncGuard
 from spendbrake.actions.gateway.lease import Lease
+from spendbrake.actions.gateway.litellm.calls import HOLDERS, Call, Calls
 from spendbrake.actions.gateway.litellm.reporter import Reporter
-from spendbrake.actions.gateway.verdict import Refusal
+from spendbrake.actions.gateway.litellm.told import MOST_USD, SOURCE, new_request_id, told
+from spendbrake.actions.gateway.verdict import CheckResult, Refusal
 from spendbrake.schemas.money import NanoUsd, to_nano
-from spendbrake.schemas.providers import openai
-from spendbrake.schemas.providers.counts import Counts, events
 from spendbrake.schemas.wire.errors import BadRecord
 
 try:  # Inside the proxy both are there; a test of the parts needs neither.
@@ -33,14 +32,16 @@ except ImportError:
     CustomLogger = object
 
 LOG = logging.getLogger("spendbrake.litellm")
-SOURCE = "litellm"
 CALLS = 20_000
-"""Calls under way of which the caller is remembered."""
-MOST_USD = 1e6
-"""No call costs so much: a reckoning of more is none."""
+"""Calls under way of which the caller is remembered, and as many that have ended."""
 QUOTA_STATUS = 429
 TYPE = "spendbrake"
 """In the body of a refusal: it is ours."""
+SEVERAL = {
+    "message": "several models in one call: LiteLLM tells of one answer only, so that nobody could count the others",
+    "type": TYPE,
+    "code": "several_models",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +52,6 @@ class Caller:
     team: str | None = None
     project: str | None = None
     environment: str | None = None
-
-
-@dataclass(slots=True)
-class Pending:
-    """A call under way: what its caller is told, and what is held for it."""
-
-    caller: Caller
-    model: str
-    headers: dict[str, str]
-    lease: Lease | None = None
 
 
 def caller_of(auth: Any) -> Caller:
@@ -107,7 +98,7 @@ class Brake(CustomLogger):  # type: ignore[misc]
         self.guard = AsyncGuard(guard, **guard_options) if isinstance(guard, str) else guard
         self.reporter = Reporter(api, token) if api is not None else None
         self._caller, self._hold, self._billed = caller, hold, billed
-        self._calls: OrderedDict[str, Pending] = OrderedDict()
+        self._calls = Calls(CALLS)
 
     async def async_pre_call_hook(
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
@@ -118,87 +109,121 @@ class Brake(CustomLogger):  # type: ignore[misc]
             HTTPException: it may not go ahead.
         """
         caller, model = self._caller(user_api_key_dict), str(data.get("model") or "")
+        if call_type == "acompletion" and "," in model:
+            raise HTTPException(400, SEVERAL)
+        result = await self._checked(caller, model)
+        if result.model != model:
+            data["model"] = result.model
+        call = Call(caller, model, {result.model}, result.headers())
+        if self._calls.begin(data, call) and self._hold is not None:
+            try:
+                call.lease = await self._held(caller, self._hold(data), result.model)
+            except BaseException:
+                self._calls.end(data)
+                raise
+        return data
+
+    async def _checked(self, caller: Caller, model: str) -> CheckResult:
         result = await self.guard.check(caller.key, model, caller.environment, caller.project)
         if not result.allowed:
             raise _refused(result.refusal(self.guard.now(), QUOTA_STATUS))
-        if result.model != model:
-            data["model"] = result.model
-        call = data.get("litellm_call_id")
-        if call:
-            lease = await self._held(caller, data)
-            self._calls[call] = Pending(caller, model, result.headers(), lease)
-            if len(self._calls) > CALLS:
-                self._calls.popitem(last=False)
-        return data
+        return result
 
-    async def _held(self, caller: Caller, data: Mapping[str, Any]) -> Lease | None:
-        """Return the lease of a call, if calls take any."""
-        if self._hold is None:
-            return None
-        lease = await self.guard.reserve(caller.key, self._hold(data), project=caller.project)
+    async def _held(self, caller: Caller, amount: NanoUsd, model: str) -> Lease:
+        lease = await self.guard.reserve(caller.key, amount, project=caller.project)
         if not lease.granted:
-            raise _refused(lease.refusal(self.guard.now(), str(data.get("model") or "")))
+            raise _refused(lease.refusal(self.guard.now(), model))
         return lease
+
+    async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:
+        """Refuse a fallback, the proxy's or one that the caller names, to a model that the caller may not use.
+
+        Raises:
+            HTTPException: it may not.
+        """
+        call = self._calls.find(kwargs) if kwargs.get("fallback_depth") else None
+        model = _group(kwargs)
+        if call is None or model is None or model in call.models:
+            return
+        caller: Caller = call.caller
+        result = await self._checked(caller, model)
+        if result.model != model:  # A downgrade: it is too late to take its model.
+            raise _refused(result.refusal(self.guard.now())._replace(status=QUOTA_STATUS))
+        call.models.add(model)
 
     async def async_post_call_response_headers_hook(
         self, data: dict[str, Any], user_api_key_dict: Any, response: Any, **more: Any
     ) -> dict[str, str] | None:
         """Announce a downgrade or what is left of a rate to the caller."""
-        known = self._calls.get(data.get("litellm_call_id") or "")
-        return known.headers or None if known is not None else None
+        call = self._calls.find(data)
+        return call.headers or None if call is not None else None
 
     async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """Report what a call has used; LiteLLM calls this for streams once, when they have ended."""
-        call = self._calls.pop(kwargs.get("litellm_call_id") or "", None)
+        call = self._calls.find(kwargs)
+        self._calls.end(kwargs)
         if kwargs.get("cache_hit"):  # Answered from LiteLLM's cache: nobody bills it.
             await self._release(call)
             return
         self._report(call, kwargs, response_obj, start_time, end_time)
-        if call is not None and call.lease is not None:
+        lease = call.taken() if call is not None else None
+        if lease is not None:
             cost = kwargs.get("response_cost")
             known = isinstance(cost, int | float) and 0 < cost < MOST_USD
-            await self.guard.settle(call.lease, to_nano(cost) if known else call.lease.amount)
+            await self.guard.settle(lease, to_nano(cost) if known else lease.amount)
 
     async def async_log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
-        """Report a call that failed: no tokens, and why."""
+        """Report an attempt that failed: no tokens, and why. Another may follow, so what is held stays held."""
         error = kwargs.get("exception")
         detail = getattr(error, "detail", None)
         if isinstance(detail, Mapping) and detail.get("type") == TYPE:
             return  # Our own refusal: no call was made.
         code = str(getattr(error, "status_code", None) or type(error).__name__)
-        call = self._calls.pop(kwargs.get("litellm_call_id") or "", None)
-        self._report(call, kwargs, {"usage": {}}, start_time, end_time, error_code=code)
+        self._report(self._calls.find(kwargs), kwargs, {"usage": {}}, start_time, end_time, error_code=code)
+
+    async def async_post_call_failure_hook(
+        self, request_data: dict[str, Any], original_exception: Any, user_api_key_dict: Any, traceback_str: Any = None
+    ) -> None:
+        """Let go what is held for a call of which no attempt has succeeded."""
+        call = self._calls.find(request_data)
+        self._calls.end(request_data)
         await self._release(call)
 
-    async def _release(self, call: Pending | None) -> None:
-        if call is not None and call.lease is not None:
-            await self.guard.release(call.lease)
+    async def _release(self, call: Call | None) -> None:
+        lease = call.taken() if call is not None else None
+        if lease is not None:
+            await self.guard.release(lease)
 
-    def _report(self, call: Pending | None, kwargs: Any, response: Any, start: Any, end: Any, **more: Any) -> None:
+    def _report(self, call: Call | None, kwargs: Any, response: Any, start: Any, end: Any, **more: Any) -> None:
         """Report usage; whatever LiteLLM has handed over, what is held for the call must be let go after it."""
         if self.reporter is None:
             return
         try:
-            body = _body(response)
-            fields = {**_fields(call, kwargs, body, start, end), **more}
-            for event in events(_counts(body, self._cost(kwargs)), **fields):
+            fields = {**_fields(call, kwargs, start, end), **more}
+            for event in told(response, fields, kwargs.get("response_cost"), billed=self._billed):
                 self.reporter.put(event)
         except Exception as error:
             # The proxy's answer is with its caller already: the money is missed, and must be seen to be.
             self.reporter.counts["rejected"] += 1
             LOG.error("usage cannot be told: %s", error if isinstance(error, BadRecord) else repr(error))
 
-    def _cost(self, kwargs: Any) -> str | None:
-        cost = kwargs.get("response_cost")
-        return f"{cost:.9f}" if self._billed and isinstance(cost, int | float) else None
+
+def _group(kwargs: Mapping[str, Any]) -> str | None:
+    """Return the model's name in the proxy's configuration that an attempt goes by."""
+    for name in HOLDERS:
+        held = kwargs.get(name)
+        group = held.get("model_group") if isinstance(held, Mapping) else None
+        if isinstance(group, str):
+            return group
+    return None
 
 
-def _fields(call: Pending | None, kwargs: Any, body: Mapping[str, Any], start: Any, end: Any) -> dict[str, Any]:
+def _fields(call: Call | None, kwargs: Any, start: Any, end: Any) -> dict[str, Any]:
     """Return what the counts do not say: whose call it was, when, and which model ran."""
     logged = kwargs.get("standard_logging_object") or {}
-    caller = call.caller if call is not None else _caller_logged(logged.get("metadata") or {})
+    caller: Caller = call.caller if call is not None else _caller_logged(logged.get("metadata") or {})
     fields = {
-        "request_id": kwargs.get("litellm_call_id") or logged.get("litellm_call_id") or body.get("id"),
+        "request_id": new_request_id(kwargs.get("litellm_call_id")),
         "source": SOURCE,
         "time": end.timestamp() if isinstance(end, datetime) else float(end),
         "api_key_id": caller.key,
@@ -217,19 +242,6 @@ def _fields(call: Pending | None, kwargs: Any, body: Mapping[str, Any], start: A
 def _refused(refusal: Refusal) -> Exception:
     error: Exception = HTTPException(refusal.status, refusal.body["error"], refusal.headers)
     return error
-
-
-def _counts(body: Mapping[str, Any], cost: str | None) -> tuple[Counts, ...]:
-    """Return the counts of LiteLLM's answer, which is in OpenAI's form whoever the provider was.
-
-    The answer's `model` is the name that the caller asked by, put there by the proxy; what ran is in the log's fields.
-    """
-    return tuple(replace(counts, model=None, cost_usd=cost) for counts in openai.read(body))
-
-
-def _body(response: Any) -> Mapping[str, Any]:
-    dumped = response.model_dump() if hasattr(response, "model_dump") else response
-    return dumped if isinstance(dumped, Mapping) else {}
 
 
 def _caller_logged(metadata: Mapping[str, Any]) -> Caller:
