@@ -20,6 +20,8 @@ __all__ = ["COMPILED", "Panel", "TeamPanel"]
 
 COMPILED: Final = not __file__.endswith(".py")
 """Whether this is the compiled build (make compiled)."""
+PARTS: Final = ("feedback", "fusion", "gate", "incident", "tail")
+"""What is tuned under `detection.params` besides detectors."""
 
 
 class Panel:

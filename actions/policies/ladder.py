@@ -19,7 +19,7 @@ from spendbrake.actions.policies.base import matches, problems, trigger_of
 from spendbrake.actions.policies.climb import Climb
 from spendbrake.actions.policies.notice import Clerk
 from spendbrake.actions.policies.state import Group, LadderState
-from spendbrake.actions.policies.target import named_key
+from spendbrake.actions.policies.target import expanded, named_key
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.command import Command
 from spendbrake.schemas.decision import Stamp
@@ -44,7 +44,9 @@ class Ladder:
         wrong = problems(file)
         if wrong:
             raise ValueError("\n".join(wrong))
-        self._policies: Mapping[str, Policy] = {policy.name: policy for policy in file.policies}
+        self._policies: Mapping[str, Policy] = {
+            each.name: expanded(each, file.non_production) for each in file.policies
+        }
         self._clerk = Clerk(file)
         rules = file.model_dump_json(include={"policies", "destinations", "non_production"})
         self._digest = hashlib.sha256(rules.encode()).hexdigest()[:16]

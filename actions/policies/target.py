@@ -39,6 +39,12 @@ def scope_of(rule: ScopeRule, non_production: Sequence[str]) -> Scope:
     return Scope(environment=environment, models=rule.models)
 
 
+def expanded(policy: Policy, non_production: Sequence[str]) -> Policy:
+    """Return a policy whose condition has `non-prod` replaced by the environments it stands for."""
+    names = scope_of(ScopeRule(environment=policy.when.environments), non_production).environment
+    return policy.model_copy(update={"when": policy.when.model_copy(update={"environments": names})})
+
+
 def scope_label(scope: Scope, non_production: Sequence[str]) -> str:
     """Return a scope in a word for people and webhooks.
 

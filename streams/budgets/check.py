@@ -4,11 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from decimal import Decimal
 
-from spendbrake.actions.policies.base import ANY, RESERVED
-from spendbrake.schemas.finding import BURN_RATE, COMMAND
-from spendbrake.schemas.policy import Limits, Node, Policy, PolicyFile
+from spendbrake.schemas.policy import Limits, Node, PolicyFile
 from spendbrake.schemas.usage import UNTAGGED
 from spendbrake.streams.budgets.allocation.asof import AMOUNTS, as_of, currency_of
+from spendbrake.streams.budgets.policies.ladders import of_policies
 from spendbrake.streams.budgets.problems import Path, Problem, all_known, repeated, unknown
 from spendbrake.streams.budgets.tree import KEY, PROJECT, names_of
 
@@ -27,10 +26,9 @@ def check(file: PolicyFile, detectors: Collection[str] | None = None) -> list[Pr
         *_amounts(file),
         *_names(file),
         *_defaults(file),
-        *_policies(file, detectors),
+        *of_policies(file, detectors),
         *_prices(file),
         *_delivery(file),
-        *_detection(file, detectors),
     ]
 
 
@@ -132,10 +130,10 @@ def _limits(file: PolicyFile) -> Iterator[tuple[Path, Limits]]:
 
 
 def _amounts(file: PolicyFile) -> Iterator[Problem]:
-    tiers = {tier.name for tier in file.tiers}
+    tiers, nodes = {tier.name for tier in file.tiers}, {node.id: node for node in file.nodes}
     for path, limits in _limits(file):
         yield from all_known((*path, "tiers"), "tier", limits.tiers, tiers)
-        yield from _currency(file, path, limits)
+        yield from _currency(file, nodes, path, limits)
         yield from _use(file, path, limits)
         for end, unit in (("_usd", " USD"), ("", "")):
             budget, cap = getattr(limits, f"monthly_budget{end}"), getattr(limits, f"monthly_allocation{end}")
@@ -166,9 +164,8 @@ def _use(file: PolicyFile, path: Path, limits: Limits) -> Iterator[Problem]:
                 yield Problem((*path, name), message, "warning")
 
 
-def _currency(file: PolicyFile, path: Path, limits: Limits) -> Iterator[Problem]:
+def _currency(file: PolicyFile, nodes: dict[str, Node], path: Path, limits: Limits) -> Iterator[Problem]:
     """Check that amounts in a currency have one, and are no more in USD than may be."""
-    nodes = {node.id: node for node in file.nodes}
     currency = limits.currency
     if currency is None and isinstance(limits, Node):
         currency = currency_of(nodes, limits)
@@ -236,36 +233,6 @@ def _defaults(file: PolicyFile) -> Iterator[Problem]:
             yield Problem((*path, "parent"), f"{above.id!r} lies at {above.level!r}, not above {file.home!r}")
 
 
-def _policies(file: PolicyFile, detectors: Collection[str] | None) -> Iterator[Problem]:
-    yield from repeated(("policies",), "policy", [policy.name for policy in file.policies], ("name",))
-    tiers = [tier.name for tier in file.tiers]
-    for place, policy in enumerate(file.policies):
-        when: Path = ("policies", place, "when")
-        yield from all_known((*when, "tiers"), "tier", policy.when.tiers, tiers)
-        yield from all_known((*when, "levels"), "level", policy.when.levels, file.levels)
-        if detectors is not None:
-            yield from all_known(
-                (*when, "detectors"), "detector", policy.when.detectors, {*detectors, ANY, COMMAND, BURN_RATE}
-            )
-        yield from _canary(("policies", place, "canary_percent"), policy)
-        yield from _rungs(file, ("policies", place, "rungs"), policy)
-
-
-def _canary(path: Path, policy: Policy) -> Iterator[Problem]:
-    if policy.canary_percent is not None and policy.mode == "shadow":
-        yield Problem(path, "a policy in shadow binds no keys: give it a share with `mode: enforce`")
-    elif policy.canary_percent is not None and all(rung.limit is None for rung in policy.rungs):
-        yield Problem(path, "none of its rungs has a limit, so there is nothing to roll out", "warning")
-
-
-def _rungs(file: PolicyFile, path: Path, policy: Policy) -> Iterator[Problem]:
-    yield from repeated(path, "rung", [rung.name for rung in policy.rungs], ("name",))
-    for place, rung in enumerate(policy.rungs):
-        if rung.name in RESERVED:
-            yield Problem((*path, place, "name"), f"{rung.name!r} is reserved")
-        yield from all_known((*path, place, "notify"), "destination", rung.notify, file.destinations)
-
-
 def _delivery(file: PolicyFile) -> Iterator[Problem]:
     rule = file.delivery.escalation
     if rule is not None and rule.to not in file.destinations:
@@ -283,9 +250,3 @@ def _prices(file: PolicyFile) -> Iterator[Problem]:
         if own[each.provider.lower().strip(), each.model.lower().strip(), each.valid_from] > 1:
             path: Path = ("prices", "overrides", place)
             yield Problem(path, f"{each.provider} {each.model} has two prices from the same moment on")
-
-
-def _detection(file: PolicyFile, detectors: Collection[str] | None) -> Iterator[Problem]:
-    for name in file.detection.params if detectors is not None else ():
-        if name not in (detectors or ()):
-            yield unknown(("detection", "params", name), "detector", name, detectors or ())

@@ -1,9 +1,9 @@
 """From YAML text to a checked policy file, with every problem at once and its line. It opens no file."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 from pydantic import ValidationError
@@ -13,6 +13,7 @@ from spendbrake.schemas.policy import PolicyFile
 from spendbrake.streams.budgets.check import check
 from spendbrake.streams.budgets.problems import Path, Problem
 
+Check: TypeAlias = Callable[[PolicyFile], Iterable[Problem]]
 MAX_TEXT = 4_000_000
 """Longest policy file, in characters."""
 MAX_DEPTH = 50
@@ -28,24 +29,35 @@ class PolicyError(ValueError):
         self.problems = tuple(problems)
 
 
-def load(text: str, detectors: Collection[str] | None = None) -> PolicyFile:
+def load(
+    text: str,
+    detectors: Collection[str] | None = None,
+    more: Check = lambda file: (),
+    warned: Callable[[Problem], None] = lambda problem: None,
+) -> PolicyFile:
     """Return the policy file that `text` holds.
 
     Args:
         text: YAML.
         detectors: Names in the detector catalog; None leaves the names of detectors unchecked.
+        more: Names what else is wrong with a file.
+        warned: Called with each warning of a good file.
 
     Raises:
         PolicyError: with every error, ordered by line.
     """
-    file, problems = read(text, detectors)
+    file, problems = read(text, detectors, more)
     errors = [problem for problem in problems if problem.severity == "error"]
     if file is None or errors:
         raise PolicyError(errors)
+    for problem in problems:
+        warned(problem)
     return file
 
 
-def read(text: str, detectors: Collection[str] | None = None) -> tuple[PolicyFile | None, list[Problem]]:
+def read(
+    text: str, detectors: Collection[str] | None = None, more: Check = lambda file: ()
+) -> tuple[PolicyFile | None, list[Problem]]:
     """Return the file, None when it cannot be read as one, and all errors and warnings ordered by line."""
     try:
         lines, repeated = _outline(text)
@@ -58,20 +70,20 @@ def read(text: str, detectors: Collection[str] | None = None) -> tuple[PolicyFil
     if not isinstance(data, dict):
         shown = "nothing is in it" if data is None else f"it is {str(data)[:_SHOWN]}"
         return None, [Problem((), f"a mapping of nodes, policies and so on is wanted; {shown}", line=1)]
-    file, problems = _model(data, detectors)
+    file, problems = _model(data, lambda file: [*check(file, detectors), *more(file)])
     placed = [replace(each, line=_line_of(lines, each.path)) for each in [*repeated, *problems]]
     return file, sorted(placed, key=lambda each: each.line or 0)
 
 
-def _model(data: Any, detectors: Collection[str] | None) -> tuple[PolicyFile | None, list[Problem]]:
+def _model(data: Any, checked: Callable[[PolicyFile], list[Problem]]) -> tuple[PolicyFile | None, list[Problem]]:
     try:
         file = PolicyFile.model_validate(data)
     except ValidationError as error:
         found = list(_field_problems(error))
         # What is wrong with the rest should be seen at once too: look again without the fields refused.
         rest = _rest(data, [problem.path for problem in found])
-        return None, found + ([] if rest is None else [p for p in check(rest, detectors) if p.severity == "error"])
-    return file, check(file, detectors)
+        return None, found + ([] if rest is None else [p for p in checked(rest) if p.severity == "error"])
+    return file, checked(file)
 
 
 def _field_problems(error: ValidationError) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,19 +154,42 @@ async def _more(
                     yield running.services[-1]
 
 
-def policy_document(path: Path | None) -> dict[str, Any]:
+def policy_document(path: Path | None, warned: Callable[[Any], None] = lambda problem: None) -> dict[str, Any]:
     """Return a policy file as data; the starter policy when no path is given.
+
+    Args:
+        warned: Called with each warning, a `Problem`.
 
     Raises:
         ValueError: names every problem of the file.
     """
+    from spendbrake.detectors.catalog import detectors
     from spendbrake.streams.budgets.load import load
 
     try:
         text = path.read_text(encoding="utf-8") if path is not None else starter_text()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
-    return load(text).model_dump(mode="json", exclude_unset=True)
+    return load(text, detectors(), _beyond_the_file, warned).model_dump(mode="json", exclude_unset=True)
+
+
+def _beyond_the_file(file: PolicyFile) -> Iterator[Any]:
+    """Yield what workers would end with under a file: parameters that detectors do not take. And dear downgrades."""
+    from spendbrake.detectors.catalog import detectors
+    from spendbrake.detectors.panel import PARTS, Panel
+    from spendbrake.streams.budgets.problems import Problem, unknown
+    from spendbrake.streams.engine.prices.dearer import dearer
+
+    known = (*detectors(), *PARTS)
+    for name, given in file.detection.params.items():
+        if name not in known:
+            yield unknown(("detection", "params", name), "detector", name, known)
+            continue
+        try:
+            Panel(file.detection.model_copy(update={"params": {name: given}}))
+        except ValueError as error:
+            yield Problem(("detection", "params", name), str(error))
+    yield from dearer(file, time.time())
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -31,9 +31,12 @@ def init(
 
 @app.command()
 def check(file: File) -> None:
-    """Name every problem of a policy file at once; of a good one, whom its policies do not bind yet."""
-    document = _load(file)
+    """Name every problem of a policy file at once; of a good one, what to think of, and whom it does not bind yet."""
+    found: list[str] = []
+    document = _load(file, lambda problem: found.append(str(problem)))
     console.print(f"{file}: a good policy file")
+    for line in found:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     for line in _rollouts(document):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -164,11 +167,11 @@ def backtest_(
         fail("; ".join(wrong), 3)
 
 
-def _load(file: Path) -> dict[str, object]:
+def _load(file: Path, warned: Callable[[object], None] = lambda problem: None) -> dict[str, object]:
     from spendbrake.streams.cli.stack import policy_document
 
     try:
-        return policy_document(file)
+        return policy_document(file, warned)
     except ValueError as error:
         fail(str(error))
 
@@ -178,7 +181,7 @@ async def _apply(file: Path, at: float | None) -> None:
     from spendbrake.streams.workers.deployment import read_versions
 
     config = settings()
-    document = _load(file)
+    document = _load(file, lambda problem: console.print(str(problem), markup=False, highlight=False, soft_wrap=True))
     async with broker_of(config) as broker:
         place = place_of(config)
         versions = await read_versions(broker, place)

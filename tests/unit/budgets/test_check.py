@@ -157,9 +157,8 @@ def test_a_wrong_part_is_named(parts: dict[str, Any], problem: str) -> None:
 def test_detectors_are_checked_against_the_catalog_when_there_is_one() -> None:
     policies = [policy(when={"detectors": ["gausian", "*"]})]
     assert found(policies=policies) == []
-    assert found(policies=policies, detection={"params": {"x": {}}}, detectors=["gaussian"]) == [
+    assert found(policies=policies, detectors=["gaussian"]) == [
         "policies[0].when.detectors[0]: no detector 'gausian'; did you mean 'gaussian'?",
-        "detection.params.x: no detector 'x'",
     ]
 
 
@@ -290,3 +289,61 @@ def test_a_rollout_of_nothing_is_told() -> None:
     ]
     (warning,) = found(policies=[policy(canary_percent=5, rungs=[{"name": "tell"}])])
     assert warning.startswith("warning: policies[0].canary_percent: none of its rungs has a limit")
+
+
+def downgrade(**limit: Any) -> dict[str, Any]:
+    return policy(rungs=[{"name": "cheap", "limit": {"verdict": "downgrade", **limit}}])
+
+
+ROUTES = "warning: policies[0].rungs[0].limit.routes"
+
+
+@pytest.mark.parametrize(
+    ("changed", "warned"),
+    [
+        (downgrade(routes={"a": "b", "*-x": "y-x"}), []),
+        (
+            downgrade(routes={"a": "b", "b": "a"}),
+            [
+                f"{ROUTES}.a: a and b are routed to each other, so that neither is left",
+                f"{ROUTES}.b: b and a are routed to each other, so that neither is left",
+            ],
+        ),
+        (
+            downgrade(routes={"a": "b", "b": "c"}),
+            [f"{ROUTES}.a: calls go to c, not to b: another route matches as well"],
+        ),
+        (
+            downgrade(routes={"gpt-4o": "mini", "gpt-*": "old"}),
+            [f"{ROUTES}.gpt-4o: calls go to old, not to mini: another route matches as well"],
+        ),
+        (downgrade(routes={"a": "a"}), [f"{ROUTES}.a: a is routed to itself"]),
+        (
+            policy(rungs=[{"name": "late", "after_s": 5, "limit": THROTTLE}]),
+            ["warning: policies[0].rungs[0].after_s: the first rung is climbed at once: this is not waited for"],
+        ),
+        (
+            policy(rungs=[{"name": "stop", "limit": {"verdict": "block"}}, {"name": "slow", "limit": THROTTLE}]),
+            ["warning: policies[0].rungs[1].limit: milder than rung 'stop' of the same scope, and takes its place"],
+        ),
+        (
+            policy(when={"tiers": ["soft"], "severities": ["critical"]}),
+            ["warning: policies[0].when.severities: answers nothing: its tiers are warning"],
+        ),
+        (
+            policy(when={"tiers": ["soft"], "environments": ["prod"]}),
+            [
+                "warning: policies[0].when.environments: answers nothing: only findings of dev_on_prod name an "
+                "environment; give rungs a scope"
+            ],
+        ),
+    ],
+)
+def test_a_policy_that_does_other_than_it_seems_to_is_warned_of(changed: dict[str, Any], warned: list[str]) -> None:
+    assert found(policies=[changed]) == warned
+
+
+@pytest.mark.parametrize("limit", [{"model": "b"}, {"routes": {"a*": "b"}}])
+def test_a_downgrade_to_a_model_that_a_node_may_not_use_is_warned_of(limit: dict[str, Any]) -> None:
+    (warning,) = found(ORG, TEAM | {"approved_models": ["a*"]}, policies=[downgrade(**limit)])
+    assert warning.endswith("b is not among the approved models of pay")

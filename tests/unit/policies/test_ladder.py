@@ -265,6 +265,12 @@ def test_a_policy_waits_for_the_severity_level_and_environment_it_names() -> Non
     assert team.limits(401.0), "a milder finding of the same incident confirms it"
 
 
+def test_non_prod_in_a_condition_stands_for_every_environment_of_the_file_that_is_not_production() -> None:
+    team = Team(policy_file({**BRAKE, "when": {"detectors": ["*"], "environments": ["non-prod"]}}))
+    assert team.sees(anomaly(evidence={"environment": "prod"}), 0.0) == []
+    assert decisions(team.sees(anomaly(evidence={"environment": "staging"}), 1.0)) != []
+
+
 def test_a_policy_for_one_detector_is_not_woken_by_another() -> None:
     team = Team(policy_file({**BRAKE, "when": {"detectors": ["retry_loop"]}}))
     assert team.sees(anomaly(), 0.0) == []
