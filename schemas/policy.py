@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from spendbrake.schemas.decision import OnUnavailable, Verdict
 from spendbrake.schemas.finding import Severity
+from spendbrake.schemas.parts.approvers import Approvers as Approvers
 from spendbrake.schemas.parts.currency import Amount, Currency
 from spendbrake.schemas.parts.delivery import Delivery
 from spendbrake.schemas.parts.destinations import Destination
@@ -266,13 +267,6 @@ class Detection(Part):
     params: Mapping[str, Mapping[str, Any]] = Field(
         default_factory=dict, description="Parameters by detector name; `enabled: false` switches one off."
     )
-
-
-class Approvers(Part):
-    """Who may give which approval by a button in Slack: user ids. One person is one approver, of the first role."""
-
-    finance: tuple[str, ...] = ()
-    engineering: tuple[str, ...] = ()
 
 
 class PolicyFile(Part):

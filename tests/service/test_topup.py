@@ -72,8 +72,8 @@ async def test_requests_over_http_take_two_tokens_of_two_roles(tmp_path: Path) -
     file = FILE | {"nodes": [{"id": "acme", "level": "organization", "reserve_usd": 5, "currency": credits}]}
     async with up(tmp_path, file) as (_, http):
 
-        async def token(*roles: str) -> dict[str, str]:
-            made = await http.post("/v1/tokens", json={"name": roles[0], "roles": [*roles]}, headers=admin)
+        async def token(*roles: str, name: str = "") -> dict[str, str]:
+            made = await http.post("/v1/tokens", json={"name": name or roles[0], "roles": [*roles]}, headers=admin)
             return {"authorization": f"Bearer {made.json()['token']}"}
 
         admin: dict[str, str] = {}
@@ -106,8 +106,15 @@ async def test_requests_over_http_take_two_tokens_of_two_roles(tmp_path: Path) -
         assert (await said(f"{name}/approve", reader))[0] == 403
         assert (await said("/nothing/approve", fay))[0] == 404
         assert (await said(f"{name}/approve", fay, role="engineering"))[0] == 400
-        for who in (fay, eli):
+        other = await token("engineering", name="Admin")
+        for who in (fay, other):
             assert (await said(f"{name}/approve", who))[0] == 202
+
+        async def told_off() -> bool:
+            return any("nobody approves what they asked for" in each["what"] for each in (await listed())[0]["told"])
+
+        await until(told_off)
+        assert (await said(f"{name}/approve", eli))[0] == 202
         await until(granted)
         (shown,) = await listed()
         assert (shown["node"], shown["team"], shown["amount_nano"]) == ("pay", "pay", 2_500_000_000)

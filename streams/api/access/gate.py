@@ -10,7 +10,15 @@ from starlette.responses import Response
 
 from spendbrake.schemas.control import AccessToken
 from spendbrake.streams.api.access.hop import HOP, genuine
-from spendbrake.streams.api.access.tokens import ANYONE, PEER, Principal, Scope, principal_of, settings_principal
+from spendbrake.streams.api.access.tokens import (
+    ANYONE,
+    PEER,
+    SETTINGS_ID,
+    Principal,
+    Scope,
+    principal_of,
+    settings_principal,
+)
 from spendbrake.streams.api.pages import problem
 from spendbrake.streams.metrics import Metrics
 
@@ -125,6 +133,12 @@ def asker(request: Request) -> str:
     """Return the id of who asks."""
     who: Principal | None = getattr(request.state, "principal", ANYONE)
     return ANYONE.id if who is None else who.id
+
+
+def person(request: Request) -> str:
+    """Return who asks by the name of the token: of two tokens of one name one person is the holder."""
+    who: Principal | None = getattr(request.state, "principal", ANYONE)
+    return asker(request) if who is None or who.id in (ANYONE.id, PEER.id, SETTINGS_ID) else who.name
 
 
 def bearer(authorization: str) -> str | None:

@@ -12,7 +12,7 @@ from spendbrake.schemas.command import APPROVERS, Command, Order
 from spendbrake.schemas.finding import Finding
 from spendbrake.schemas.parts.currency import Amount
 from spendbrake.schemas.policy import Usd
-from spendbrake.streams.api.access.gate import asker, may
+from spendbrake.streams.api.access.gate import asker, may, person
 from spendbrake.streams.api.access.tokens import Scope
 from spendbrake.streams.api.body import small
 from spendbrake.streams.api.pages import Operation, Parameter, Problem, problem
@@ -166,7 +166,7 @@ class Requests:
             kind="request",
             node=asked.node,
             home=asked.team or "",
-            by=f"token:{asker(request)}",
+            by=f"token:{person(request)}",
             role="operator",
             issued_at=now,
             policy=asked.policy or "",
@@ -182,7 +182,7 @@ class Requests:
                 command = replace(command, amount=amount_of(asked.amount, command, rules))
         except ValueError as error:
             return problem(400, "bad_request", f"{'amount' if asked.usd is None else 'usd'}: {error}")
-        return await self._take(command)
+        return await self._take(command, f"token:{asker(request)}")
 
     async def approve(self, request: Request) -> Response:
         """Approve a request, as finance or as engineering."""
@@ -197,7 +197,7 @@ class Requests:
         return await self._decide(request, "withdraw")
 
     async def _decide(self, request: Request, kind: Order) -> Response:
-        name, by = str(request.path_params["id"]), f"token:{asker(request)}"
+        name, by = str(request.path_params["id"]), f"token:{person(request)}"
         told = (await self._known()).get(name)
         if told is None:
             return problem(404, "unknown_request", f"no request {name!r}")
@@ -216,13 +216,13 @@ class Requests:
             issued_at=self._clock(),
             request=name,
         )
-        return await self._take(about(decision, told[0]))
+        return await self._take(about(decision, told[0]), f"token:{asker(request)}")
 
-    async def _take(self, command: Command) -> Response:
+    async def _take(self, command: Command, by: str) -> Response:
         try:
             if not command.request:
                 desk_of(self._rules(), command)
-            desk = await self._say(command, command.by)
+            desk = await self._say(command, by)
         except LookupError as error:
             return problem(400, CODES.get(type(error), "unknown_node"), str(error.args[0]))
         return JSONResponse(Taken(request=command.request or command.id, desk=desk).model_dump(), 202)

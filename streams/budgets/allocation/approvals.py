@@ -2,22 +2,24 @@
 
 A request is open until it is granted, denied, or three days old, and no longer than what it asks for would last: the
 reserve would pay for a grant that ends before it begins. It is granted by one approval in finance and one in
-engineering, of two people, neither of them the requester. A top-up is paid out of the month's reserve, once, when the
-second approval comes. Whatever is refused changes nothing.
+engineering, of two people, neither of them the requester, by whatever names these go. A top-up is paid out of the
+month's reserve, once, when the second approval comes. Whatever is refused changes nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from spendbrake.schemas.command import APPROVERS, Approval, Command
 from spendbrake.schemas.money import NanoUsd, usd_text
+from spendbrake.schemas.parts.approvers import plain
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.schemas.wire.rows import from_row, to_row
 
 DeskState: TypeAlias = dict[str, Any]
 Status: TypeAlias = Literal["open", "granted", "denied", "withdrawn"]
 
+NOBODY: Mapping[str, str] = {}
 DAY_S = 86_400.0
 OPEN_S = 3 * DAY_S
 LONGEST_S = 62 * DAY_S
@@ -64,13 +66,16 @@ class Desk:
         """Yield all that is remembered."""
         return iter(self.requests.values())
 
-    def take(self, command: Command, now: float, period: str, reserve: NanoUsd) -> list[Command]:
+    def take(
+        self, command: Command, now: float, period: str, reserve: NanoUsd, people: Mapping[str, str] = NOBODY
+    ) -> list[Command]:
         """Take a request or a decision in; return what must be written into the log of the node.
 
         Args:
             now: The log's clock.
             period: The month of the reserve.
             reserve: What it holds when the month begins, nano-USD.
+            people: Persons by the plain names that they go by, too.
 
         Raises:
             BadRecord: it is refused, and why.
@@ -82,11 +87,15 @@ class Desk:
         if request is None:
             raise BadRecord("unknown_request", "request", command.request, "no such request here")
         if command.kind == "approve":
-            return self._approve(request, command, now, period, reserve)
+            if Approval(by=command.by, role=command.role) in request.approvals:
+                return []
+            self._check(request, command, now)
+            return self._approve(request, command, period, reserve, people)
+        own = _person(command.by, people) == _person(request.asked.by, people)
         if command.kind == "deny":
-            return self._deny(request, command, now)
+            return self._deny(request, command, now, own=own)
         if command.kind == "withdraw":
-            return self._withdraw(request, command)
+            return self._withdraw(request, command, own=own)
         raise BadRecord("unknown_kind", "kind", command.kind, "not for the log of a reserve")
 
     def forget(self, now: float) -> None:
@@ -121,15 +130,14 @@ class Desk:
         _afford(command, left)
         self.requests[command.id] = Request(command, now)
 
-    def _approve(self, request: Request, command: Command, now: float, period: str, reserve: NanoUsd) -> list[Command]:
-        asked = request.asked
+    def _approve(
+        self, request: Request, command: Command, period: str, reserve: NanoUsd, people: Mapping[str, str]
+    ) -> list[Command]:
+        asked, who = request.asked, _person(command.by, people)
         approval = Approval(by=command.by, role=command.role)
-        if approval in request.approvals:
-            return []
-        self._check(request, command, now)
-        if command.by == asked.by:
+        if who == _person(asked.by, people):
             raise BadRecord("own_request", "by", command.by, "nobody approves what they asked for")
-        if any(command.by == one.by or command.role == one.role for one in request.approvals):
+        if any(who == _person(one.by, people) or command.role == one.role for one in request.approvals):
             raise BadRecord("second_role_missing", "role", command.role, "approved already by this person or role")
         approvals = (*request.approvals, approval)
         if {one.role for one in approvals} < APPROVERS:
@@ -141,18 +149,18 @@ class Desk:
         kind: Literal["grant", "exempt"] = "grant" if asked.amount else "exempt"
         return [replace(asked, id=f"{asked.id}/{kind}", kind=kind, request=asked.id, approvals=approvals)]
 
-    def _deny(self, request: Request, command: Command, now: float) -> list[Command]:
+    def _deny(self, request: Request, command: Command, now: float, *, own: bool) -> list[Command]:
         if request.status == "denied":
             return []
-        if command.by != request.asked.by:
+        if not own:
             self._check(request, command, now)
         elif not request.open_at(now):
             raise BadRecord("request_closed", "request", command.request, f"it is {request.status}")
         request.status = "denied"
         return []
 
-    def _withdraw(self, request: Request, command: Command) -> list[Command]:
-        if command.by != request.asked.by and command.role not in APPROVERS:
+    def _withdraw(self, request: Request, command: Command, *, own: bool) -> list[Command]:
+        if not own and command.role not in APPROVERS:
             raise BadRecord("not_allowed", "role", command.role, "for the requester, finance or engineering")
         if request.status == "withdrawn":
             return []
@@ -177,6 +185,11 @@ class Desk:
         if not request.open_at(now):
             status = "too old" if request.status == "open" else request.status
             raise BadRecord("request_closed", "request", command.request, f"it is {status}")
+
+
+def _person(by: str, people: Mapping[str, str]) -> str:
+    """Return who a name is."""
+    return people.get(plain(by), plain(by))
 
 
 def _afford(asked: Command, left: NanoUsd) -> None:

@@ -79,6 +79,8 @@ async def _say(kind: Any, fields: dict[str, Any], now: float, units: Decimal | N
     from spendbrake.streams.workers.people.requests import RequestBook
 
     config = settings()
+    if not fields["by"].strip():
+        fail("--by: a name, please: nobody approves what they asked for", 2)
     async with broker_of(config) as broker:
         place = place_of(config)
         rules = (await read_versions(broker, place)).book.at(now)

@@ -35,7 +35,8 @@ def take(
         _check(rules, parent, command if known is None else known.asked)
     own = rules.tree.view(parent.id)
     before = parent.desk.to_state()
-    orders = parent.desk.take(command, now, period.month, (own.reserve if own is not None else None) or 0)
+    reserve, people = (own.reserve if own is not None else None) or 0, rules.file.approvers.named()
+    orders = parent.desk.take(command, now, period.month, reserve, people)
     if parent.desk.to_state() == before:
         return [], []
     records = [order_record(order, rules.partitions, now, secret) for order in orders]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from spendbrake.schemas.command import Approval, Command
 from spendbrake.schemas.money import to_nano
+from spendbrake.schemas.parts.approvers import Approvers
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.streams.budgets.allocation.approvals import KEPT_S, LONGEST_S, OPEN_S, SLACK_S, Desk
 
@@ -151,3 +152,27 @@ def test_the_reserve_never_pays_more_than_it_holds(script: list[tuple[int, int, 
             except BadRecord:
                 continue
     assert granted == one.paid.get(NOV, 0) <= RESERVE
+
+
+@pytest.mark.parametrize("by", ["Ada", " ada ", "token:ada", "slack:UADA", "TOKEN:Ada laptop"])
+def test_one_person_of_several_names_is_one_person(by: str) -> None:
+    people = Approvers(people={"ada": ("slack:UADA", "token:ada laptop"), "fay": ("Fay M",)}).named()
+
+    def refusal(one: Desk, command: Command) -> str:
+        with pytest.raises(BadRecord) as bad:
+            one.take(command, NOW, NOV, RESERVE, people)
+        return bad.value.reason
+
+    assert refusal(desk(ASKED), decision("approve", by, "finance")) == "own_request"
+    other = desk(replace(ASKED, by="zoe"), decision("approve", "ada", "finance"))
+    assert refusal(other, decision("approve", by, "engineering")) == "second_role_missing"
+    assert refusal(desk(ASKED, FINANCE), decision("approve", "fay m", "engineering")) == "second_role_missing"
+    assert other.take(ENGINEERING, NOW, NOV, RESERVE, people) != []
+    mine = desk(ASKED)
+    mine.take(decision("deny", by, "operator"), NOW, NOV, RESERVE, people)
+    assert [each.status for each in mine] == ["denied"]
+
+
+def test_a_name_belongs_to_one_person() -> None:
+    with pytest.raises(ValueError, match="'ada' is 'fay' as well as 'ada'"):
+        Approvers(people={"fay": ("token:ada",), "ada": ("Ada",)})
