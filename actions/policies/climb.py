@@ -6,17 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 from spendbrake.actions.policies.base import LIFT, NOTICE, OTHERS
+from spendbrake.actions.policies.ends import climb_at, due_or_never, limit_end, track_end
 from spendbrake.actions.policies.notice import Clerk, Want
 from spendbrake.actions.policies.state import Group, Slot, Track
 from spendbrake.actions.policies.target import is_partial
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.decision import VERDICTS, Scope, Stamp
-from spendbrake.schemas.finding import SEVERITIES, Finding
+from spendbrake.schemas.finding import COMMAND, SEVERITIES, Finding
 from spendbrake.schemas.policy import Limit, Policy, Rung
 from spendbrake.schemas.standing import Standing
 
-RENEWALS = 4
-"""A life that findings renew is published in steps of a quarter, so that not every finding is an action."""
+GIVEN = ("grant", "exempt")
+"""Kinds of commands whose news are told once, and are no trouble that goes on."""
 
 
 class Climb:
@@ -42,28 +43,28 @@ class Climb:
 
     def see(self, key: str, finding: Finding, standing: Standing, evidence: Mapping[str, Any]) -> None:
         """Open the track of a finding, or confirm it and climb what is due."""
-        track, worse = self._group.tracks.get(key), False
+        track, again = self._group.tracks.get(key), ""
         if track is None or (track.tier is not None and track.turn != finding.turn):
             track = self._group.tracks[key] = _opened(finding, standing, evidence)
             if finding.evidence.get("notify", True):
                 self._announce(key, track)
         elif finding.current or not track.bound:
-            worse = SEVERITIES.index(finding.severity) > SEVERITIES.index(track.severity)
+            again = _news(finding, track)
             track.confirm(finding, self._now, evidence)
             if finding.current and not track.bound:
-                track.bound, track.climbed, worse = True, [self._now], False
+                track.bound, track.climbed, again = True, [self._now], ""
                 self._announce(key, track)
         rungs = len(track.climbed)
         self._climb(key, track)
-        if worse and len(track.climbed) == rungs:
-            self._announce(key, track, worse=True)
+        if again and len(track.climbed) == rungs:
+            self._announce(key, track, again)
 
     def advance(self, standing_of: Callable[[str], Standing]) -> None:
         """End tracks whose time has passed, and climb rungs whose dwell has."""
         for key, track in sorted(self._group.tracks.items()):
-            if self._policy is None or _track_end(self._policy, track) <= self._now:
+            if self._policy is None or track_end(self._policy, track) <= self._now:
                 self._end(key)
-            elif _due_or_never(_climb_at(self._policy, track)) <= self._now:
+            elif due_or_never(climb_at(self._policy, track)) <= self._now:
                 track.evidence = {**track.evidence, **self._clerk.money(standing_of(track.node), track.node)}
                 self._climb(key, track)
 
@@ -71,7 +72,7 @@ class Climb:
         """End a tier at once; an incident climbs no further and ends after its quiet time, unless `at_once`."""
         track = self._group.tracks[key]
         track.resolved = True
-        if at_once or track.tier is not None or self._policy is None or _track_end(self._policy, track) <= self._now:
+        if at_once or track.tier is not None or self._policy is None or track_end(self._policy, track) <= self._now:
             self._end(key)
 
     def end_node(self, node: str) -> None:
@@ -108,28 +109,30 @@ class Climb:
         mode = self._policy.mode if self._policy is not None else "enforce"
         for key, track in sorted(self._ended.items()):
             if track.told and key not in self._lift_told:
+                # That something was given is no news that its time is over.
+                said = track.reason if track.evidence.get("kind") in GIVEN and not track.resolved else why
                 self.actions += self._clerk.end_notices(
-                    self._name, mode, self._target, track, why, self._now, self._stamp
+                    self._name, mode, self._target, track, said, self._now, self._stamp
                 )
 
     def _end(self, key: str) -> None:
         self._ended[key] = self._group.tracks.pop(key)
 
     def _climb(self, key: str, track: Track) -> None:
-        while self._policy is not None and _due_or_never(_climb_at(self._policy, track)) <= self._now:
+        while self._policy is not None and due_or_never(climb_at(self._policy, track)) <= self._now:
             track.climbed.append(self._now)
             self._announce(key, track)
 
-    def _announce(self, key: str, track: Track, *, worse: bool = False) -> None:
-        """Notify of the rung a track stands on; of a track that binds nobody, of the finding only; or of worse news."""
+    def _announce(self, key: str, track: Track, again: str = "") -> None:
+        """Notify of the rung a track stands on; of a track that binds nobody, of the finding only; or of its news."""
         if self._policy is None:
             return
         rung = self._policy.rungs[len(track.climbed) - 1]
         want = self._want(self._policy, key, track, rung, rung.limit, track.climbed[-1])
         if not track.bound:
             want = replace(want, rung=NOTICE, limit=None, scope=Scope())
-        if worse:
-            self.actions += self._clerk.notices(want, track.told, self._now, self._stamp, mark=track.severity)
+        if again:
+            self.actions += self._clerk.notices(want, track.told, self._now, self._stamp, mark=again)
             return
         self.actions += self._clerk.notices(want, rung.notify, self._now, self._stamp)
         track.told += [name for name in rung.notify if name not in track.told]
@@ -143,7 +146,7 @@ class Climb:
             rung=rung.name,
             limit=limit,
             scope=self._clerk.scope(limit),
-            ends_at=_limit_end(policy, track, limit, climbed_at),
+            ends_at=limit_end(policy, track, limit, climbed_at),
         )
 
     def _wants(self) -> dict[str, Want]:
@@ -209,7 +212,7 @@ class Climb:
         times = [slot.action.expires_at for slot in self._group.slots.values()]
         if self._policy is not None:
             for track in self._group.tracks.values():
-                times += [_track_end(self._policy, track), _due_or_never(_climb_at(self._policy, track))]
+                times += [track_end(self._policy, track), due_or_never(climb_at(self._policy, track))]
         times += self._group.exempt.values()
         if self._waits:
             times.append(self._now)
@@ -217,7 +220,8 @@ class Climb:
 
 
 def _opened(finding: Finding, standing: Standing, evidence: Mapping[str, Any]) -> Track:
-    ends_at = float(finding.evidence.get("period_ends_at", standing.period_ends_at))
+    told, closes = finding.evidence, finding.evidence.get("open_until") if finding.detector == COMMAND else None
+    ends_at = closes if finding.tier is None else float(told.get("period_ends_at", standing.period_ends_at))
     return Track(
         node=finding.node,
         team=finding.team,
@@ -231,52 +235,17 @@ def _opened(finding: Finding, standing: Standing, evidence: Mapping[str, Any]) -
         finding=finding.id,
         climbed=[standing.now],
         seen=standing.now,
-        ends_at=ends_at if finding.tier is not None else None,
+        ends_at=ends_at,
         bound=finding.current,
         evidence=evidence,
     )
 
 
-def _climb_at(policy: Policy, track: Track) -> float | None:
-    """Return when the next rung is due; None when there is none, or an incident waits to be confirmed."""
-    reached = len(track.climbed)
-    if not track.bound or track.resolved or reached >= len(policy.rungs):
-        return None
-    if track.tier is None and track.seen <= track.climbed[-1]:
-        return None
-    return track.climbed[-1] + policy.rungs[reached].after_s
-
-
-def _due_or_never(at: float | None) -> float:
-    return math.inf if at is None else at
-
-
-def _track_end(policy: Policy, track: Track) -> float:
-    """Return when a track ends by itself: a tier with its period, all else after quiet."""
-    if track.ends_at is not None and track.bound:
-        return track.ends_at
-    return _renewed(track.climbed[0], track.seen, policy.hold_s)
-
-
-def _limit_end(policy: Policy, track: Track, limit: Limit | None, climbed_at: float) -> float:
-    end = _track_end(policy, track)
-    if limit is None or limit.ttl_s is None:
-        return end
-    life = _renewed(climbed_at, track.seen, limit.ttl_s)
-    return min(life, end) if track.tier is not None else life
-
-
-def _renewed(since: float, seen: float, life_s: float) -> float:
-    """Return the end of a life that began at `since` and was renewed at `seen`, on a grid of quarter lives.
-
-    Never earlier than `seen + life_s` and less than a quarter of a life later.
-
-    Examples:
-        >>> [_renewed(1000.0, seen, 400.0) for seen in (900.0, 1000.0, 1001.0, 1100.0, 1101.0)]
-        [1400.0, 1400.0, 1500.0, 1500.0, 1600.0]
-    """
-    step = life_s / RENEWALS
-    return since + life_s + max(0, math.ceil((seen - since) / step)) * step
+def _news(finding: Finding, track: Track) -> str:
+    """Return what marks a finding as news of a track: graver than before, or what people have decided."""
+    if SEVERITIES.index(finding.severity) > SEVERITIES.index(track.severity):
+        return finding.severity
+    return finding.id if finding.detector == COMMAND else ""
 
 
 def _strictest(wants: list[Want], leader: str) -> Want:

@@ -18,7 +18,7 @@ class Track:
         turn: Turn at which it opened; it enters the ids of all its actions.
         climbed: When each rung so far was reached, by the log's clock.
         seen: When a finding confirmed it last.
-        ends_at: End of a tier's period; None for incidents, which end after quiet.
+        ends_at: End of a tier's period, or when a request closes; None for incidents, which end after quiet.
         resolved: An incident that is said to be over climbs no further and ends after its quiet time.
         bound: False while all its findings came too late for a limit.
         told: Destinations that have heard of it.

@@ -45,9 +45,14 @@ class Request:
     approvals: tuple[Approval, ...] = ()
     status: Status = "open"
 
+    @property
+    def open_until(self) -> float:
+        """Until when it can be decided, epoch seconds."""
+        return min(self.asked_at + OPEN_S, self.asked.expires_at)
+
     def open_at(self, now: float) -> bool:
         """Tell whether it can still be decided."""
-        return self.status == "open" and now < min(self.asked_at + OPEN_S, self.asked.expires_at)
+        return self.status == "open" and now < self.open_until
 
 
 @dataclass(slots=True)

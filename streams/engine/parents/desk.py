@@ -130,4 +130,6 @@ def _told(parent: Parent, command: Command, now: float) -> Finding:
     if request.status == "open":
         state = "open" if command.kind == "request" else "update"
     told = finding_of(command, asked.node, asked.home, what, state, now)
-    return replace(told, evidence={**told.evidence, "desk": parent.id, "status": request.status})
+    return replace(
+        told, evidence={**told.evidence, "desk": parent.id, "status": request.status, "open_until": request.open_until}
+    )

@@ -97,6 +97,12 @@ async def test_two_buttons_of_two_roles_let_the_calls_pass_and_the_message_says_
             for user in ("UFAY", "UFIN", "UNKNOWN"):
                 await press(user, "spendbrake.approve", value)
             assert await blocked(), "two of one role are not two approvals"
+
+            async def half() -> bool:
+                return slack.calls["chat.update"] > 0 and "engineering must approve" in slack.messages[0].text
+
+            await until(half)
+            assert "spendbrake.approve" in buttons(slack.messages[0])
             await press("UELI", "spendbrake.approve", value)
             await until(passes)
 

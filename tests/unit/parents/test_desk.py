@@ -217,3 +217,27 @@ def test_a_top_up_is_refused_where_there_is_nothing_to_raise() -> None:
     assert [what.split(":")[0] for _, what in told(at)] == [
         "free is refused this", "pay/shop asks for $40.00 more until 2026-01-06 00", "key-1 is refused this",
     ]  # fmt: skip
+
+
+def news(at: Deployment) -> list[tuple[float, bool, str]]:
+    found = [decode(Action, out.value or b"") for out in at.records("actions.v1")]
+    return [(each.time - START, "resolved" in each.params, each.reason) for each in found if each.effect == "slack"]
+
+
+def test_the_alert_of_a_request_tells_each_approval_and_stands_until_it_closes() -> None:
+    desk = {"name": "desk", "when": {"detectors": ["command"]}, "rungs": [{"name": "tell", "notify": ["ops"]}]}
+    file = document(destinations={"ops": {"type": "slack", "channel": "#ops"}})
+    at = Deployment(engine(file | {"policies": [*file["policies"], desk]}, partitions=PARTS))
+    put(at, ASKED, START + 10)
+    at.tick(START + 5 * HOUR)
+    put(at, said("approve", "fay", "finance"), START + 6 * HOUR)
+    at.tick(START + 23.9 * HOUR)
+    assert [(at_s, over) for at_s, over, _ in news(at)] == [(10.0, False), (6 * HOUR, False)]
+    assert "request r-1 is open, engineering must approve; approve by fay" in news(at)[-1][2]
+    at.tick(START + 24 * HOUR)
+    assert news(at)[2:] == [(24 * HOUR, True, "Its time is over")]
+    put(at, replace(ASKED, id="r-2", expires_at=START + 48 * HOUR), START + 25 * HOUR)
+    approve(at, START + 25.1 * HOUR, request="r-2")
+    at.tick(START + 40 * HOUR)
+    given = [(over, what) for _, over, what in news(at) if what.startswith("bg has $40.00 more until 2026-01-07 00:00")]
+    assert [over for over, _ in given] == [False, True], "that news of a grant are told is no end of the grant"
