@@ -35,6 +35,8 @@ WINDOW_S = 300.0
 HOSTS = ("hooks.slack.com",)
 """Where Slack is answered."""
 ANSWER_S = 10.0
+LOOKS, LOOK_S = 20, 0.5
+"""How often, and at what distance, what a decision has led to is looked for before the presser is told."""
 DECISIONS: Mapping[str, Order] = {APPROVE: "approve", DENY: "deny"}
 JUDGEMENTS: Mapping[str, Opinion] = {REAL: "real", FALSE_ALARM: "false_alarm"}
 
@@ -72,6 +74,7 @@ class Buttons:
         known: Returns what was told of each request, by id.
         file: Returns the policy file in force.
         clock: Wall clock, epoch seconds.
+        pause: Waits so many seconds.
         find: Finds the finding that an id names.
         give: Writes somebody's word for it into its log.
         client: Answers Slack; one of its own when None.
@@ -91,12 +94,13 @@ class Buttons:
         give: Give,
         client: httpx.AsyncClient | None = None,
         hosts: tuple[str, ...] = HOSTS,
+        pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._verifier = SignatureVerifier(signing_secret, _Clock(clock))
         self._say, self._take, self._known, self._file, self._clock = say, take, known, file, clock
         self._find, self._give = find, give
         self._client = client or httpx.AsyncClient(timeout=ANSWER_S, trust_env=False)
-        self._hosts = hosts
+        self._hosts, self._pause = hosts, pause
         self._seen: dict[str, float] = {}
         self._pending: set[asyncio.Task[None]] = set()
 
@@ -198,7 +202,17 @@ class Buttons:
             request=press.value,
         )  # fmt: skip
         await self._say(about(command, told[0]), command.by)
-        return f"You {kind} request {press.value} as {role}. What follows is told in this channel."
+        return f"You {kind} request {press.value} as {role}. {await self._outcome(command)}"
+
+    async def _outcome(self, command: Command) -> str:
+        """Return what the desk has said of a decision: it may have refused it."""
+        for _ in range(LOOKS):
+            told = (await self._known()).get(command.request, ())
+            said = next((each.reason for each in told if each.evidence.get("command") == command.id), None)
+            if said is not None:
+                return said
+            await self._pause(LOOK_S)
+        return "Nothing has come of it so far: it may have been said before. `spendbrake budget requests` tells."
 
     def _role(self, user: str) -> str | None:
         approvers = self._file().approvers

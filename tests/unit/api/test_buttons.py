@@ -62,10 +62,21 @@ class Log:
         self.commands: list[Command] = []
         self.taken: list[tuple[str, str]] = []
         self.given: list[Command] = []
+        self.desk_says = ""
+        self.answered: list[Finding] = []
 
     async def say(self, command: Command, by: str) -> str:
         self.commands.append(command)
         return "acme"
+
+    async def known(self) -> dict[str, list[Finding]]:
+        return {"request-1": [ASKED, *self.answered]}
+
+    async def answer(self, seconds: float) -> None:
+        """The desk answers while the presser waits."""
+        if seconds and self.desk_says:
+            evidence = {"command": self.commands[-1].id}
+            self.answered = [replace(ASKED, id="f-3", reason=self.desk_says, evidence=evidence)]
 
     async def find(self, name: str) -> Finding:
         if name != FOUND.id:
@@ -79,16 +90,13 @@ class Log:
         self.taken.append((trouble, by))
 
 
-async def known() -> dict[str, list[Finding]]:
-    return {"request-1": [ASKED]}
-
-
 @asynccontextmanager
 async def pressed(log: Log, server: Answers, *presses: tuple[bytes, dict[str, str]]) -> AsyncIterator[list[int]]:
     """Press buttons; yield the statuses once all has been carried out."""
     buttons = Buttons(
-        SECRET, log.say, log.take, known, lambda: FILE, lambda: NOW, find=log.find, give=log.give, hosts=("127.0.0.1",)
-    )
+        SECRET, log.say, log.take, log.known, lambda: FILE, lambda: NOW, find=log.find, give=log.give,
+        hosts=("127.0.0.1",), pause=log.answer,
+    )  # fmt: skip
     transport = httpx.ASGITransport(api(buttons.operations()))
     async with httpx.AsyncClient(transport=transport, base_url="http://spendbrake") as http:
         statuses = [
@@ -121,6 +129,17 @@ async def test_approvers_decide_in_their_own_role_and_are_told_so() -> None:
     ]
     assert {each["response_type"] for each in server.told} == {"ephemeral"}
     assert any("You approve request request-1 as finance" in each["text"] for each in server.told)
+
+
+async def test_who_presses_hears_what_the_desk_has_said_of_it() -> None:
+    for says in ("pay is refused this: nobody approves what they asked for", ""):
+        log = Log()
+        log.desk_says = says
+        with Answers() as server:
+            async with pressed(log, server, signed(press(server, "spendbrake.approve", "request-1"))) as statuses:
+                assert statuses == [200]
+        (told,) = server.told
+        assert (says or "Nothing has come of it so far") in told["text"]
 
 
 async def test_a_press_that_slack_sends_again_is_taken_once_and_has_one_id() -> None:
