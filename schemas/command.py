@@ -16,6 +16,10 @@ ORIGIN_HEADER = "sb-origin"
 """`topic/partition/offset` of the record this one was made from."""
 REDRIVEN_HEADER = "sb-redriven"
 """On an action that somebody has sent again: what has failed is tried once more."""
+GATHERED_HEADER = "sb-gathered"
+"""On a notification that was sent on to the partition at which its group is told; its `sb-origin` is where it was."""
+GATHERED_NEWS, GATHERED_ESCALATION = b"news", b"escalation"
+"""What it is there: news for its own destination, or for those that hear of what nobody acknowledges."""
 
 Role: TypeAlias = Literal["operator", "finance", "engineering", "admin"]
 Order: TypeAlias = Literal["request", "approve", "deny", "grant", "withdraw", "exempt", "feedback"]

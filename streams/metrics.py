@@ -48,6 +48,7 @@ METRICS: tuple[Metric, ...] = (
     # --- delivery
     Metric("results", "counter", "Results of actions.", ("effect", "outcome")),
     Metric("retries", "counter", "Tries of an action after the first.", ("effect",)),
+    Metric("gathered", "counter", "Notifications sent on to where their group is told.", ("effect",)),
     Metric("effect", "histogram", "Time of one call to a receiver.", ("effect",), "seconds"),
     Metric("decision", "histogram", "From the record's timestamp to the decision in Redis.", (), "seconds"),
     Metric("republished", "counter", "Standing decisions written again."),

@@ -15,11 +15,14 @@ from spendbrake.actions.delivery.message import message_of, reminder_of, taken_o
 from spendbrake.actions.delivery.mutes import Muted
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.parts.delivery import Grouping
+from spendbrake.schemas.wire.murmur import partition_of
 
 RECHECK_S = 60.0
 """A mute whose end only another alert can tell is looked at again so often."""
 AT_ONCE = Grouping(group_wait_s=0, group_interval_s=0)
 """What holds for an alert that is grouped with no other."""
+STEADY = frozenset({"node", "team", "level", "policy", "tier", "period"})
+"""Labels that an alert keeps from its first news to its last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +30,7 @@ class Held:
     """One alert at one destination.
 
     Attributes:
-        action: Its latest news; `origin` the place of their record.
+        action: Its latest news; `origin` the place of their record in the log of its node.
         heard_at: When they came, by the worker's clock.
         not_before: Of an escalation: nothing is told before, and nothing at all if it is acknowledged by then.
         told: Id of the latest news that were told; empty before the first.
@@ -59,11 +62,6 @@ class Held:
     def ready_at(self) -> float:
         """When its news may be told at the earliest, its group apart."""
         return max(self.heard_at, self.not_before, self.recheck_at)
-
-    @property
-    def place(self) -> int:
-        """Offset of its latest news: what comes from before it is old."""
-        return offset_of(self.origin)
 
     def settled(self) -> "Held":
         """Return it with its news ended, and told to nobody."""
@@ -100,15 +98,17 @@ class Flush:
     taken: str = ""
 
 
-def offset_of(origin: str) -> int:
-    """Return the offset in `topic/partition/offset`; -1 where there is none.
+def comes_before(origin: str, other: str) -> bool:
+    """Tell whether a record at `topic/partition/offset` is older than another; of two partitions' nobody can tell.
 
     Examples:
-        >>> offset_of("actions.v1/3/42"), offset_of("")
-        (42, -1)
+        >>> comes_before("actions.v1/3/9", "actions.v1/3/42"), comes_before("actions.v1/3/9", "actions.v1/4/42")
+        (True, False)
+        >>> comes_before("actions.v1/3/9", "")
+        False
     """
-    last = origin.rpartition("/")[2]
-    return int(last) if last.isdecimal() else -1
+    (log, _, offset), (other_log, _, other_offset) = origin.rpartition("/"), other.rpartition("/")
+    return log == other_log and offset.isdecimal() and other_offset.isdecimal() and int(offset) < int(other_offset)
 
 
 def group_id(action: Action, key: str, grouping: Grouping | None) -> str:
@@ -117,6 +117,18 @@ def group_id(action: Action, key: str, grouping: Grouping | None) -> str:
         return key
     labels = labels_of(action)
     return json.dumps([action.destination, *(labels[name] for name in grouping.group_by)])
+
+
+def gathered_at(action: Action, grouping: Grouping | None, partitions: int) -> int | None:
+    """Return the partition at which an alert's group is told; None: where its node is, as all that it is told with.
+
+    Only labels that an alert keeps decide: groups that differ in others are told at one partition, each by itself.
+    """
+    if grouping is None or "node" in grouping.group_by or ("team" in grouping.group_by and action.team):
+        return None
+    labels = labels_of(action)
+    kept = [labels[name] for name in grouping.group_by if name in STEADY]
+    return partition_of(json.dumps([action.destination, *kept]).encode(), partitions)
 
 
 class Group:

@@ -25,7 +25,7 @@ from spendbrake.streams.transport.clients.control import ControlLog, ControlUnav
 from spendbrake.streams.transport.producer import Outbox, Sender
 from spendbrake.streams.transport.store import RowLog, changelog_name, declare_table
 from spendbrake.streams.workers.deployment import GROUPS, LEDGER, Broker, Place, admitted
-from spendbrake.streams.workers.gateways.act import Acknowledge, Bury
+from spendbrake.streams.workers.gateways.act import Acknowledge, Send
 from spendbrake.streams.workers.notify.alerts import InForce
 from spendbrake.streams.workers.notify.building import Secrets, Tools
 from spendbrake.streams.workers.notify.destinations import Destinations
@@ -80,13 +80,14 @@ async def notify_service(
         ledgers,
         _ledger_log(app, place, ledgers, writer),
         _publish(app, place, writer),
-        bury_into(app, place),
+        sends_of(app, place),
         acknowledge_to(app),
         writer,
         metrics,
         clock=clock,
         pulse=pulse,
         backoff=_backoff(class_name, settings),
+        partitions=place.partitions,
         in_force=rules_of(versions),
         grace_s=0.4 * settings.group.session_timeout_s,
     )
@@ -230,14 +231,14 @@ def _mutes(silence: Silence) -> bool:
         return False
 
 
-def bury_into(app: ChunkApp, place: Place) -> Bury:
-    """Return what sends dead letters with an app's producer."""
+def sends_of(app: ChunkApp, place: Place) -> Send:
+    """Return what sends records with an app's producer."""
     outbox = Outbox(cast(Sender, app.producer), place.prefix)
 
-    async def bury(records: Sequence[OutRecord]) -> None:
+    async def send(records: Sequence[OutRecord]) -> None:
         await (await outbox.send(records))
 
-    return bury
+    return send
 
 
 def _publish(app: ChunkApp, place: Place, writer: str) -> Publish:

@@ -37,8 +37,8 @@ LEASE_OUTCOMES = (
 )
 
 
-class Bury(Protocol):
-    """Sends dead letters and waits until they are safe."""
+class Send(Protocol):
+    """Sends records, such as dead letters, and waits until they are safe."""
 
     async def __call__(self, records: Sequence[OutRecord]) -> None:
         """Return once the broker has them."""
@@ -80,7 +80,7 @@ class ActLimits:
         self,
         limits: Any,
         store: AsyncStore,
-        bury: Bury,
+        bury: Send,
         acknowledge: Acknowledge,
         partitions: int,
         metrics: Metrics,

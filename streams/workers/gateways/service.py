@@ -14,7 +14,7 @@ from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.settings import Settings
 from spendbrake.streams.transport.app import ChunkApp, chunk_topic
 from spendbrake.streams.transport.producer import SendError
-from spendbrake.streams.workers.delivering import acknowledge_to, bury_into
+from spendbrake.streams.workers.delivering import acknowledge_to, sends_of
 from spendbrake.streams.workers.deployment import Broker, Place, admitted, publish
 from spendbrake.streams.workers.gateways.act import ActLimits, LeaseMetrics
 from spendbrake.streams.workers.service import Service, new_app, ready_versions
@@ -33,7 +33,7 @@ async def limits_service(
     await admitted(broker, place, versions)
     topic = place.topic(ACTIONS.name)
     app = new_app("act-limits", broker, place, settings, topic)
-    bury, acknowledge = bury_into(app, place), acknowledge_to(app)
+    bury, acknowledge = sends_of(app, place), acknowledge_to(app)
     act = ActLimits(Limits(store), store, bury, acknowledge, place.partitions, metrics, wall)
     app.agent(chunk_topic(app, topic, place.partitions), name="act-limits")(act.consume)
     if not place.simulation:  # there gateways have the trace's clock

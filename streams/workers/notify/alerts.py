@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from spendbrake.actions.delivery.alert import alert_key, is_over, trouble_key
-from spendbrake.actions.delivery.grouping import Flush, Group, Held, group_id
+from spendbrake.actions.delivery.grouping import Flush, Group, Held, gathered_at, group_id
 from spendbrake.actions.delivery.mutes import muting
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.control import Silence
@@ -124,6 +124,10 @@ class Alerts:
     def group(self, action: Action, now: float) -> str:
         """Return the id of the group that an action's alert belongs to."""
         return group_id(action, alert_key(action), self._grouping(action.destination, now))
+
+    def gathered_at(self, action: Action, now: float, partitions: int) -> int | None:
+        """Return the partition at which the group of an action's alert is told; None: where its node is."""
+        return gathered_at(action, self._grouping(action.destination, now), partitions)
 
     def line(self, action: Action, now: float) -> tuple[str, str]:
         """Return in which line an action stands: news of a node, or of a group, follow each other."""

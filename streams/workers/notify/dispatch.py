@@ -4,12 +4,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from spendbrake.actions.delivery.alert import alert_key, is_over
-from spendbrake.actions.delivery.grouping import Held, offset_of
+from spendbrake.actions.delivery.grouping import Held, comes_before
 from spendbrake.actions.delivery.ledger import Entry
 from spendbrake.actions.delivery.message import escalated
 from spendbrake.actions.delivery.port import Later
 from spendbrake.schemas.action import Action
+from spendbrake.schemas.command import (
+    GATHERED_ESCALATION,
+    GATHERED_HEADER,
+    GATHERED_NEWS,
+    ORIGIN_HEADER,
+    REDRIVEN_HEADER,
+)
 from spendbrake.schemas.result import Outcome, Result
+from spendbrake.schemas.topics import ACTIONS
+from spendbrake.schemas.wire.avro import encode
+from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.workers.notify.alerts import Alerts, InForce, parked
 from spendbrake.streams.workers.notify.errand import Errand, Means
 from spendbrake.streams.workers.notify.lane import Lane
@@ -21,15 +31,22 @@ class Dispatch:
     def __init__(self, means: Means, lane: Lane, alerts: Alerts) -> None:
         self._means, self._lane, self.alerts = means, lane, alerts
 
-    async def hear(self, action: Action, origin: str, *, redriven: bool = False) -> None:
-        """Take news in, and tell them if they are due; return once they are told, or safe in the ledger.
+    async def hear(self, action: Action, origin: str, *, redriven: bool = False, gathered: bool = False) -> None:
+        """Take news in, and tell them if they are due; return once they are told, safe in the ledger, or sent on.
 
         News whose end is known, that are expired, shadows, or sent again by hand have no part in groups.
+
+        Args:
+            gathered: They were sent on to here.
 
         Raises:
             GivenUp: the partition goes to another worker first.
         """
         now = self._now()
+        if not gathered and (place := self._elsewhere(action, now)) is not None:
+            again = ((REDRIVEN_HEADER, b"1"),) if redriven else ()
+            await self._send_on(action, action, origin, place, ((GATHERED_HEADER, GATHERED_NEWS), *again))
+            return
         entry = self._lane.get(action.id)
         ended = entry is not None and entry.outcome is not None
         if redriven or ended or action.mode == "shadow" or action.expires_at <= now:
@@ -39,7 +56,7 @@ class Dispatch:
         await self._hear(action, origin, now)
         await self._settle(action, now)
 
-    async def hear_of(self, action: Action, origin: str, rules: InForce) -> None:
+    async def hear_of(self, action: Action, origin: str, rules: InForce, *, gathered: bool = False) -> None:
         """Take in news for others: here they are told only if nobody acknowledges them in time.
 
         Of trouble that this destination hears of by itself there is nothing to escalate.
@@ -47,6 +64,9 @@ class Dispatch:
         rule = rules.delivery.escalation
         news = self._escalated(action, rules)
         if rule is None or news is None:
+            return
+        if not gathered and (place := self._elsewhere(news, self._now())) is not None:
+            await self._send_on(news, action, origin, place, ((GATHERED_HEADER, GATHERED_ESCALATION),))
             return
         held, now = self.alerts.get(alert_key(news)), self._now()
         known = self._lane.get(news.id)
@@ -56,9 +76,15 @@ class Dispatch:
             await self._hear(news, origin, now, not_before=action.time + rule.after_s)
             await self._settle(news, now)
 
-    def line_of(self, action: Action, rules: InForce, now: float) -> tuple[str, str]:
-        """Return in which line news for others stand: in that of their group here, of which they are."""
-        return self.alerts.line(self._escalated(action, rules) or action, now)
+    def line(self, action: Action, now: float, *, gathered: bool = False) -> tuple[str, str]:
+        """Return in which line news stand: in that of their group here, or of their node on their way elsewhere."""
+        if not gathered and self._elsewhere(action, now) is not None:
+            return action.node, action.destination
+        return self.alerts.line(action, now)
+
+    def line_of(self, action: Action, rules: InForce, now: float, *, gathered: bool = False) -> tuple[str, str]:
+        """Return in which line news for others stand: in that of what they are here."""
+        return self.line(self._escalated(action, rules) or action, now, gathered=gathered)
 
     async def flush(self, group: str) -> None:
         """Tell what is due of a group.
@@ -91,6 +117,31 @@ class Dispatch:
         await self._end_members(flush.message, about.values(), result)
         await self.alerts.tell(about, self._now(), result)
 
+    def _elsewhere(self, action: Action, now: float) -> int | None:
+        """Return the other partition at which an alert is told with its group; None: at this one.
+
+        Where it began it stays, whatever the policy says by then: there its thread is.
+        """
+        key, ledger = alert_key(action), self._lane.ledger
+        place = ledger.place(key)
+        if place is None and action.mode != "shadow" and self.alerts.get(key) is None and not ledger.get(action.id):
+            place = self.alerts.gathered_at(action, now, self._means.partitions)
+        return None if place == ledger.partition else place
+
+    async def _send_on(
+        self, news: Action, action: Action, origin: str, place: int, headers: tuple[tuple[str, bytes], ...]
+    ) -> None:
+        """Send an action to the partition at which `news` of it are told; return once it is there.
+
+        After a death it goes there once more; its origin tells how old it is.
+        """
+        self._lane.check()
+        await self._lane.ledger.pin(alert_key(news), place, self._now())
+        headers = (*headers, (ORIGIN_HEADER, origin.encode()))
+        record = OutRecord(ACTIONS.name, action.node.encode(), encode(action), action.time, place, headers)
+        await self._means.send([record])
+        self._means.metrics.count("gathered", self._means.effect.name)
+
     def _escalated(self, action: Action, rules: InForce) -> Action | None:
         rule = rules.delivery.escalation
         if rule is None or action.destination == rule.to:
@@ -105,12 +156,12 @@ class Dispatch:
             return
         if held.action.id == action.id:
             await self.alerts.tell([key], self._now(), result)
-        elif is_over(action) and held.place < offset_of(origin):
+        elif is_over(action) and comes_before(held.origin, origin):
             await self.alerts.drop([key], self._now())
 
     async def _hear(self, action: Action, origin: str, now: float, *, not_before: float = 0.0) -> None:
         held = self.alerts.get(alert_key(action))
-        if held is not None and held.action.id != action.id and offset_of(origin) < held.place:
+        if held is not None and held.action.id != action.id and comes_before(origin, held.origin):
             await self._end(action, "superseded", "later news came before it was told")
             return
         before = self.alerts.hear(action, now, origin, not_before=not_before)

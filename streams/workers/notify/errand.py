@@ -18,7 +18,7 @@ from spendbrake.schemas.wire.avro import encode
 from spendbrake.streams.engine.emit import MESSAGE_HEADER, REASON_HEADER, STAGE_HEADER
 from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.metrics import Metrics
-from spendbrake.streams.workers.gateways.act import Bury
+from spendbrake.streams.workers.gateways.act import Send
 from spendbrake.streams.workers.notify.lane import Lane
 from spendbrake.streams.workers.notify.together import Together
 
@@ -34,6 +34,7 @@ class Means:
     """What all errands of a worker share.
 
     Attributes:
+        partitions: Of the actions' log.
         clock: Epoch seconds UTC, as a lane sees it.
         chance: Draws from [0, 1).
     """
@@ -41,7 +42,8 @@ class Means:
     effect: Effect
     chain: Chain
     results: Together[Result]
-    bury: Bury
+    send: Send
+    partitions: int
     metrics: Metrics
     clock: Callable[[Lane], float]
     chance: Callable[[], float]
@@ -95,7 +97,7 @@ class Errand(DeadLetters):
         at = self._means.clock(self._lane)
         self._means.metrics.count("dead_letters", UNDELIVERED)
         record = OutRecord(ACTIONS_DLQ.name, action.node.encode(), encode(action), at, headers=headers)
-        await self._means.bury([record])
+        await self._means.send([record])
 
     def _runner(self) -> Runner:
         means = self._means

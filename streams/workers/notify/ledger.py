@@ -16,12 +16,17 @@ import orjson
 from spendbrake.actions.delivery.grouping import Held
 from spendbrake.actions.delivery.ledger import KEEP_S, Entry
 from spendbrake.schemas.action import Action
+from spendbrake.schemas.topics import DAY_S
 from spendbrake.schemas.wire.avro import decode, encode
 from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.streams.workers.notify.together import Together
 
 HELD = "held/"
 """Before the key of an alert that is held."""
+PINNED = "pinned/"
+"""Before the key of an alert that is told at another partition."""
+PINNED_S = 100.0 * DAY_S
+"""That is known for longer than any alert is held, and its news are in the log."""
 TERM_KEY = "term"
 """Row with the highest term of a partition: it outlives the entries, which are forgotten. It is no action's id."""
 FORGOTTEN_AT_ONCE = 1_000
@@ -44,21 +49,31 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """One row: how far an action has come, an alert that is held, or when one was let go; else it claims a term."""
+    """One row; one that says nothing claims a term.
+
+    Attributes:
+        entry: How far an action has come.
+        held: An alert.
+        gone_at: When one was let go.
+        pinned: At which partition an alert is told, and when that was last asked.
+    """
 
     key: str
     turn: Turn
     entry: Entry | None
     held: Held | None = None
     gone_at: float | None = None
+    pinned: tuple[int, float] | None = None
 
     @property
     def is_claim(self) -> bool:
         """Whether it says nothing but that its writer was there."""
-        return self.entry is None and self.held is None and self.gone_at is None
+        return self.entry is None and self.held is None and self.gone_at is None and self.pinned is None
 
     def has_expired(self, now: float) -> bool:
         """Tell whether no log can bring again by `now` what the row is about, nor any worker write of it late."""
+        if self.pinned is not None:
+            return self.pinned[1] + PINNED_S <= now
         at = self.entry.at if self.entry is not None else self.gone_at
         return at is not None and at + KEEP_S <= now
 
@@ -77,6 +92,8 @@ class LedgerRow:
             fields["held"] = {**kept, "action": b64encode(encode(self.held.action)).decode()}
         if self.gone_at is not None:
             fields["gone_at"] = self.gone_at
+        if self.pinned is not None:
+            fields["pinned"] = self.pinned
         return orjson.dumps(fields)
 
     @classmethod
@@ -91,6 +108,9 @@ class LedgerRow:
             turn, held = Turn(*map(int, fields.pop("turn"))), fields.pop("held", None)
             if "gone_at" in fields:
                 return cls(key, turn, None, gone_at=float(fields["gone_at"]))
+            if "pinned" in fields:
+                place, at = fields["pinned"]
+                return cls(key, turn, None, pinned=(int(place), float(at)))
             if held is not None:
                 action = decode(Action, b64decode(held["action"]))
                 return cls(key, turn, None, Held(**{**held, "action": action}))
@@ -169,6 +189,11 @@ class PartitionLedger:
         self._kept = {key for key, row in rows.items() if row.held is not None}
         self._together: Together[LedgerRow] = Together(self._write)
 
+    @property
+    def partition(self) -> int:
+        """Whose ledger it is."""
+        return self._partition
+
     def get(self, action: str) -> Entry | None:
         """Return the entry of an action id."""
         row = self._rows.get(action)
@@ -193,6 +218,17 @@ class PartitionLedger:
         if HELD + key in self._kept:
             self._kept.remove(HELD + key)
             await self._together.put(LedgerRow(HELD + key, self._turn(), None, gone_at=now))
+
+    def place(self, key: str) -> int | None:
+        """Return the partition at which an alert is told, where that is another."""
+        row = self._rows.get(PINNED + key)
+        return row.pinned[0] if row is not None and row.pinned is not None else None
+
+    async def pin(self, key: str, place: int, now: float) -> None:
+        """Keep at which partition an alert is told; return once the broker has that."""
+        row = self._rows.get(PINNED + key)
+        if row is None or row.pinned is None or row.pinned[1] + DAY_S <= now:
+            await self._together.put(LedgerRow(PINNED + key, self._turn(), None, pinned=(place, now)))
 
     async def expire(self, now: float) -> int:
         """Take out what no log can bring again by `now`; return how many actions that were."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -12,11 +13,17 @@ from spendbrake.actions.delivery.chain import Chain
 from spendbrake.actions.delivery.port import Effect
 from spendbrake.actions.delivery.retry import Backoff
 from spendbrake.schemas.action import Action
-from spendbrake.schemas.command import REDRIVEN_HEADER
+from spendbrake.schemas.command import (
+    GATHERED_ESCALATION,
+    GATHERED_HEADER,
+    GATHERED_NEWS,
+    ORIGIN_HEADER,
+    REDRIVEN_HEADER,
+)
 from spendbrake.schemas.result import Result
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.transport.chunk import Chunk
-from spendbrake.streams.workers.gateways.act import Acknowledge, Bury, placed_actions
+from spendbrake.streams.workers.gateways.act import Acknowledge, Send, placed_actions
 from spendbrake.streams.workers.notify.alerts import Alerts, Firing, InForce
 from spendbrake.streams.workers.notify.dispatch import Dispatch
 from spendbrake.streams.workers.notify.errand import Means
@@ -31,6 +38,22 @@ PENDING = 2_000
 """Actions begun and not ended at which no more chunks are taken."""
 UNDELIVERED = "undelivered"
 """Reason of dead letters that could be read and not be brought."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """An action of a chunk.
+
+    Attributes:
+        origin: `topic/partition/offset` of its record, in the log of its node.
+        redriven: Whether somebody has sent it again.
+        gathered: As what it was sent on to here; empty where it was not.
+    """
+
+    action: Action
+    origin: str
+    redriven: bool
+    gathered: bytes
 
 
 class Publish(Protocol):
@@ -48,9 +71,11 @@ class Notify:
     Args:
         effect: All destinations of the class; `effect.name` says which actions are meant.
         log: Where the ledger's rows are kept.
+        send: Takes dead letters, and news that go on to the partition at which their group is told.
         writer: Name of the chain of results; one start of one process.
         clock: Epoch seconds UTC; None = the time of the newest action of the partition: the clock of a trace.
         pulse: Asked before each try whether the process stood still.
+        partitions: Of the actions' log.
         in_force: What delivery goes by at a moment: grouping, mutes, escalation.
         grace_s: Given to calls under way when a partition is given up; less than a session of the group.
     """
@@ -61,7 +86,7 @@ class Notify:
         ledgers: Ledgers,
         log: Changelog,
         publish: Publish,
-        bury: Bury,
+        send: Send,
         acknowledge: Acknowledge,
         writer: str,
         metrics: Metrics,
@@ -72,13 +97,15 @@ class Notify:
         backoff: Backoff | None = None,
         grace_s: float = 4.0,
         pending: int = PENDING,
+        partitions: int = 1,
         in_force: Callable[[float], InForce] = lambda now: AT_ONCE,
     ) -> None:
         self._ledgers, self._log, self._acknowledge, self._metrics = ledgers, log, acknowledge, metrics
-        self._clock, self._pulse, self._grace_s, self._bury = clock, pulse, grace_s, bury
+        self._clock, self._pulse, self._grace_s, self._send = clock, pulse, grace_s, send
         # In the chain's order, each write after the one before: what a death leaves behind is a chain without a hole.
         results: Together[Result] = Together(publish)
-        self._means = Means(effect, Chain(writer), results, bury, metrics, self._now, chance, backoff)
+        chain, now = Chain(writer), self._now
+        self._means = Means(effect, chain, results, send, partitions, metrics, now, chance, backoff)
         self._room = asyncio.Semaphore(pending)
         self._lanes: dict[int, tuple[Lane, Dispatch]] = {}
         self._in_force, self._firing = in_force, Firing()
@@ -101,17 +128,15 @@ class Notify:
         placed, dead = placed_actions(chunk)
         if dead:
             self._metrics.count("dead_letters", "bad_action", n=len(dead))
-            await self._bury(dead)
+            await self._send(dead)
         lane.newest = max([lane.newest, *(action.time for _, action in placed)])
-        begun, again = [], _redriven(chunk)
+        begun = []
         rules = self._in_force(self._now(lane))
-        for offset, action in placed:
-            origin = f"{chunk.topic}/{chunk.partition}/{offset}"
-            if action.effect == self._means.effect.name:
-                begun.append(await self._begin(lane, dispatch, action, origin, again=offset in again))
-            if action.destination and self._escalates(rules):
-                line = dispatch.line_of(action, rules, self._now(lane))
-                begun.append(lane.queue(line, partial(dispatch.hear_of, action, origin, rules)))
+        for news in _news(chunk, placed):
+            if news.action.effect == self._means.effect.name and news.gathered != GATHERED_ESCALATION:
+                begun.append(await self._begin(lane, dispatch, news))
+            if news.action.destination and news.gathered != GATHERED_NEWS and self._escalates(rules):
+                begun.append(self._begin_others(lane, dispatch, news, rules))
         lane.start(self._see_through(begun, lambda: self._acknowledge(chunk)))
 
     async def wake(self, generation: int) -> None:
@@ -174,14 +199,20 @@ class Notify:
         if self._failure is not None:
             raise self._failure
 
-    async def _begin(
-        self, lane: Lane, dispatch: Dispatch, action: Action, origin: str, *, again: bool
-    ) -> "asyncio.Task[None]":
+    async def _begin(self, lane: Lane, dispatch: Dispatch, news: News) -> "asyncio.Task[None]":
         await self._room.acquire()
-        line = dispatch.alerts.line(action, self._now(lane))
-        task = lane.queue(line, partial(dispatch.hear, action, origin, redriven=again))
+        gathered = bool(news.gathered)
+        line = dispatch.line(news.action, self._now(lane), gathered=gathered)
+        hear = partial(dispatch.hear, news.action, news.origin, redriven=news.redriven, gathered=gathered)
+        task = lane.queue(line, hear)
         task.add_done_callback(lambda _: self._room.release())
         return task
+
+    def _begin_others(self, lane: Lane, dispatch: Dispatch, news: News, rules: InForce) -> "asyncio.Task[None]":
+        """Let those hear who hear of what nobody acknowledges."""
+        gathered = bool(news.gathered)
+        line = dispatch.line_of(news.action, rules, self._now(lane), gathered=gathered)
+        return lane.queue(line, partial(dispatch.hear_of, news.action, news.origin, rules, gathered=gathered))
 
     def _flushed(self, place: tuple[int, str], _: Any) -> None:
         self._flushing.discard(place)
@@ -225,10 +256,10 @@ class Notify:
         return lane.newest if self._clock is None else self._clock()
 
 
-def _redriven(chunk: Chunk) -> set[int]:
-    """Return the offsets of what was sent again."""
-    return {
-        offset
-        for offset, headers in zip(chunk.offsets, chunk.headers, strict=True)
-        if any(name == REDRIVEN_HEADER for name, _ in headers)
-    }
+def _news(chunk: Chunk, placed: Sequence[tuple[int, Action]]) -> Iterator[News]:
+    headers = dict(zip(chunk.offsets, map(dict, chunk.headers), strict=True))
+    for offset, action in placed:
+        told = headers[offset]
+        gathered, place = told.get(GATHERED_HEADER, b""), f"{chunk.topic}/{chunk.partition}/{offset}"
+        origin = told.get(ORIGIN_HEADER, b"").decode(errors="replace") if gathered else ""
+        yield News(action, origin or place, REDRIVEN_HEADER in told, gathered)

@@ -9,6 +9,7 @@ from spendbrake.actions.delivery.port import Effect
 from spendbrake.actions.delivery.retry import Backoff
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.result import Result
+from spendbrake.schemas.topics import ACTIONS, ACTIONS_DLQ
 from spendbrake.schemas.wire.avro import encode
 from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.metrics import Metrics
@@ -84,6 +85,7 @@ class Process:
         changelog = changelog if changelog is not None else MemoryChangelog()
         self.results: list[Result] = []
         self.buried: list[OutRecord] = []
+        self.sent_on: list[OutRecord] = []
         self.acknowledged: list[tuple[int, int]] = []
         self.metrics = Metrics()
         self.log = changelog.of(writer, dies_at)
@@ -94,7 +96,7 @@ class Process:
             self.ledgers,
             self.log,
             self._publish,
-            self._bury,
+            self._send,
             lambda chunk: self.acknowledged.append((chunk.joins, chunk.last)),
             writer,
             self.metrics,
@@ -108,8 +110,9 @@ class Process:
         await asyncio.sleep(0)
         self.results += results
 
-    async def _bury(self, records: Sequence[OutRecord]) -> None:
-        self.buried += records
+    async def _send(self, records: Sequence[OutRecord]) -> None:
+        self.buried += [record for record in records if record.topic == ACTIONS_DLQ.name]
+        self.sent_on += [record for record in records if record.topic == ACTIONS.name]
 
     def count(self, name: str, *labels: tuple[str, str]) -> float:
         return self.metrics.registry.get_sample_value(f"spendbrake_{name}_total", dict(labels)) or 0.0
