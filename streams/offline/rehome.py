@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from spendbrake.actions.delivery.grouping import gathered_at
 from spendbrake.actions.policies.state import LadderState
 from spendbrake.schemas.decision import Stamp
+from spendbrake.schemas.parts.destinations import Destination
 from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.engine.outcome import Row
 from spendbrake.streams.engine.state.codec import pack, unpack
 from spendbrake.streams.engine.state.fingerprints import BLOCK
 from spendbrake.streams.engine.state.rows import BLOCKS, HEAD, MOVED, PARTITION, STANDS_ON
-from spendbrake.streams.workers.notify.ledger import HELD, LedgerRow
+from spendbrake.streams.workers.notify.ledger import HELD, PINNED, LedgerRow
 
 BEFORE = -1
 """Offset of what was before a log begins."""
@@ -81,16 +83,32 @@ def parent_rows(partitions: Sequence[Mapping[str, bytes]], move: Move) -> Iterat
             yield partition, _partition_row(move, [(0, clock)])
 
 
-def ledger_rows(partitions: Sequence[Mapping[str, bytes]], move: Move) -> Iterator[tuple[int, Row]]:
-    """Yield (partition, row) of the alerts that are held: what was carried out is not carried out again."""
+def ledger_rows(
+    partitions: Sequence[Mapping[str, bytes]], move: Move, places: Mapping[str, Destination], now: float
+) -> Iterator[tuple[int, Row]]:
+    """Yield (partition, row) of the alerts that are held: what was carried out is not carried out again.
+
+    Args:
+        places: Destinations in force: an alert goes where its group will be told, and its node's home knows where.
+        now: Epoch seconds UTC.
+    """
     for rows in partitions:
         for key, value in rows.items():
             row = LedgerRow.parse(key, value)
             if key.startswith(HELD) and row.held is not None:
                 action = row.held.action
                 home = move.home(action.team or action.node)
+                grouping = getattr(places.get(action.destination), "grouping", None)
+                gathered = gathered_at(action, grouping, move.after)
+                place = home if gathered is None else gathered
                 held = replace(row.held, action=replace(action, partition=home))
-                yield home, Row(key, replace(row, held=held).value)
+                yield place, Row(key, replace(row, held=held).value)
+                if place != home:
+                    alert = key.removeprefix(HELD)
+                    yield (
+                        home,
+                        Row(PINNED + alert, LedgerRow(PINNED + alert, row.turn, None, pinned=(place, now)).value),
+                    )
 
 
 def _moved(rows: Mapping[str, bytes], move: Move) -> Iterator[tuple[int, Row]]:

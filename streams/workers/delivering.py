@@ -92,8 +92,7 @@ async def notify_service(
         grace_s=0.4 * settings.group.session_timeout_s,
     )
     loops = [_follow(versions, control, destinations), pulse.beat, *_clocks(app, notify, place)]
-    loops += await _others(broker, changelog_name(place.group(name), LEDGER), notify)
-    _run_beside(app, notify, topic, *loops)
+    _run_beside(app, notify, topic, *loops, *await _others(broker, changelog_name(place.group(name), LEDGER), notify))
     app.agent(chunk_topic(app, topic, place.partitions), name=name)(notify.consume)
     return Service(name, app, notify, topic)
 

@@ -63,7 +63,8 @@ async def _rehome(prefix: str, partitions: int, stragglers: bool, dry_run: bool)
             console.print(f"{n:,} records sent on" if n else "nothing came since")
             return
         await _check_told(broker, old)
-        moved, applied = await _rows(broker, old, new, config, max(epochs.values()) + 1)
+        places = versions.book.newest().file.destinations
+        moved, applied = await _rows(broker, old, new, config, max(epochs.values()) + 1, places)
         console.print(_table(moved))
         if dry_run:
             console.print("nothing was written")
@@ -121,7 +122,9 @@ async def _check_told(broker: Any, old: Any) -> None:
             fail(f"{behind:,} actions wait for `worker act --class {name}`: let it run until none does")
 
 
-async def _rows(broker: Any, old: Any, new: Any, config: Any, epoch: int) -> tuple[dict[str, list[Any]], Any]:
+async def _rows(
+    broker: Any, old: Any, new: Any, config: Any, epoch: int, places: Mapping[str, Any]
+) -> tuple[dict[str, list[Any]], Any]:
     """Return (partition, row) by changelog of the new deployment, and how far the old one's usage is in them."""
     from spendbrake.streams.offline.rehome import Move, applied_of, ledger_rows, parent_rows, usage_rows
     from spendbrake.streams.transport.store import changelog_name
@@ -142,7 +145,7 @@ async def _rows(broker: Any, old: Any, new: Any, config: Any, epoch: int) -> tup
             named("parents"): list(parent_rows(parents, move)),
         }
         for name in CLASSES:
-            moved[named(f"act-{name}")] = list(ledger_rows(await read(f"act-{name}"), move))
+            moved[named(f"act-{name}")] = list(ledger_rows(await read(f"act-{name}"), move, places, time.time()))
     applied = {"burn": [applied_of(rows) for rows in teams], "parents": [applied_of(rows) for rows in parents]}
     return moved, applied
 

@@ -1,8 +1,8 @@
 """Groups across partitions, by workers over a log of several partitions in memory; and deaths on the way."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import chain
 from types import SimpleNamespace
 from typing import Any
@@ -13,24 +13,17 @@ from hypothesis import strategies as st
 
 from spendbrake.actions.delivery.chain import verify
 from spendbrake.actions.delivery.grouping import gathered_at
-from spendbrake.actions.delivery.retry import Backoff
 from spendbrake.schemas.action import Action
-from spendbrake.schemas.command import REDRIVEN_HEADER
+from spendbrake.schemas.command import GATHERED_HEADER, GATHERED_NEWS, ORIGIN_HEADER, REDRIVEN_HEADER
 from spendbrake.schemas.parts.delivery import Delivery, Escalation, Grouping
-from spendbrake.schemas.result import Result
-from spendbrake.schemas.wire.avro import encode
 from spendbrake.schemas.wire.murmur import partition_of
-from spendbrake.streams.engine.outcome import OutRecord
-from spendbrake.streams.metrics import Metrics
-from spendbrake.streams.transport.chunk import Chunk
+from spendbrake.streams.offline.rehome import Move, ledger_rows
 from spendbrake.streams.transport.port import Headers
 from spendbrake.streams.workers.notify.alerts import InForce
-from spendbrake.streams.workers.notify.ledger import LedgerRow, Ledgers
-from spendbrake.streams.workers.notify.pulse import Pulse
-from spendbrake.streams.workers.notify.worker import Notify
-from unit.notify.world import Died, action, until
+from spendbrake.streams.workers.notify.ledger import LedgerRow
+from unit.notify.logs import PARTITIONS, Life, Log
+from unit.notify.world import Died, action
 
-PARTITIONS = 4
 NODES = [f"team-{number}" for number in range(1, 9)]
 HOMES = {node: partition_of(node.encode(), PARTITIONS) for node in NODES}
 PLAIN = Delivery(inhibit_rules=())
@@ -72,131 +65,6 @@ class Receiver:
 
     async def find(self, action: Action) -> bool | None:
         return action.id in self.ids
-
-
-@dataclass
-class Log:
-    """The actions' log, how far it was acknowledged, and the ledger's changelog: what outlives a process."""
-
-    records: list[list[tuple[bytes, Headers]]] = field(default_factory=lambda: [[] for _ in range(PARTITIONS)])
-    acknowledged: list[int] = field(default_factory=lambda: [0] * PARTITIONS)
-    rows: dict[tuple[int, str, str], bytes] = field(default_factory=dict)
-
-    def put(self, *actions: Action, headers: Headers = ()) -> None:
-        for each in actions:
-            self.records[each.partition].append((encode(each), headers))
-
-    def ledgers(self) -> Ledgers:
-        ledgers = Ledgers()
-        for (partition, key, writer), value in self.rows.items():
-            ledgers.load(partition, key, writer, value)
-        ledgers.recovered(frozenset(range(PARTITIONS)))
-        return ledgers
-
-    def rest(self, partition: int, generation: int) -> Chunk | None:
-        """What was not acknowledged of a partition."""
-        first, found = self.acknowledged[partition], self.records[partition]
-        if first == len(found):
-            return None
-        values, headers = zip(*found[first:], strict=True)
-        return Chunk(
-            topic="actions.v1",
-            partition=partition,
-            generation=generation,
-            joins=first,
-            first=first,
-            last=len(found) - 1,
-            offsets=range(first, len(found)),
-            values=values,
-            keys=[b"k"] * len(values),
-            timestamps_ms=[50_000] * len(values),
-            headers=headers,
-        )
-
-
-class Life:
-    """One process from its start to its end; it dies before its n-th write, or n-th sending on, is safe."""
-
-    def __init__(self, log: Log, receiver: Receiver, rules: InForce, number: int = 1, *, dies_at: int = 0) -> None:
-        self.log, self.rules, self.now, self.number, self._left = log, rules, 100.0, number, dies_at
-        self.results: list[Result] = []
-        self.worker = Notify(
-            receiver,
-            log.ledgers(),
-            self,
-            self._publish,
-            self._send,
-            self._acknowledge,
-            f"w-{number}",
-            Metrics(),
-            clock=lambda: self.now,
-            pulse=Pulse(lambda: 0.0, 1.0),
-            chance=lambda: 0.0,
-            backoff=Backoff(attempts=4, first_s=0.0),
-            grace_s=0.0,
-            partitions=PARTITIONS,
-            in_force=lambda now: self.rules,
-        )
-        self._ended: asyncio.Task[None] | None = None
-
-    async def write(self, partition: int, rows: Sequence[LedgerRow]) -> None:
-        self._step()
-        self.log.rows.update({(partition, row.key, f"w-{self.number}"): row.value for row in rows})
-
-    async def bury(self, partition: int) -> None:
-        """What others wrote stays."""
-
-    async def remove(self, partition: int, keys: Sequence[str]) -> None:
-        self.log.rows = {at: value for at, value in self.log.rows.items() if at[0] != partition or at[1] not in keys}
-
-    @property
-    def dead(self) -> bool:
-        return self._ended is not None and self._ended.done()
-
-    async def failure(self) -> BaseException | None:
-        assert self._ended is not None
-        return (await asyncio.gather(self._ended, return_exceptions=True))[0]
-
-    async def hear(self) -> None:
-        """Take in all that the log has, and what comes of it, to its end."""
-        self._ended = self._ended or asyncio.create_task(self.worker.watch())
-        while chunks := [c for p in range(PARTITIONS) if (c := self.log.rest(p, self.number))]:
-            for chunk in chunks:
-                await self.worker.apply(chunk)
-            await until(lambda: self.dead or all(self.log.acknowledged[c.partition] > c.last for c in chunks))
-            if self.dead:
-                return
-
-    async def at(self, now: float) -> None:
-        """Let time come, and what is due be told."""
-        self.now = now
-        if not self.dead:
-            await self.worker.flush_due()
-            await until(lambda: self.dead or not self.worker._flushing)
-
-    def ends(self) -> dict[str, str]:
-        return {result.action: result.outcome for result in self.results}
-
-    def _step(self) -> None:
-        self._left -= 1
-        if self._left == 0:
-            raise Died
-
-    async def _publish(self, results: Sequence[Result]) -> None:
-        await asyncio.sleep(0)
-        self.results += results
-
-    async def _send(self, records: Sequence[OutRecord]) -> None:
-        self._step()
-        for record in records:
-            assert record.topic == "actions.v1"
-            assert record.partition is not None
-            assert record.value is not None
-            self.log.records[record.partition].append((record.value, record.headers))
-
-    def _acknowledge(self, chunk: Chunk) -> None:
-        assert chunk.joins == self.log.acknowledged[chunk.partition]
-        self.log.acknowledged[chunk.partition] = chunk.last + 1
 
 
 def test_the_partition_of_a_group_is_decided_by_what_an_alert_keeps() -> None:
@@ -298,27 +166,97 @@ async def test_what_is_sent_again_by_hand_goes_where_its_alert_is_told() -> None
     assert receiver.ids[1:] == ["c-team-1"]
 
 
-async def test_escalations_are_gathered_as_well_and_none_of_a_trouble_that_is_told_there_by_itself() -> None:
+async def test_news_that_were_overtaken_on_their_way_are_not_told_after_later_ones() -> None:
+    log, receiver = Log(), Receiver()
+    rules = InForce(PLAIN, {"ops": place(Grouping(group_wait_s=0, group_interval_s=0))})
+    home = gathered_at(alarm("x", "team-1"), ALL, PARTITIONS)
+    for name, offset in (("a-2", 8), ("a-1", 7)):
+        log.put(alarm(name, "team-1", partition=home), headers=sent_on(f"actions.v1/{HOMES['team-1']}/{offset}"))
+    life = Life(log, receiver, rules)
+    await life.hear()
+    assert (receiver.ids, life.ends()) == (["a-2"], {"a-2": "done", "a-1": "superseded"})
+
+
+async def test_news_of_a_node_that_has_moved_are_not_old_because_their_log_is_shorter() -> None:
+    log, receiver = Log(), Receiver()
+    rules = InForce(PLAIN, {"ops": place(Grouping(group_wait_s=0, group_interval_s=0))})
+    home = gathered_at(alarm("x", "team-1"), ALL, PARTITIONS)
+    for name, origin in (("a-1", "actions.v1/3/900"), ("a-2", "actions.v1/1/5"), ("a-3", "r2-actions.v1/3/0")):
+        log.put(alarm(name, "team-1", partition=home), headers=sent_on(origin))
+    await Life(log, receiver, rules).hear()
+    assert receiver.ids == ["a-1", "a-2", "a-3"]
+
+
+@pytest.mark.parametrize("after", [1, 8, 5])
+async def test_alerts_go_over_to_another_number_of_partitions_and_end_as_they_began(after: int) -> None:
+    log, receiver = Log(), Receiver()
+    rules = InForce(PLAIN, {"ops": place(ALL)})
+    log.put(*(alarm(f"a-{node}", node) for node in NODES))
+    life = Life(log, receiver, rules)
+    await life.hear()
+    await life.at(130.0)
+    before = [{key: row for (number, key, _), row in log.rows.items() if number == p} for p in range(PARTITIONS)]
+    held = [{key: row for key, row in rows.items() if "/" in key} for rows in before]
+    new = Log([[] for _ in range(after)], [0] * after, topic="r2-actions.v1")
+    for number, row in ledger_rows(held, Move(PARTITIONS, after, 2), rules.destinations, 130.0):
+        new.rows[number, row.key, "rehome"] = row.value
+    second = Life(new, receiver, rules, 2)
+    for node in NODES:
+        home = partition_of(node.encode(), after)
+        new.put(alarm(f"b-{node}", node, over=True, partition=home), alarm(f"c-{node}", node, turn=1, partition=home))
+    await second.hear()
+    await second.at(131.0)
+    assert len(receiver.sent) == 1, "the group waits for its interval"
+    await second.at(10_000.0)
+    assert [len(each.evidence["alerts"]) for each in receiver.sent[1:]] == [2 * len(NODES)]
+
+
+async def test_what_was_told_before_its_destination_was_grouped_is_not_told_again_elsewhere() -> None:
+    log, receiver = Log(), Receiver()
+    log.put(*(each for node in NODES for each in (alarm(f"a-{node}", node), alarm(f"b-{node}", node, over=True))))
+    await Life(log, receiver, InForce(PLAIN, {"ops": place()})).hear()
+    log.acknowledged = [0] * PARTITIONS  # the process has died before that was safe
+    second = Life(log, receiver, InForce(PLAIN, {"ops": place(ALL)}), 2)
+    await second.hear()
+    await second.at(10_000.0)
+    assert len(receiver.ids) == 2 * len(NODES) == sum(map(len, log.records))
+
+
+@pytest.mark.parametrize("kind", ["slack", "scripted"])
+async def test_escalations_are_gathered_as_well_and_none_of_a_trouble_that_is_told_there_by_itself(kind: str) -> None:
     rule = Delivery(inhibit_rules=(), escalation=Escalation(to="boss", after_s=1_000))
-    places = {"boss": place(ALL), "ops": place(ALL, "slack"), "mail": place(None, "email")}
+    places = {"boss": place(ALL), "ops": place(ALL, kind), "mail": place(None, "email")}
     log, receiver = Log(), Receiver()
     news = [
-        alarm(f"{name}-{node}", node, effect=kind, destination=name, time=100.0)
+        alarm(f"{name}-{node}", node, effect=effect, destination=name, time=100.0)
         for node in NODES
-        for name, kind in (("ops", "slack"), ("mail", "email"))
+        for name, effect in (("ops", kind), ("mail", "email"))
     ]
     log.put(*news, alarm("boss-team-1", "team-1", destination="boss", time=100.0))
-    # Slack's and the mail's own workers have sent theirs on; so has this one, what is for the boss.
+    for each in news:  # as Slack's own workers send on
+        if each.effect == "slack" and (home := gathered_at(each, ALL, PARTITIONS)) is not None:
+            log.put(replace(each, partition=home), headers=sent_on(f"actions.v1/{each.partition}/1"))
+
+    def told() -> list[list[str]]:
+        return [
+            nodes for each, nodes in zip(receiver.sent, receiver.nodes(), strict=True) if each.destination == "boss"
+        ]
+
     life = Life(log, receiver, InForce(rule, places))
     await life.hear()
     await life.at(130.0)
-    assert receiver.ids == ["boss-team-1"]
+    assert told() == [["team-1"]]
     await life.at(1_100.0)
-    assert receiver.nodes()[1:] == [NODES[1:]], "each trouble once, all in one message"
+    assert told()[1:] == [NODES[1:]], "each trouble once, all in one message"
     log.put(*(replace(each, id=f"{each.id}-over", params={"resolved": True}) for each in news))
     await life.hear()
     await life.at(1_500.0)
-    assert sorted(chain(*receiver.nodes()[2:])) == NODES[1:]
+    assert sorted(chain(*told()[2:])) == NODES[1:]
+    assert len(receiver.ids) == len(set(receiver.ids))
+
+
+def sent_on(origin: str) -> Headers:
+    return ((GATHERED_HEADER, GATHERED_NEWS), (ORIGIN_HEADER, origin.encode()))
 
 
 def _rows(log: Log) -> list[LedgerRow]:
