@@ -12,7 +12,9 @@ MODELS = (("openai", "gpt-4o"), ("openai", "gpt-4o-mini"), ("anthropic", "claude
 LEASED = 700_000_000
 """The most a team may spend by leases, nano-USD: some seventy calls, a quarter of a minute."""
 ROOT = "acme"
-OPS, HOOK = "ops", "automation"
+OPS, HOOK, ALL = "ops", "automation", "all"
+"""Who is told: each alert by itself, and at the last one all of a company together."""
+TOGETHER = {"group_wait_s": 5, "group_interval_s": 10, "repeat_interval_s": 31 * 86_400}
 """Destinations: a channel of Slack, a webhook."""
 EAGER = {
     "new_model": {"settled_s": 5, "floor_usd": 0.05, "floor_days": 0, "other_floor_days": 0},
@@ -104,12 +106,12 @@ class Company:
                 {
                     "name": "cap",
                     "when": {"tiers": ["hard-cap"]},
-                    "rungs": [{"name": "block", "limit": {"verdict": "block"}, "notify": [OPS, HOOK]}],
+                    "rungs": [{"name": "block", "limit": {"verdict": "block"}, "notify": [OPS, HOOK, ALL]}],
                 },
                 {
                     "name": "tell",
                     "when": {"tiers": ["soft", "critical", UNPLACED]},
-                    "rungs": [{"name": "say", "notify": [OPS, HOOK]}],
+                    "rungs": [{"name": "say", "notify": [OPS, HOOK, ALL]}],
                 },
                 {"name": WATCH, "when": {"detectors": ["*"]}, "rungs": [{"name": "say", "notify": [HOOK]}]},
             ],
@@ -117,6 +119,8 @@ class Company:
             "delivery": {"inhibit_rules": []},
             "destinations": {
                 OPS: {"type": "slack", "channel": "#payments-ops", "token_env": "BOT_TOKEN", "base_url": slack_url},
+                ALL: {"type": "slack", "channel": "#finance", "token_env": "BOT_TOKEN", "base_url": slack_url}
+                | {"grouping": TOGETHER},
                 HOOK: {"type": "webhook", "url": hook_url, "secret_env": "HOOK_SECRET"},
             },
             "detection": {"enabled": self.detects, "floor_usd_h": 0.05, "params": EAGER},

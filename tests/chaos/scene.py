@@ -12,13 +12,15 @@ from typing import Self
 
 from confluent_kafka import Consumer, TopicPartition
 
-from chaos.company import Company
+from chaos.company import ALL, Company
 from chaos.gauges import Gauges
 from kafka.deployment import PARTITIONS, SESSION_S, Deployment, Kept, Process
 from servers.kafka import KafkaServer
 from servers.receivers import SlackServer, WebhookServer
 from servers.valkey import Valkey
-from spendbrake.schemas.topics import ACTIONS, ROLLUPS, USAGE
+from spendbrake.schemas.result import Result
+from spendbrake.schemas.topics import ACTIONS, RESULTS, ROLLUPS, USAGE
+from spendbrake.schemas.wire.avro import decode
 
 HOOK_SECRET = "whsec_Y2hhb3MgaXMgYSBsYWRkZXIsIGFuZCBzbyBpcyB0aGlz"
 BOT_TOKEN = "xoxb-chaos"
@@ -221,7 +223,17 @@ class Scene(Deployment):
                 if time.monotonic() > deadline:
                     return f"{group}: at {self.committed(group, topic.name)} of {ends} after {within_s:.0f} s"
                 self.turn(0.5)
+        deadline = time.monotonic() + within_s
+        while waiting := self.untold():
+            if time.monotonic() > deadline:
+                return f"{len(waiting)} notifications were not told with their group after {within_s:.0f} s"
+            self.turn(2.0)
         return ""
+
+    def untold(self) -> set[str]:
+        """Return the ids of what waits to be told with its group."""
+        ends = {decode(Result, record.value or b"").action for record in self.read(RESULTS.name)}
+        return {action.id for action in self.actions() if action.destination == ALL} - ends
 
     def retire(self) -> dict[str, int]:
         """Let all workers leave in good order; return those that did not end well, with their codes."""

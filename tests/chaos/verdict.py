@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from chaos.books.recount import Expected, Series, Turn, limit_of
-from chaos.company import HOOK, MODELS, OPS, TIERS, UNPLACED, UNPLACED_AT, WATCH, Company
+from chaos.company import ALL, HOOK, MODELS, OPS, TIERS, UNPLACED, UNPLACED_AT, WATCH, Company
 from chaos.scene import Scene
+from spendbrake.actions.delivery.alert import alert_key, is_over
 from spendbrake.actions.delivery.chain import verify
 from spendbrake.actions.policies.base import LIFT, RESOLVED
 from spendbrake.schemas.action import Action
@@ -177,7 +178,7 @@ def notices(turns: Iterable[Turn]) -> Iterator[Notice]:
     told = {(turn.node, turn.tier, turn.number) for turn in turns if turn.told}
     for turn in turns:
         opens = turn.number % 2 == 1
-        for destination in (OPS, HOOK):
+        for destination in (OPS, HOOK, ALL):
             if turn.tier == "hard-cap":
                 number, rung = (turn.number, "block") if opens else (turn.number - 1, LIFT)
                 yield "cap", turn.node, turn.tier, number, rung, destination
@@ -201,6 +202,7 @@ def _effects(verdict: Verdict, scene: Scene, turns: set[Turn]) -> None:
     ends: dict[str, set[str]] = defaultdict(set)
     for result in results:
         ends[result.action].add(result.outcome)
+    together = {name: ordered.pop(name) for name, action in list(ordered.items()) if action.destination == ALL}
     for kind in ("slack", "webhook"):
         verdict.problems += [f"chain of {kind}: {line}" for line in verify([r for r in results if r.effect == kind])[0]]
     due = {kind: {a.id for a in ordered.values() if a.effect == kind} for kind in ("slack", "webhook")}
@@ -208,7 +210,7 @@ def _effects(verdict: Verdict, scene: Scene, turns: set[Turn]) -> None:
     verdict.sets(
         "ends of notifications", [i for i in ordered if ends[i] == {"done"}], set(ordered) - set(verdict.unknown)
     )
-    hooks, messages = set(scene.webhook.seen), Counter(scene.slack.action_ids())
+    hooks, messages = set(scene.webhook.seen), Counter(scene.slack.action_ids("payments-ops"))
     verdict.sets("webhook", hooks, due["webhook"])
     verdict.sets("slack", {*messages, *verdict.unknown}, due["slack"])
     verdict.sets("slack, more than once", [i for i, n in messages.items() if n > 1], ())
@@ -217,6 +219,27 @@ def _effects(verdict: Verdict, scene: Scene, turns: set[Turn]) -> None:
     received = {*hooks, *messages}
     more = sum(max(0, sum(i in received for i in ids) - 1) for ids in twice.values())
     verdict.duplicate_effects = more + sum(n - 1 for n in messages.values())
+    _groups(verdict, scene, together, results)
+
+
+def _groups(verdict: Verdict, scene: Scene, together: Mapping[str, Action], results: Iterable[Result]) -> None:
+    """See that what is told in groups was told in one message each, or left out for a reason."""
+    ends = {result.action: result for result in results if result.action in together}
+    kinds = {(result.action, result.outcome) for result in results if result.action in together}
+    outcomes = {name: result.outcome for name, result in ends.items()}
+    verdict.sets("ends of notifications in groups", outcomes, together)
+    verdict.sets("more than one end", [name for name, n in Counter(name for name, _ in kinds).items() if n > 1], ())
+    by = {outcome: {name for name in ends if outcomes[name] == outcome} for outcome in set(outcomes.values())}
+    verdict.sets("ways to end in a group", by, {*by} & {"done", "superseded", "muted", "unknown"})
+    told, doubtful = ({ends[n].response.get("message", n) for n in by.get(o, ())} for o in ("done", "unknown"))
+    messages = Counter(scene.slack.action_ids("finance"))
+    verdict.sets("messages of groups", {*messages} - doubtful, told)
+    verdict.duplicate_effects += sum(n - 1 for n in messages.values())
+    heard = {alert_key(together[name]) for name in by.get("done", ()) if not is_over(together[name])}
+    over = {name for name, action in together.items() if is_over(action) and alert_key(action) in heard}
+    verdict.sets("ends that were told in groups", over - by.get("done", set()) - by.get("unknown", set()), ())
+    verdict.unknown += sorted(by.get("unknown", ()))
+    verdict.n_effects += len(messages)
 
 
 def notice_of(action: Action) -> Notice:

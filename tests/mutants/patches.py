@@ -36,6 +36,7 @@ RULES = {
     "versions": "Rules hold by the log's clock, owners by event time, and both are known before they do",
     "cuts": "Where the log is cut into chunks changes nothing",
     "emptied": "What a Redis has lost is written again, and nothing from before the loss vouches for it",
+    "gather": "An alert is told at one partition from its first news to its last, each of its news once",
     "ids": "No value, clock or version enters an id",
 }
 """What must hold, by the key that patches name."""

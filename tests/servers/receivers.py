@@ -135,9 +135,10 @@ class SlackServer(Served):
         """Where the API is."""
         return f"http://127.0.0.1:{self.port}/api/"
 
-    def action_ids(self) -> list[str]:
-        """Return the action ids of all messages, in order."""
-        return [message.metadata["event_payload"]["action_id"] for message in self.messages]
+    def action_ids(self, channel: str = "") -> list[str]:
+        """Return the action ids of all messages, or of those in a channel, in order."""
+        said = [each for each in self.messages if not channel or each.channel == self.channels[channel]]
+        return [message.metadata["event_payload"]["action_id"] for message in said]
 
     def routes(self) -> Sequence[web.RouteDef]:
         return [web.route("*", "/api/{method}", self._serve_call)]
