@@ -56,22 +56,40 @@ class Alertmanager(Effect):
             Retry: no answer, or the server's own trouble.
             GiveUp: the alert is refused, or the destination is not configured.
         """
-        try:
-            place, caller = self._servers[action.destination]
-        except KeyError:
-            raise GiveUp(f"no Alertmanager destination is named {action.destination!r}") from None
+        place, caller = self._server(action.destination)
         alert = alert_of(action, place.labels, self._clock())
-        await caller.call("POST", f"{place.url.rstrip('/')}/api/v2/alerts", told=True, json=[alert])
+        await caller.call("POST", _url(place), told=True, json=[alert])
         return {"labels": alert["labels"]}
 
     async def find(self, action: Action) -> bool | None:
-        """Return None: posting again tells as much as asking."""
-        return None
+        """Say whether the server shows an alert as an action tells of it; what is over it shows no longer.
+
+        Returns:
+            None when the server does not let us look.
+
+        Raises:
+            Retry: no answer, or the server's own trouble.
+        """
+        try:
+            place, caller = self._server(action.destination)
+            asked = {"filter": f'alert="{alert_key(action)}"'}
+            shown = (await caller.call("GET", _url(place), params=asked)).json()
+        except GiveUp:
+            return None
+        if is_over(action):
+            return not shown
+        return any((each.get("annotations") or {}).get("action_id") == action.id for each in shown)
 
     async def aclose(self) -> None:
         """Close the connections."""
         for _, caller in self._servers.values():
             await caller.aclose()
+
+    def _server(self, destination: str) -> tuple[Server, Caller]:
+        try:
+            return self._servers[destination]
+        except KeyError:
+            raise GiveUp(f"no Alertmanager destination is named {destination!r}") from None
 
 
 def alert_of(action: Action, labels: Mapping[str, str], now: float) -> dict[str, Any]:
@@ -90,6 +108,10 @@ def alert_of(action: Action, labels: Mapping[str, str], now: float) -> dict[str,
     }
     # The end of an alert knows the time of its end only; the server keeps the start it has.
     return alert if is_over(action) else {**alert, "startsAt": time_text(action.time)}
+
+
+def _url(place: Server) -> str:
+    return f"{place.url.rstrip('/')}/api/v2/alerts"
 
 
 def _labels(action: Action) -> dict[str, str]:

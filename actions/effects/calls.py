@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from spendbrake.actions.effects.base import GiveUp, Retry
+from spendbrake.actions.effects.messages.refusals import cause_of
 
 AGAIN = frozenset({408, 425, 429})
 """4xx codes that say `later`; all others say `never`."""
@@ -96,9 +97,9 @@ class Caller:
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise GiveUp(f"not a URL to call: {type(error).__name__}") from error
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise Retry(f"not reached: {type(error).__name__}") from error
+            raise Retry(f"not reached: {cause_of(error)}") from error
         except (TimeoutError, httpx.TransportError) as error:
-            raise Retry(f"no answer: {type(error).__name__}", maybe_done=True) from error
+            raise Retry(f"no answer: {cause_of(error)}", maybe_done=True) from error
 
 
 async def _body(answer: httpx.Response) -> bytes:

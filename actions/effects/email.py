@@ -12,6 +12,7 @@ import aiosmtplib
 
 from spendbrake.actions.effects.base import Effect, GiveUp, Retry
 from spendbrake.actions.effects.messages.mail import mail_of
+from spendbrake.actions.effects.messages.refusals import cause_of
 from spendbrake.schemas.action import Action
 
 
@@ -76,7 +77,7 @@ class Email(Effect):
         except aiosmtplib.SMTPResponseException as error:
             raise _refusal(error.code, error.message) from error
         except (TimeoutError, aiosmtplib.SMTPException, OSError) as error:
-            raise Retry(f"{call.stage}: {type(error).__name__}", maybe_done=call.on_its_way) from error
+            raise Retry(f"{call.stage}: {cause_of(error)}", maybe_done=call.on_its_way) from error
         finally:
             call.hang_up()
         return {"message_id": str(mail["Message-ID"]), **({"refused": refused} if refused else {})}

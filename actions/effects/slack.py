@@ -25,6 +25,7 @@ from spendbrake.actions.delivery.alert import is_over
 from spendbrake.actions.effects.base import Effect, GiveUp, Retry
 from spendbrake.actions.effects.messages.account import title_of
 from spendbrake.actions.effects.messages.blocks import MAX_TEXT, blocks_of, mrkdwn, reply_of
+from spendbrake.actions.effects.messages.refusals import cause_of, slack_words
 from spendbrake.schemas.action import Action
 
 EVENT_TYPE = "spendbrake_action"
@@ -54,6 +55,14 @@ class Thread:
     channel: str
     ts: str
     several: bool
+
+
+class Refused(GiveUp):
+    """Slack will not; `code` is its word for why."""
+
+    def __init__(self, code: str, answer: Mapping[str, Any]) -> None:
+        super().__init__(slack_words(code, answer))
+        self.code = code
 
 
 class Slack(Effect):
@@ -103,15 +112,15 @@ class Slack(Effect):
         if not first.several:
             with contextlib.suppress(GiveUp):  # it was deleted, or is too old to be changed: the reply says it all
                 await self._answer(
-                    self._client(action).chat_update(
+                    self._client(action.destination).chat_update(
                         channel=first.channel, ts=first.ts, text=_plain(action), blocks=blocks_of(action)
                     )
                 )
         where = {"thread_ts": first.ts, "reply_broadcast": not is_over(action)}
         try:
             await self._post(action, first.channel, reply_of(action), **where)
-        except GiveUp as error:
-            if str(error) not in GONE:
+        except Refused as error:
+            if error.code not in GONE:
                 raise
             await self._post(action, first.channel, blocks_of(action))
         return {"channel": first.channel, "ts": first.ts}
@@ -121,7 +130,7 @@ class Slack(Effect):
         async with aiohttp.ClientSession(trace_configs=[self._asks]) as session:
             try:
                 return await self._answer(
-                    self._client(action, session).chat_postMessage(
+                    self._client(action.destination, session).chat_postMessage(
                         channel=channel,
                         text=text,
                         blocks=written,
@@ -154,8 +163,25 @@ class Slack(Effect):
         except GiveUp:
             return None
 
+    async def introduce(self, destination: str) -> Mapping[str, Any]:
+        """Ask for whom a destination's token speaks: `workspace`, `url`, `bot`, and its `scopes` where Slack tells.
+
+        Raises:
+            Retry: no answer, a rate limit, or Slack's own trouble.
+            GiveUp: the token is none.
+        """
+        answer = await self._asked(self._client(destination).auth_test())
+        data = answer.data if isinstance(answer.data, Mapping) else {}
+        scopes = str(answer.headers.get("X-OAuth-Scopes") or "").split(",")
+        return {
+            "workspace": str(data.get("team", "")),
+            "url": str(data.get("url", "")),
+            "bot": str(data.get("user", "")),
+            "scopes": sorted(scope.strip() for scope in scopes if scope.strip()),
+        }
+
     async def _search(self, action: Action, channel: str, first: Thread | None = None) -> bool | None:
-        client, cursor = self._client(action), ""
+        client, cursor = self._client(action.destination), ""
         window: dict[str, Any] = {
             "channel": channel,
             "oldest": f"{action.time - SLACK_CLOCK_S:.6f}",
@@ -183,7 +209,7 @@ class Slack(Effect):
         cursor = ""
         while place not in self._channel_ids:
             page = await self._answer(
-                self._client(action).conversations_list(
+                self._client(action.destination).conversations_list(
                     types="public_channel,private_channel", exclude_archived=True, limit=PAGE, cursor=cursor
                 )
             )
@@ -194,27 +220,30 @@ class Slack(Effect):
                 break
         return self._channel_ids.get(place)
 
-    def _client(self, action: Action, session: aiohttp.ClientSession | None = None) -> AsyncWebClient:
+    def _client(self, destination: str, session: aiohttp.ClientSession | None = None) -> AsyncWebClient:
         try:
-            place = self._workspaces[action.destination]
+            place = self._workspaces[destination]
         except KeyError:
-            raise GiveUp(f"no Slack destination is named {action.destination!r}") from None
+            raise GiveUp(f"no Slack destination is named {destination!r}") from None
         # No retry handlers: the default one posts again after a dropped connection, and so posts twice.
         client = AsyncWebClient(place.token, place.base_url, session=session, retry_handlers=[])
         client.proxy = self._proxy  # given to it, none would be the environment's
         return client
 
     async def _answer(self, call: Awaitable[AsyncSlackResponse]) -> Mapping[str, Any]:
+        answer = await self._asked(call)
+        return answer.data if isinstance(answer.data, Mapping) else {}
+
+    async def _asked(self, call: Awaitable[AsyncSlackResponse]) -> AsyncSlackResponse:
         try:
             async with asyncio.timeout(self._timeout_s):
-                answer = await call
+                return await call
         except SlackApiError as error:
             raise _refusal(error) from error
         except aiohttp.ClientConnectorError as error:
-            raise Retry(f"not reached: {type(error).__name__}") from error
+            raise Retry(f"not reached: {cause_of(error)}") from error
         except (TimeoutError, aiohttp.ClientError) as error:
-            raise Retry(f"no answer: {type(error).__name__}", maybe_done=True) from error
-        return answer.data if isinstance(answer.data, Mapping) else {}
+            raise Retry(f"no answer: {cause_of(error)}", maybe_done=True) from error
 
 
 def thread_of(action: Action) -> Thread | None:
@@ -251,7 +280,7 @@ def _refusal(error: SlackApiError) -> Exception:
         return Retry("rate limited", after_s=float(wait) if wait.isdecimal() else None)
     if status >= 500 or code in TRANSIENT or not code:
         return Retry(code or f"HTTP {status}", maybe_done=True)
-    return GiveUp(code)
+    return Refused(code, data if isinstance(data, Mapping) else {})
 
 
 def _cursor(page: Mapping[str, Any]) -> str:

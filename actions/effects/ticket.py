@@ -4,7 +4,7 @@ Each ticket and comment carries a mark made of the alert's or the action's id, w
 is written once. Both systems index what is new after a moment; a try follows a failed one seconds later.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from string import Template
 from typing import Any, Literal, Protocol
@@ -91,17 +91,15 @@ class Ticket(Effect):
             Retry: no answer, a rate limit, or the system's own trouble.
             GiveUp: the system refuses, or the destination is not configured.
         """
-        try:
-            place, tickets = self._places[action.destination]
-        except KeyError:
-            raise GiveUp(f"no ticket destination is named {action.destination!r}") from None
+        place, tickets = self._opened(action.destination)
         mark, words = f"spendbrake-{alert_key(action)}", fields_of(action)
         ticket = await tickets.find(mark)
         if ticket is None:
             if is_over(action):
                 return {"ticket": None}
             title = " ".join(Template(place.title).substitute(words).split())[:MAX_TITLE]
-            body = f"{Template(place.body).substitute(words)}\n\n{text_of(action)}"
+            head, text = Template(place.body).substitute(words), text_of(action)
+            body = text if text.startswith(head) else f"{head}\n\n{text}"  # it begins with the reason, as most heads do
             self._alive()
             return {"ticket": await tickets.create(mark, title, _marked(body, action)), "created": True}
         await self._add(tickets, ticket, action)
@@ -110,19 +108,35 @@ class Ticket(Effect):
         return {"ticket": ticket, "created": False}
 
     async def find(self, action: Action) -> bool | None:
-        """Return None: writing again looks first."""
-        return None
+        """Say whether the alert's ticket tells of an action; what was just written is indexed after a moment.
+
+        Raises:
+            Retry: no answer, a rate limit, or the system's own trouble.
+            GiveUp: the system refuses, or the destination is not configured.
+        """
+        tickets = self._opened(action.destination)[1]
+        ticket = await tickets.find(f"spendbrake-{alert_key(action)}")
+        return ticket is not None and _tells(await tickets.texts(ticket), action)
 
     async def aclose(self) -> None:
         """Close the connections."""
         for _, tickets in self._places.values():
             await tickets.aclose()
 
+    def _opened(self, destination: str) -> tuple[Tracker, Tickets]:
+        try:
+            return self._places[destination]
+        except KeyError:
+            raise GiveUp(f"no ticket destination is named {destination!r}") from None
+
     async def _add(self, tickets: Tickets, ticket: str, action: Action) -> None:
-        told = await tickets.texts(ticket)
-        if not any(action.id in text for text in told):
+        if not _tells(await tickets.texts(ticket), action):
             self._alive()
             await tickets.comment(ticket, _marked(text_of(action), action))
+
+
+def _tells(texts: Sequence[str], action: Action) -> bool:
+    return any(action.id in text for text in texts)
 
 
 def fields_of(action: Action) -> dict[str, str]:

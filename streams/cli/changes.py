@@ -16,15 +16,19 @@ from spendbrake.streams.api.desk.feedback import Feedback
 from spendbrake.streams.api.desk.requests import Requests
 from spendbrake.streams.api.desk.shadow import Shadow
 from spendbrake.streams.api.desk.silences import Silences
+from spendbrake.streams.api.desk.trials import Prepare, Trials
 from spendbrake.streams.api.pages import Operation
+from spendbrake.streams.cli.alerts.destination import course_of
 from spendbrake.streams.engine.rules.book import Rules
-from spendbrake.streams.settings import Settings
+from spendbrake.streams.settings import Settings, named_secret
 from spendbrake.streams.workers.audit import Auditor
 from spendbrake.streams.workers.deployment import Place
+from spendbrake.streams.workers.notify.building import Secrets
 from spendbrake.streams.workers.people import desk, feedback, told
 from spendbrake.streams.workers.people.actions import ActionBook
 from spendbrake.streams.workers.people.incidents import IncidentBook
 from spendbrake.streams.workers.people.requests import RequestBook
+from spendbrake.streams.workers.trial.course import Course
 from spendbrake.streams.workers.versions import Versions
 
 
@@ -35,8 +39,9 @@ def changes(
     versions: Versions,
     clock: Callable[[], float],
     parts: contextlib.AsyncExitStack,
+    secrets: Secrets = named_secret,
 ) -> list[Operation]:
-    """Return the operations of people; `parts` closes what they keep open."""
+    """Return the operations of people; `parts` closes what they keep open, `secrets` are those of destinations."""
     auditor, known = Auditor(broker, place, time.time), RequestBook(broker, place).read
     actions = ActionBook(broker, place)
     incidents = IncidentBook(broker, place, actions)
@@ -60,6 +65,7 @@ def changes(
     operations = [*tokens.operations(), *silences.operations(), *Requests(say, known, rules, time.time).operations()]
     operations += Delivery(_Told(auditor, broker, place, actions), take).operations()
     operations += Feedback(find, give, incidents.report, time.time).operations()
+    operations += Trials(_trial(rules, config, secrets), auditor.around).operations()
     operations += Shadow(actions.shadows, lambda: rules().file, time.time).operations()
     if config.slack_signing_secret is not None:
         secret = config.slack_signing_secret.get_secret_value()
@@ -67,6 +73,15 @@ def changes(
         parts.push_async_callback(buttons.aclose)
         operations += buttons.operations()
     return operations
+
+
+def _trial(rules: Callable[[], Rules], config: Settings, secrets: Secrets) -> Prepare:
+    """Return what makes tests of the destinations in force."""
+
+    def prepare(name: str, timeout_s: float, node: str | None) -> Course:
+        return course_of(name, rules().file, config, secrets, timeout_s, node)
+
+    return prepare
 
 
 class _Told:

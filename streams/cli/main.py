@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 from spendbrake import __version__
 from spendbrake.detectors.panel import COMPILED
 from spendbrake.streams.cli import outlook, replay, up, worker
-from spendbrake.streams.cli.alerts import audit, feedback, redrive, silence
+from spendbrake.streams.cli.alerts import audit, destination, feedback, redrive, silence
 from spendbrake.streams.cli.base import fail
 from spendbrake.streams.cli.control import budget, doctor, explain, keys, policy, rehome, rerate, token, topics
 from spendbrake.streams.cli.demo import command as demo
@@ -47,6 +47,7 @@ app.command("worker")(worker.worker)
 app.command("send")(send.send)
 app.command("replay")(replay.replay)
 app.add_typer(audit.app, name="audit")
+app.add_typer(destination.app, name="destination")
 app.add_typer(silence.app, name="silence")
 app.command("ack")(silence.ack)
 app.command("feedback")(feedback.feedback)

@@ -31,8 +31,9 @@ from spendbrake.streams.cli.base import redis_prefix
 from spendbrake.streams.cli.changes import changes
 from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.metrics import Metrics
-from spendbrake.streams.settings import EMBEDDED, Settings
+from spendbrake.streams.settings import EMBEDDED, Settings, named_secret
 from spendbrake.streams.workers.deployment import Broker, Place
+from spendbrake.streams.workers.notify.building import Secrets
 from spendbrake.streams.workers.service import Service
 from spendbrake.streams.workers.versions import Versions
 
@@ -61,6 +62,7 @@ async def whole_api(
     services: Sequence[Service],
     redis_url: str,
     clock: Callable[[], float] = time.time,
+    secrets: Secrets = named_secret,
 ) -> AsyncIterator[Running]:
     """Serve everything out of the process that runs all workers."""
     burn = next(service for service in services if service.name == "burn")
@@ -71,7 +73,7 @@ async def whole_api(
         guard = await parts.enter_async_context(_guard(config, redis_url, clock))
         operations = [
             *_ingest(config, place, broker, metrics).operations(),
-            *changes(config, place, broker, burn.versions, clock, parts),
+            *changes(config, place, broker, burn.versions, clock, parts, secrets),
             *_gateways(guard, metrics, clock),
             *_burn(Local(burn.worker.journal), burn.versions, place, clock),
             *watch.operations(),

@@ -1,17 +1,23 @@
 """Our tickets in a real Gitea: one an alert, its news as comments, closed at the end; by template, with our labels."""
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import yaml
+from typer.testing import CliRunner
 
 from forge.server import REPOSITORY, USER, Forge, gitea
 from spendbrake.actions.effects.base import GiveUp
 from spendbrake.actions.effects.ticket import Ticket, Tracker
 from spendbrake.schemas.action import Action
+from spendbrake.streams.cli.main import app
 from unit.effects.cases import story
 
 pytestmark = [pytest.mark.forge, pytest.mark.timeout(900)]
@@ -72,6 +78,29 @@ def test_each_alert_is_found_again_among_more_than_a_page_of_others(forge: Forge
         assert write(forge, about(f"team-{n}")[0]) == [{"ticket": each["ticket"], "created": False}]
     labels = [label["name"] for label in forge.get("/labels")]
     assert sorted(labels) == ["finops", "spendbrake"], "made once"
+
+
+def test_a_destination_is_tested_from_the_command_line_and_its_ticket_is_closed(
+    forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = {"type": "ticket", "system": "gitea", "url": forge.url, "project": f"{USER}/{REPOSITORY}", "close": True}
+    file = tmp_path / "policy.yaml"
+    nodes = [{"id": "acme", "level": "organization"}]
+    file.write_text(yaml.safe_dump({"nodes": nodes, "destinations": {"backlog": place}}))
+    monkeypatch.setenv("TICKET_TOKEN", forge.token)
+    done = CliRunner().invoke(app, ["destination", "test", "backlog", "--file", str(file), "--json"])
+    assert done.exit_code == 0, done.output
+    steps = json.loads(done.output)["steps"]
+    assert [(step["name"], step["state"]) for step in steps] == [("opened", "ok"), ("worse", "ok"), ("over", "ok")]
+    number = steps[0]["answer"]["ticket"]
+    page = f"{forge.url.removesuffix('/api/v1')}/{USER}/{REPOSITORY}/issues/{number}"
+    assert steps[2]["said"] == f"{number} closed: {page}; found there"
+    assert httpx.get(page, trust_env=False, follow_redirects=False).status_code in (200, 303), "where people read it"
+    issue = forge.get(f"/issues/{number}")
+    assert (issue["state"], issue["comments"], issue["html_url"]) == ("closed", 2, page)
+    monkeypatch.setenv("TICKET_TOKEN", "0" * 40)
+    done = CliRunner().invoke(app, ["destination", "test", "backlog", "--file", str(file)])
+    assert (done.exit_code, "TICKET_TOKEN holds no token that it takes" in done.output) == (1, True), done.output
 
 
 def test_a_wrong_token_and_an_unknown_repository_are_given_up_in_its_words(forge: Forge) -> None:

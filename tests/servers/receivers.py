@@ -165,6 +165,8 @@ class SlackServer(Served):
     async def _call(self, method: str, request: web.Request) -> web.Response:
         if method == "chat.postMessage":
             return self._post(await _body(request))
+        if method == "auth.test":
+            return self._introduce()
         if method == "chat.update":
             return self._update(await _body(request))
         arguments = {**request.query, **(await request.post() if request.method == "POST" else {})}
@@ -176,7 +178,7 @@ class SlackServer(Served):
 
     def _post(self, body: Mapping[str, Any]) -> web.Response:
         if "chat:write" not in self.scopes:
-            return _slack_error("missing_scope")
+            return self._lacking("chat:write")
         name = str(body.get("channel", ""))
         channel = self.channels.get(name.removeprefix("#"), name)
         if channel not in self.channels.values():
@@ -200,6 +202,17 @@ class SlackServer(Served):
         self.messages.append(message)
         return web.json_response({"ok": True, "channel": channel, "ts": message.ts})
 
+    def _lacking(self, needed: str) -> web.Response:
+        told = {"ok": False, "error": "missing_scope", "needed": needed, "provided": ",".join(sorted(self.scopes))}
+        return web.json_response(told)
+
+    def _introduce(self) -> web.Response:
+        told = {
+            "ok": True, "url": "https://acme.slack.com/", "team": "Acme", "user": "brake", "team_id": "T1",
+            "user_id": "U1", "bot_id": "B1", "is_enterprise_install": False,
+        }  # fmt: skip
+        return web.json_response(told, headers={"X-OAuth-Scopes": ",".join(sorted(self.scopes))})
+
     def _update(self, body: Mapping[str, Any]) -> web.Response:
         found = [m for m in self.messages if (m.channel, m.ts) == (body.get("channel"), body.get("ts"))]
         if not found:
@@ -212,7 +225,7 @@ class SlackServer(Served):
 
     def _history(self, arguments: Mapping[str, Any]) -> web.Response:
         if "channels:history" not in self.scopes:
-            return _slack_error("missing_scope")
+            return self._lacking("channels:history,groups:history,mpim:history,im:history")
         channel = arguments.get("channel")
         if channel not in self.channels.values():
             return _slack_error("channel_not_found")
@@ -239,7 +252,7 @@ class SlackServer(Served):
 
     def _list(self) -> web.Response:
         if "channels:read" not in self.scopes:
-            return _slack_error("missing_scope")
+            return self._lacking("channels:read,groups:read,mpim:read,im:read")
         channels = [{"id": place, "name": name} for name, place in self.channels.items()]
         return web.json_response({"ok": True, "channels": channels, "response_metadata": {"next_cursor": ""}})
 

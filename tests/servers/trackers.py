@@ -156,7 +156,11 @@ class JiraServer(TrackerServer):
         )
 
     def _search(self, jql: str) -> web.Response:
-        match = re.fullmatch(r'project = "OPS" AND labels = "([^"]*)" ORDER BY created ASC', jql)
+        project, _, asked = jql.partition(" AND ")
+        if project != 'project = "OPS"':
+            unseen = f"The value '{project[11:-1]}' does not exist for the field 'project'."
+            return web.json_response({"errorMessages": [unseen], "warningMessages": []}, status=400)
+        match = re.fullmatch(r'labels = "([^"]*)" ORDER BY created ASC', asked)
         if match is None:
             return web.json_response({"errorMessages": ["jql"]}, status=400)
         found = [

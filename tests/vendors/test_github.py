@@ -1,5 +1,6 @@
 """Our tickets against GitHub's own OpenAPI description: what we send, what our double answers, its own examples."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 from servers.trackers import GitHubServer
 from spendbrake.actions.effects.base import GiveUp
 from spendbrake.actions.effects.ticket import Tracker
+from spendbrake.streams.workers.trial.report import passed
+from unit.trial.receivers import Trial
 from vendors.artefacts import GITHUB
 from vendors.kinds import kinds
 from vendors.openapi import BROKEN, Held, part_of
@@ -48,6 +51,12 @@ def test_every_kind_of_news_and_every_answer_of_our_double_hold_to_it(
         ("POST", f"{ISSUE}/comments", 201),
     }
     assert len(double.issues) == len(kinds("ticket"))
+
+
+def test_a_test_of_the_destination_holds_to_it(published: dict[str, Any], double: GitHubServer) -> None:
+    with Held(published, double.url) as server:
+        steps = asyncio.run(Trial("github", server, {"close": True}).steps())
+    assert (passed(steps), server.broken, double.issues[0].open) == (True, [], False)
 
 
 def test_we_read_the_answers_that_github_gives_as_examples(published: dict[str, Any]) -> None:

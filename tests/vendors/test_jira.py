@@ -4,6 +4,7 @@ The search by JQL is younger than that copy of the description: it is held to th
 a later one.
 """
 
+import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from servers.trackers import JiraServer
 from spendbrake.actions.effects.base import GiveUp
 from spendbrake.actions.effects.ticket import Tracker
 from spendbrake.actions.effects.trackers.jira import document, text_of
+from unit.trial.receivers import Trial
 from vendors.artefacts import DOCUMENT, JIRA
 from vendors.kinds import MARKUP, kinds
 from vendors.openapi import BROKEN, Held, part_of
@@ -75,6 +77,13 @@ def test_every_kind_of_news_and_every_answer_of_our_double_hold_to_it(
     texts = [body["fields"]["description"] for _, path, body in server.bodies if path == ISSUES]
     texts += [body["body"] for _, path, body in server.bodies if path.endswith("/comment")]
     assert [error for text in texts for error in documents.iter_errors(text)] == []
+    assert mistakes(tmp_path, *searches(server.passed)) == {}
+
+
+def test_a_test_of_the_destination_holds_to_it(published: dict[str, Any], double: JiraServer, tmp_path: Path) -> None:
+    with Held(published, double.url, younger=(SEARCH,)) as server:
+        steps = asyncio.run(Trial("jira", server, {"close": True}).steps())
+    assert ([step.state for step in steps], server.broken, double.issues[0].open) == (["ok"] * 3, [], False)
     assert mistakes(tmp_path, *searches(server.passed)) == {}
 
 

@@ -17,6 +17,8 @@ from servers.venvs import environment
 from spendbrake.actions.effects.base import GiveUp
 from spendbrake.actions.effects.pagerduty import Integration, PagerDuty
 from spendbrake.schemas.action import Action
+from spendbrake.streams.workers.trial.report import passed
+from unit.trial.receivers import Trial
 from vendors.artefacts import HERE, run
 from vendors.kinds import kinds
 from vendors.typescript import mistakes
@@ -84,6 +86,14 @@ def test_every_kind_of_news_and_every_answer_of_our_double_is_of_its_clients_typ
     with pytest.raises(GiveUp, match="Invalid routing key"):
         send(server, kinds("pagerduty")["block"], key="f" * 32)
     assert {each["event"]["event_action"] for each in server.exchanges} == {"trigger", "acknowledge", "resolve"}
+    assert strictly(tmp_path, server.exchanges) == []
+    assert mistakes(tmp_path, IMPORTS, typed(server.exchanges)) == {}
+
+
+def test_a_test_of_the_destination_is_of_its_clients_types(server: Kept, tmp_path: Path) -> None:
+    assert passed(asyncio.run(Trial("pagerduty", server).steps()))
+    told = [each["event"]["event_action"] for each in server.exchanges]
+    assert told == ["trigger", "trigger", "acknowledge", "resolve"]
     assert strictly(tmp_path, server.exchanges) == []
     assert mistakes(tmp_path, IMPORTS, typed(server.exchanges)) == {}
 

@@ -5,6 +5,7 @@ The client and the check of signatures need no test here: both are Slack's own (
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from spendbrake.actions.effects.messages.blocks import judged
 from spendbrake.actions.effects.slack import Slack, Workspace
 from spendbrake.schemas.action import Action
 from spendbrake.streams.api.desk.buttons import press_of
+from spendbrake.streams.workers.trial.report import passed
+from unit.trial.receivers import Trial
 from vendors.kinds import kinds
 from vendors.typescript import mistakes
 
@@ -30,8 +33,10 @@ METHODS = {
     "conversations.replies": "ConversationsReplies",
     "conversations.list": "ConversationsList",
 }
+ALL = METHODS | {"auth.test": "AuthTest"}
+"""With what a test of the destination asks."""
 IMPORTS = {
-    "@slack/web-api": ", ".join(f"{name}{part}" for name in METHODS.values() for part in ("Arguments", "Response")),
+    "@slack/web-api": ", ".join(f"{name}{part}" for name in ALL.values() for part in ("Arguments", "Response")),
     "@slack/types": "KnownBlock",
     "@slack/bolt": "BlockAction, ButtonAction, RespondArguments",
 }
@@ -80,8 +85,8 @@ def typed(exchanges: Sequence[tuple[str, Any, Any]]) -> dict[str, tuple[str, Any
     """Return calls, their blocks and their answers as values of Slack's types."""
     values: dict[str, tuple[str, Any]] = {}
     for n, (method, asked, answer) in enumerate(exchanges):
-        values[f"{n} {method}"] = (f"{METHODS[method]}Arguments", asked)
-        values[f"{n} answer"] = (f"{METHODS[method]}Response", answer)
+        values[f"{n} {method}"] = (f"{ALL[method]}Arguments", asked)
+        values[f"{n} answer"] = (f"{ALL[method]}Response", answer)
         if "blocks" in asked:  # the type of a call takes any block, also those that nobody knows
             values[f"{n} blocks"] = ("KnownBlock[]", asked["blocks"])
     return values
@@ -93,6 +98,17 @@ def test_every_kind_of_news_and_every_answer_of_our_double_is_of_slacks_types(se
     assert {method for method, *_ in server.exchanges} == set(METHODS)
     kinds_of_block = {block["type"] for _, asked, _ in server.exchanges for block in asked.get("blocks", ())}
     assert kinds_of_block == {"header", "section", "context", "actions"}
+    assert mistakes(tmp_path, IMPORTS, typed(server.exchanges)) == {}
+
+
+def test_a_test_of_the_destination_and_what_our_double_answers_are_of_slacks_types(
+    server: Kept, tmp_path: Path
+) -> None:
+    server.now = time.time()
+    assert passed(asyncio.run(Trial("slack", server).steps()))
+    server.scopes = {"channels:read"}
+    assert not passed(asyncio.run(Trial("slack", server).steps()))
+    assert {method for method, *_ in server.exchanges} == set(ALL)
     assert mistakes(tmp_path, IMPORTS, typed(server.exchanges)) == {}
 
 

@@ -71,11 +71,17 @@ async def _versions(broker: Any, place: Any, config: Any) -> AsyncIterator[Check
     rules = versions.book.at(time.time())
     yield "ok", "policy", f"version {rules.version} in force, {len(versions.owners)} versions of owners"
     file: PolicyFile = rules.file
-    for name, destination in file.destinations.items():
-        for variable in sorted(_variables(destination)):
-            if named_secret(variable) is not None:
-                continue
-            yield "warn", "destinations", f"{name}: {variable} is not set in this environment"
+    missing = [
+        f"{name}: {variable} is not set in this environment"
+        for name, destination in file.destinations.items()
+        for variable in sorted(_variables(destination))
+        if named_secret(variable) is None
+    ]
+    for problem in missing:
+        yield "warn", "destinations", problem
+    if file.destinations and not missing:
+        told = f"all {len(file.destinations)} have their variables; `spendbrake destination test NAME` shows what works"
+        yield "ok", "destinations", told
 
 
 def _access(versions: Any, config: Any) -> Check:

@@ -86,7 +86,7 @@ def _pagerduty(name: str, place: PagerDutyDestination, tools: Tools) -> Effect:
         integration = Integration(routing_key=key, base_url=place.base_url)
         return PagerDuty({name: integration}, clock=tools.wall, timer=time.monotonic, shared=shared)
     except ValueError as error:
-        raise Unusable(str(error)) from None
+        raise Unusable(f"{error}, and {place.routing_key_env} holds none") from None
 
 
 def _email(name: str, place: EmailDestination, tools: Tools) -> Effect:

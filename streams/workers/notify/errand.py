@@ -87,7 +87,8 @@ class Errand(DeadLetters):
         await published
         means.metrics.count("results", result.effect, result.outcome)
         if result.outcome in ("failed", "unknown"):
-            LOG.error("action not brought", action=result.action, outcome=result.outcome, reason=result.error)
+            about = {"destination": f"{result.effect}/{result.destination}", "outcome": result.outcome}
+            LOG.error("action not brought", action=result.action, **about, reason=result.error)
         return result
 
     async def bury(self, action: Action, reason: str) -> None:

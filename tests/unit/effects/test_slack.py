@@ -160,6 +160,26 @@ async def test_without_the_scope_to_look_it_cannot_be_told(server: SlackServer, 
     assert await slack(server).find(alert("slack")) is None
 
 
+async def test_a_refusal_says_what_it_means_and_a_missing_scope_which(server: SlackServer) -> None:
+    wrong = replace(alert("slack"), params={"channel": "#paymets"})
+    with pytest.raises(GiveUp, match=r"^channel_not_found: no channel of this name that the bot can see"):
+        await slack(server).carry_out(wrong)
+    server.scopes = {"channels:read", "channels:history"}
+    with pytest.raises(GiveUp, match="needs chat:write, and has channels:history,channels:read"):
+        await slack(server).carry_out(alert("slack"))
+
+
+async def test_a_token_says_for_whom_it_speaks_and_what_it_may(server: SlackServer) -> None:
+    assert await slack(server).introduce("ops") == {
+        "workspace": "Acme",
+        "url": "https://acme.slack.com/",
+        "bot": "brake",
+        "scopes": ["channels:history", "channels:read", "chat:write"],
+    }
+    with pytest.raises(GiveUp, match="invalid_auth: Slack takes the token for none"):
+        await slack(server, token="xoxb-other").introduce("ops")
+
+
 async def test_too_many_messages_to_search_cannot_be_told(server: SlackServer) -> None:
     effect, action = slack(server), alert("slack")
     for number in range(25):
@@ -188,7 +208,7 @@ async def test_a_call_without_an_answer_is_in_doubt_and_not_repeated_by_the_clie
 
 async def test_a_slack_that_is_down_is_retried_without_doubt() -> None:
     effect = Slack({"ops": Workspace(token="t", base_url="http://127.0.0.1:1/api/")})
-    with pytest.raises(Retry, match="not reached") as failed:
+    with pytest.raises(Retry, match="not reached: ConnectionRefusedError") as failed:
         await effect.carry_out(alert("slack"))
     assert not failed.value.maybe_done
 

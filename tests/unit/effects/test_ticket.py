@@ -48,10 +48,13 @@ async def test_an_alert_has_one_ticket_and_later_news_are_comments(server: Track
     assert {"spendbrake", "finops"} <= set(issue.labels)
     assert await effect.carry_out(first) == {"ticket": told["ticket"], "created": False}
     assert issue.comments == [], "the first news are not written twice"
+    assert (issue.body.count("critical crossed"), await effect.find(first)) == (1, True)
     worse = replace(first, rung="stop", id="2" * 32, reason="and worse")
+    assert await effect.find(worse) is False
     for _ in range(2):
         assert await effect.carry_out(worse) == {"ticket": told["ticket"], "created": False}
     assert [text.startswith("and worse") for text in issue.comments] == [True], "the comment is not written twice"
+    assert await effect.find(worse) is True
     assert issue.open
     await effect.carry_out(last)
     assert (len(server.issues), len(issue.comments), issue.open) == (1, 2, False)

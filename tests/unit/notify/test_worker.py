@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from spendbrake.actions.delivery.alert import alert_key
 from spendbrake.actions.delivery.chain import verify
@@ -71,8 +72,11 @@ async def test_what_is_no_action_is_buried_and_does_not_stop_the_rest() -> None:
 
 async def test_what_cannot_be_brought_is_buried_with_its_reason_and_its_origin() -> None:
     process = Process(Receiver(GiveUp("channel_not_found")))
-    await process.worker.apply(chunk(action(1), first=9))
-    await until(lambda: process.acknowledged == [(9, 9)])
+    with capture_logs() as told:
+        await process.worker.apply(chunk(action(1), first=9))
+        await until(lambda: process.acknowledged == [(9, 9)])
+    (line,) = told
+    assert (line["destination"], line["reason"]) == (f"scripted/{action(1).destination}", "channel_not_found")
     (dead,) = process.buried
     assert decode(Action, dead.value or b"") == action(1)
     assert dict(dead.headers) == {
