@@ -212,6 +212,7 @@ def test_envoy_obeys(world: World) -> None:
     an_allowed_request_arrives_as_it_was_sent(world)
     a_stranger_is_not_even_asked_about(world)
     a_caller_cannot_name_another_key_or_model(world)
+    a_body_that_two_readers_may_read_differently_is_refused(world)
     a_block_is_429_with_its_reason(world)
     a_throttle_tells_when_to_come_back(world)
     a_downgrade_names_the_model_and_takes_another_route(world)
@@ -229,6 +230,8 @@ def an_allowed_request_arrives_as_it_was_sent(world: World) -> None:
     assert told["headers"]["x-spendbrake-model"] == "large"
     assert "x-api-key" not in told["headers"]
     assert "authorization" not in told["headers"], "the token of the gateway goes to nobody else"
+    own = world.ask(authorization="Bearer of-the-caller").json()["headers"]
+    assert own["authorization"] == "Bearer of-the-caller", "the caller's own is not taken for the gateway's"
 
 
 def a_stranger_is_not_even_asked_about(world: World) -> None:
@@ -240,6 +243,21 @@ def a_caller_cannot_name_another_key_or_model(world: World) -> None:
     assert world.ask(x_spendbrake_key="key-dev", x_spendbrake_model="small").status_code == 429
     answer = world.ask({**CHAT, "model": "small"}, x_spendbrake_model="large")
     assert (answer.status_code, answer.json()["headers"]["x-spendbrake-model"]) == (200, "small")
+
+
+def a_body_that_two_readers_may_read_differently_is_refused(world: World) -> None:
+    world.publish(world.decide("block", Scope(models=("large",))))
+    headers = {"x-api-key": "secret-of-shop", "content-type": "application/json", "x-spendbrake-model": "small"}
+    hidden = b'{"metadata": {"model": "small"}, "padding": "' + b"x" * 2_000 + b'", "model": "large"}'
+    for body, status in (
+        (b'{"model": "small", "model": "large"}', 400),
+        (b'{"model": "large", "x": "\xff"}', 429),
+        (b'{"model": "large", "x": ' + b"[" * 900, 400),
+        (hidden, 413),
+        (iter([hidden]), 413),  # in chunks: its size is not known
+    ):
+        answer = world.http.post("/v1/chat/completions", content=body, headers=headers)
+        assert answer.status_code == status, answer.text
 
 
 def a_block_is_429_with_its_reason(world: World) -> None:

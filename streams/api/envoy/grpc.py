@@ -11,7 +11,7 @@ from envoy.type.v3.http_status_pb2 import HttpStatus
 from google.rpc.status_pb2 import Status
 
 from spendbrake.actions.gateway.answers import Call
-from spendbrake.actions.gateway.authz import KEY, Ruling, call_of, ruling_of
+from spendbrake.actions.gateway.authz import KEY, PARTIAL, Ruling, call_of, ruling_of
 from spendbrake.streams.api.access.gate import Gate
 from spendbrake.streams.api.gateways.check import Checker
 from spendbrake.streams.metrics import Metrics
@@ -19,6 +19,8 @@ from spendbrake.streams.metrics import Metrics
 OK, PERMISSION_DENIED = 0, 7
 REPLACE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 GRACE_S = 3.0
+MAX_MESSAGE = 9 << 20
+"""Bytes: a body as long as over HTTP, and its headers."""
 
 
 class ExtAuthzGrpc(AuthorizationServicer):  # type: ignore[misc]
@@ -47,7 +49,9 @@ class ExtAuthzGrpc(AuthorizationServicer):  # type: ignore[misc]
         if named:
             headers[KEY] = named
         body = asked.raw_body or asked.body.encode()
-        call = call_of(headers, body, partial=asked.size > len(body) > 0)
+        # The size is not known of a body in chunks.
+        partial = headers.get(PARTIAL) == "true" or asked.size > len(body) > 0
+        call = call_of(headers, body, partial=partial)
         ruling = call if isinstance(call, Ruling) else await self._ask(call)
         return _answer(ruling)
 
@@ -65,7 +69,7 @@ class GrpcServer:
     """
 
     def __init__(self, servicer: ExtAuthzGrpc, host: str, port: int) -> None:
-        self._server = grpc.aio.server()
+        self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_MESSAGE)])
         add_AuthorizationServicer_to_server(servicer, self._server)
         try:
             self.port = self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")

@@ -7,12 +7,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from spendbrake.actions.gateway.answers import Call
-from spendbrake.actions.gateway.authz import Ruling, call_of, ruling_of
+from spendbrake.actions.gateway.authz import PARTIAL, Ruling, call_of, ruling_of
 from spendbrake.streams.api.gateways.check import Checker
 from spendbrake.streams.api.pages import Operation, Parameter, Problem
 from spendbrake.streams.metrics import Metrics
 
-PARTIAL = "x-envoy-auth-partial-body"
 MAX_BODY = 8 << 20
 """Envoy cuts what it sends at the `max_request_bytes` of its filter; this is for who is not Envoy."""
 
@@ -30,7 +29,7 @@ class ExtAuthz:
     def operations(self) -> list[Operation]:
         """Return what it serves."""
         answers: dict[int, type[BaseModel] | None] = {200: None}
-        answers |= dict.fromkeys((401, 413, 429, 503), Problem)
+        answers |= dict.fromkeys((400, 401, 413, 429, 503), Problem)
         return [
             Operation(
                 method="POST",

@@ -1,5 +1,6 @@
 """What Envoy is told: whose call a request is, what cannot be told, and who may ask over gRPC."""
 
+import json
 from typing import Any
 
 import grpc
@@ -44,10 +45,26 @@ class Answers:
         ({"x-spendbrake-environment": "dev", "x-spendbrake-project": "p"}, b"", False, Call("k", "", "dev", "p")),
         ({}, b'{"model": "gr\\u00f6\\"sse", "messages": [', True, Call("k", 'grö"sse', None, None)),
         ({}, b"\xff\xfe", False, Call("k", "", None, None)),
+        ({}, b'{"metadata": {"model": "cheap"}, "model": "m"}', False, Call("k", "m", None, None)),
+        (
+            {},
+            b'{"metadata": {"model": "cheap"}, "model": "m", "messages": [{"model": ',
+            True,
+            Call("k", "m", None, None),
+        ),
+        ({}, b'\xef\xbb\xbf {"model" :\n"m"}\r\n', False, Call("k", "m", None, None)),
+        ({}, '{"model": "m"}'.encode("utf-16"), False, Call("k", "m", None, None)),
+        ({"x-spendbrake-model": "cheap"}, b'{"model": "m", "x": "\xff"}', False, Call("k", "m", None, None)),
+        ({"x-spendbrake-model": "cheap"}, b'{"Model": "m"}', False, Call("k", "m", None, None)),
+        ({"x-spendbrake-model": "said"}, b" {} ", False, Call("k", "said", None, None)),
+        ({"x-spendbrake-model": "said"}, b'--x\r\nname="model"\r\n\r\nm', False, Call("k", "said", None, None)),
     ],
 )
 def test_a_request_is_the_call_of_its_key_with_the_model_of_its_body(headers, body, partial, expected) -> None:
     assert call_of({"x-spendbrake-key": "k", **headers}, body, partial=partial) == expected
+
+
+CHEAP = {"x-spendbrake-key": "k", "x-spendbrake-model": "cheap"}
 
 
 @pytest.mark.parametrize(
@@ -55,7 +72,24 @@ def test_a_request_is_the_call_of_its_key_with_the_model_of_its_body(headers, bo
     [
         ({}, b'{"model": "m"}', False, 401),
         ({"x-spendbrake-key": "  "}, b'{"model": "m"}', False, 401),
-        ({"x-spendbrake-key": "k", "x-spendbrake-model": "cheap"}, b'{"padding": "', True, 413),
+        (CHEAP, b'{"padding": "', True, 413),
+        (
+            CHEAP,
+            b'{"metadata": {"model": "cheap"}, "p": "',
+            True,
+            413,
+        ),
+        ({"x-spendbrake-key": "k"}, b'{"model": "cheap", "model": "m"}', False, 400),
+        ({"x-spendbrake-key": "k"}, b'{"model": "cheap", "Model": "m", "padding": "', True, 400),
+        (CHEAP, b'{"model": "m", "x": ' + b"[" * 99_999, False, 400),
+        (
+            CHEAP,
+            b'{"model": "m", "x": 1' + b"1" * 5_000 + b"}",
+            False,
+            400,
+        ),
+        (CHEAP, b'{"model": "m"} {"model": "m"}', False, 400),
+        (CHEAP, b'{"model": "m", ', False, 400),
         ({"x-spendbrake-key": "k"}, b'{"model": "\\u6a21"}', False, 400),
         ({"x-spendbrake-key": "k"}, b'{"model": "m\\r\\nx-spendbrake-key: other"}', False, 400),
     ],
@@ -119,6 +153,32 @@ async def test_over_grpc_only_a_token_with_the_role_may_ask() -> None:
             assert caught.value.code() == code
             assert reader not in str(caught.value.details())
     assert len(guard.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "said", "status"),
+    [
+        ({"model": "large", "padding": "x" * 6_000_000}, {}, 0),
+        ("cut", {"x-envoy-auth-partial-body": "true"}, 413),
+        ("whole", {"x-envoy-auth-partial-body": "false"}, 400),
+    ],
+    ids=["long", "cut", "whole"],
+)
+async def test_over_grpc_a_body_may_be_long_or_cut_of_unknown_size(
+    body: Any, said: dict[str, str], status: int
+) -> None:
+    metrics, asked = Metrics(), CheckRequest()
+    text = json.dumps(body) if isinstance(body, dict) else '{"padding": "'
+    asked.attributes.request.http.raw_body, asked.attributes.request.http.size = text.encode(), -1
+    for name, value in {"x-spendbrake-key": "k", **said}.items():
+        asked.attributes.request.http.headers[name] = value
+    servicer = ExtAuthzGrpc(Answers(), Gate("127.0.0.1", dict, lambda: NOW, metrics), metrics, lambda: NOW)
+    async with (
+        GrpcServer(servicer, "127.0.0.1", 0) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        answer = await AuthorizationStub(channel).Check(asked)
+    assert answer.denied_response.status.code == status
 
 
 async def test_a_port_that_is_taken_is_told() -> None:
