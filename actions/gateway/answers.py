@@ -20,6 +20,8 @@ RETRY_UNAVAILABLE_S = 5.0
 
 ANSWERS_PER_KEY = 64
 """Models, environments and projects of one key that `last_decision` tells apart."""
+REMEMBERED_CHARS = 1_024
+"""Of a question; callers choose the names in it, and longer ones would fill a gateway's memory."""
 
 
 class Call(NamedTuple):
@@ -96,9 +98,10 @@ class Memories:
         with self._lock:
             _, answers = self._keys.get(call.key, (None, {}))
             answers.pop(call, None)
-            if len(answers) >= ANSWERS_PER_KEY:
-                del answers[next(iter(answers))]
-            answers[call] = memory
+            if sum(len(each) for each in call if each) <= REMEMBERED_CHARS:
+                if len(answers) >= ANSWERS_PER_KEY:
+                    del answers[next(iter(answers))]
+                answers[call] = memory
             self._keys[call.key] = (mode, answers)
             self._keys.move_to_end(call.key)
             if len(self._keys) > self._n_keys:

@@ -73,7 +73,10 @@ class BrakeMiddleware:
             await self._app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        raw = await _read(receive, self._max_body)
+        try:
+            raw = await _read(receive, self._max_body)
+        except ConnectionAbortedError:
+            return  # There is nobody to answer, and half a request is none.
         if raw is None:
             error = {
                 "message": f"a body of more than {self._max_body} bytes",
@@ -94,7 +97,7 @@ class BrakeMiddleware:
             await JSONResponse(refusal.body, refusal.status, refusal.headers)(scope, receive, send)
             return
         if result.model != call.model and isinstance(body, dict) and "model" in body:
-            raw = json.dumps({**body, "model": result.model}, ensure_ascii=False).encode()
+            raw = _written({**body, "model": result.model})
             scope = {**scope, "headers": _sized(scope["headers"], len(raw))}
         await self._app(scope, _replayed(raw, receive), _announcing(result, send))
 
@@ -112,12 +115,16 @@ class BrakeMiddleware:
 
 
 async def _read(receive: Receive, most: int) -> bytes | None:
-    """Return the whole body, what has come of it when the client left, or None when it is too long."""
+    """Return the whole body, or None when it is too long.
+
+    Raises:
+        ConnectionAbortedError: the client has left before its end.
+    """
     found = bytearray()
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            return bytes(found)
+            raise ConnectionAbortedError
         found += message.get("body", b"")
         if len(found) > most:
             return None
@@ -130,6 +137,13 @@ def _parsed(raw: bytes) -> Body:
         return json.loads(raw) if raw else None
     except (ValueError, RecursionError):
         return None
+
+
+def _written(body: Body) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # Half a character: JSON can hold it, UTF-8 cannot.
+        return json.dumps(body).encode()
 
 
 def _replayed(raw: bytes, receive: Receive) -> Receive:

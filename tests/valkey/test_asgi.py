@@ -121,21 +121,56 @@ async def test_a_downgrade_changes_the_model_and_says_so(valkey, valkey_server: 
     assert (answer.headers["x-spendbrake-verdict"], answer.headers["x-spendbrake-model"]) == ("downgrade", "small")
 
 
+async def test_half_a_request_of_a_client_that_has_left_is_no_call(valkey, valkey_server: Valkey) -> None:
+    publish(Store(valkey), throttle("payments", 0.5, 1))
+    messages: list[Any] = [
+        {"type": "http.request", "body": b'{"model"', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    arrived: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        arrived.append(await receive())
+
+    async def send(message: Any) -> None:
+        arrived.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat", "headers": [], "query_string": b""}
+    async with AsyncGuard(valkey_server.url, clock=lambda: NOW, timeout_s=2.0) as guard:
+        await BrakeMiddleware(inner, guard, question)({**scope, "server": ("gateway", 80)}, receive, send)
+        assert arrived == []
+        assert (await guard.check("k", "large")).remaining == 0, "and has taken no token"
+
+
 @pytest.mark.parametrize("body", [b"", b"not json", b"[" * 100_000, b'{"no": "model"}'])
 async def test_a_body_that_names_no_model_arrives_as_it_was_sent(valkey, valkey_server: Valkey, body: bytes) -> None:
     publish(Store(valkey), decision("payments", "downgrade", model="small"))
-    arrived: list[bytes] = []
+    assert await arrived(valkey_server, body) == [body]
+
+
+async def test_a_downgrade_leaves_half_a_character_as_it_came(valkey, valkey_server: Valkey) -> None:
+    publish(Store(valkey), decision("payments", "downgrade", model="small"))
+    body = rb'{"model": "large", "messages": [{"content": "cut: \ud83d"}]}'
+    assert await arrived(valkey_server, body) == [body.replace(b"large", b"small")]
+
+
+async def arrived(server: Valkey, body: bytes) -> list[bytes]:
+    """Return the bodies of which an application behind the middleware hears when it downgrades one."""
+    heard: list[bytes] = []
 
     async def keep(request: Request) -> Response:
-        arrived.append(await request.body())
+        heard.append(await request.body())
         return Response()
 
-    async with AsyncGuard(valkey_server.url, clock=lambda: NOW, timeout_s=2.0) as guard:
+    async with AsyncGuard(server.url, clock=lambda: NOW, timeout_s=2.0) as guard:
         inner = Starlette(routes=[Route("/", keep, methods=["POST"])])
         transport = httpx.ASGITransport(BrakeMiddleware(inner, guard, question))
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
             assert (await http.post("/", content=body)).headers["x-spendbrake-model"] == "small"
-    assert arrived == [body]
+    return heard
 
 
 async def test_what_is_no_call_passes_without_a_check(valkey, valkey_server: Valkey) -> None:

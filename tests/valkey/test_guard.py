@@ -152,6 +152,15 @@ def test_a_dead_redis_repeats_the_last_decision_of_the_same_question(own_valkey:
     assert guard.check("dear").verdict == "allow"
 
 
+def test_a_question_as_long_as_its_caller_likes_is_answered_and_not_kept(own_valkey: Valkey, both) -> None:
+    put(own_valkey, decision("payments"), modes=LAST)
+    guard = both()
+    kept, long = "m" * 1_000, "m" * 1_000_000
+    assert (guard.check(kept).verdict, guard.check(long).verdict) == ("block", "block")
+    own_valkey.kill()
+    assert (guard.check(kept).source, guard.check(long).source) == ("memory", "unavailable")
+
+
 def test_a_remembered_rate_goes_on_in_this_process(own_valkey: Valkey) -> None:
     put(own_valkey, throttle("payments", 2.0, 3), modes=("last_decision",) * 5)
     now = [NOW]
