@@ -47,6 +47,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("holes", "counter", "Chunks that did not join and were read again.", ("topic",)),
     # --- delivery
     Metric("results", "counter", "Results of actions.", ("effect", "outcome")),
+    Metric("undelivered", "counter", "Notifications that failed, or may have.", ("effect", "destination")),
     Metric("retries", "counter", "Tries of an action after the first.", ("effect",)),
     Metric("gathered", "counter", "Notifications sent on to where their group is told.", ("effect",)),
     Metric("effect", "histogram", "Time of one call to a receiver.", ("effect",), "seconds"),

@@ -183,8 +183,9 @@ def _destinations(
 
 def _follow(versions: Versions, control: ControlLog, destinations: Destinations) -> Callable[[], Awaitable[None]]:
     async def follow() -> None:
+        destinations.look()
         try:
-            await versions.follow(control, lambda: None)
+            await versions.follow(control, destinations.look)
         finally:
             await destinations.aclose()
 

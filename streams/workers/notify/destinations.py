@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from spendbrake.actions.effects.base import Effect, GiveUp, effect_class
+from spendbrake.actions.effects.base import Effect, GiveUp, Retry, effect_class
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.parts.destinations import Destination
 from spendbrake.streams.metrics import Metrics
@@ -20,12 +20,13 @@ InForce = Callable[[float], Mapping[str, Destination]]
 
 @dataclass(slots=True)
 class _Receiver:
-    """One destination; `effect` is None if it cannot be used, and `problem` says why."""
+    """One destination; `effect` is None if it cannot be used: `problem` says why. `silent` while it does not answer."""
 
     place: Destination
     effect: Any
     problem: str = ""
     users: int = 0
+    silent: bool = False
 
 
 class Destinations(Effect):
@@ -71,6 +72,14 @@ class Destinations(Effect):
         async with self._used(action) as effect:
             return await effect.find(action)
 
+    def look(self) -> None:
+        """Take in the policy in force now: what cannot be used is told before anybody has to be told of anything.
+
+        In a simulation the first action says what time it is.
+        """
+        if self._clock() > float("-inf"):
+            self._refresh(float("-inf"))
+
     async def aclose(self) -> None:
         """Close all connections."""
         self._retired += self._receivers.values()
@@ -89,6 +98,15 @@ class Destinations(Effect):
         began = self._timer()
         try:
             yield receiver.effect
+            if receiver.silent:
+                receiver.silent = False
+                LOG.info("a destination answers again", destination=f"{self.name}/{action.destination}")
+        except Retry as error:
+            if not receiver.silent:  # told once, however many wait for it
+                receiver.silent = True
+                place = f"{self.name}/{action.destination}"
+                LOG.warning("a destination does not answer, and is tried again", destination=place, reason=error.reason)
+            raise
         finally:
             self._metrics.observe("effect", self._timer() - began, self.name)
             receiver.users -= 1

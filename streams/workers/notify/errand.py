@@ -87,6 +87,7 @@ class Errand(DeadLetters):
         await published
         means.metrics.count("results", result.effect, result.outcome)
         if result.outcome in ("failed", "unknown"):
+            means.metrics.count("undelivered", result.effect, result.destination)
             about = {"destination": f"{result.effect}/{result.destination}", "outcome": result.outcome}
             LOG.error("action not brought", action=result.action, **about, reason=result.error)
         return result

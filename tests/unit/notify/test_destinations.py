@@ -1,14 +1,17 @@
 """Destinations follow the policy in force; one that cannot be used harms no other."""
 
 import asyncio
+import contextlib
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from servers.receivers import WebhookServer
-from spendbrake.actions.delivery.port import GiveUp
+from spendbrake.actions.delivery.port import GiveUp, Retry
 from spendbrake.schemas.parts.destinations import Destination, SlackDestination, WebhookDestination
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.workers.notify.building import Tools, Unusable, effect_of
@@ -54,6 +57,40 @@ async def test_a_missing_secret_ends_its_own_actions_with_the_name_of_the_variab
     # The receiver's clock is real, the signature's is not: it is refused, so it has been reached.
     with pytest.raises(GiveUp, match="HTTP 401"):
         await effect.carry_out(EVENT)
+    await effect.aclose()
+
+
+async def test_what_cannot_be_used_is_told_when_its_policy_is_read_and_not_at_its_first_alert() -> None:
+    now = [0.0]
+    bad = {"bad": hook("http://127.0.0.1:1", "NO_SECRET")}
+    effect = destinations(Policies((float("-inf"), {}), (2_000.0, bad)), lambda: now[0])
+    with capture_logs() as told:
+        effect.look()
+        assert told == []
+        now[0] = 2_000.0
+        effect.look()
+        effect.look()
+    assert [(line["log_level"], "NO_SECRET is not set" in line["reason"]) for line in told] == [("error", True)]
+    with capture_logs() as told:
+        destinations(Policies((float("-inf"), bad)), lambda: float("-inf")).look()
+    assert told == [], "of a trace nobody knows yet what time it is"
+    await effect.aclose()
+
+
+async def test_a_destination_that_does_not_answer_is_told_once_and_when_it_answers_again(servers: Any) -> None:
+    effect = destinations(Policies((0.0, {"automation": hook(servers[0].url)})), time.time)
+    effect._tools = Tools(effect._tools.secrets, time.time, LOOPBACK)
+    servers[0].faults = ["429", "500", "ok", "refuse"]
+    with capture_logs() as told:
+        for fails in (True, True, False, True):
+            with pytest.raises(Retry) if fails else contextlib.nullcontext():
+                await effect.carry_out(EVENT)
+    assert [(line["log_level"], line.get("reason", "")[:9]) for line in told] == [
+        ("warning", "HTTP 429"),
+        ("info", ""),
+        ("warning", "no answer"),
+    ]
+    assert {line["destination"] for line in told} == {"webhook/automation"}
     await effect.aclose()
 
 

@@ -76,6 +76,8 @@ async def test_what_cannot_be_brought_is_buried_with_its_reason_and_its_origin()
         await process.worker.apply(chunk(action(1), first=9))
         await until(lambda: process.acknowledged == [(9, 9)])
     (line,) = told
+    place = (("effect", "scripted"), ("destination", action(1).destination))
+    assert process.count("undelivered", *place) == 1
     assert (line["destination"], line["reason"]) == (f"scripted/{action(1).destination}", "channel_not_found")
     (dead,) = process.buried
     assert decode(Action, dead.value or b"") == action(1)
