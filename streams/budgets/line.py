@@ -1,7 +1,7 @@
 """The tiers of one kind of period, a month or a day: what stands in it, what stood in the one before."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from operator import attrgetter
 from typing import Any, Literal, TypeAlias
 
@@ -98,8 +98,14 @@ class Line:
         for tier, base, threshold in self.measures if self.period else ():
             if tier.name not in stood and threshold < NEVER:
                 self._mark(tier, base, threshold).spent = False
+        # A calendar that begins its months later comes to the same month again: its turns go on, ids are made of them.
+        again = self.ended if period == self.ended_period else {}
         self.ended_period, self.ended = self.period, self.marks
-        self.period, self.marks = period, {}
+        self.period = period
+        self.marks = {
+            name: replace(mark, turn=mark.turn + mark.turn % 2, stands=False, told=False)
+            for name, mark in again.items()
+        }
 
     def standing(self, amount: NanoUsd) -> Iterator[Crossing]:
         """Yield what stands, as it opened, with what has been spent since; `notify` says whether people were told."""

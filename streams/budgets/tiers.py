@@ -138,7 +138,8 @@ class NodeTiers:
             return []
         found = [replace(each, notify=False) for each in self._day.roll(day, day_total)]
         if period != self.period:
-            spent = month_total if self.period == period_after(period, -1) else before or 0
+            ended = month_total if self.period == period_after(period, -1) else 0
+            spent = ended if before is None else before  # with another calendar the month that ends is cut short
             first, spent_base = not self.period, self._bases.get("monthly_allocation")
             found += self._with_apart(self._month.roll(period, month_total))
             found += self._apart.roll(period, self.apart)

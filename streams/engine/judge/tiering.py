@@ -45,7 +45,7 @@ class Tiering:
         ended = self._roll_periods(now)
         self.state.rules, self.state.unarmed = self.rules.version, []
         for row in self._nodes():
-            yield from self._begin(row, ended, judgeable)
+            yield from self._begin(row, ended, judgeable, anew=True)
             if judgeable(self.state.series.names[row].team):
                 total = int(self.state.series.month[row])
                 yield row, self.advance(row, total, self.day(row)), total
@@ -124,14 +124,14 @@ class Tiering:
                 self.state.dirty_heads.add(self.state.series.names[row].team)
             self._arm(row)
 
-    def _begin(self, row: int, ended: I64, judgeable: Callable[[int], bool]) -> Iterator[Rolled]:
-        """Roll the tiers of one node by the limits they had, and set those of now."""
+    def _begin(self, row: int, ended: I64, judgeable: Callable[[int], bool], *, anew: bool = False) -> Iterator[Rolled]:
+        """Roll the tiers of one node by the limits they had, and set those of now; `anew`: perhaps by another calendar."""
         table, period, tiers = self.state.series, self.period(row), self.tiers(row)
         if not judgeable(table.names[row].team):
             self._set_limits(row)
         else:
             rollover, last = tiers.allowance.rollover, period_after(period.month, -1)
-            carries = tiers.allowance.share is not None or tiers.period not in (period.month, last)
+            carries = anew or tiers.allowance.share is not None or tiers.period not in (period.month, last)
             crossings = tiers.roll(
                 period.month,
                 day_id(period.today),

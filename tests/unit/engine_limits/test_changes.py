@@ -1,8 +1,12 @@
 """Limits that change, end or are extreme: versions, rates, ended allocations, names that clash, amounts past int64."""
 
+from typing import Any
+
 import pytest
 
-from enginelog import START, Log, engine, event, policy, versions
+from enginelog import START, Log, engine, event, play, policy, versions
+from spendbrake.schemas.finding import Finding
+from spendbrake.schemas.wire.avro import decode
 from unit.engine.test_tiering import USD, at, limits, run
 
 
@@ -77,3 +81,38 @@ def test_a_team_that_a_version_moves_below_other_calendars_leaves_its_share_behi
     (share,) = state.heads[0].shares.items()
     assert share[0] == "b"
     assert {key: sum(book.months.values()) for key, book in share[1].books.items()} == {"UTC/1": USD}
+
+
+def months(starts_on: int, **more: Any) -> dict[str, Any]:
+    node = {"id": "a", "level": "team", "parent": "acme", "monthly_budget_usd": 100, **more}
+    return policy(
+        nodes=[{"id": "acme", "level": "organization"}, node],
+        calendar={"timezone": "UTC", "month_starts_on": starts_on},
+    )
+
+
+def test_a_calendar_that_begins_its_months_earlier_counts_no_money_against_two_of_them() -> None:
+    log = Log()
+    for i, day in enumerate(("2026-10-20", "2026-11-05")):
+        log.add(event(i, at(day), cost=(40, 30)[i] * USD))
+    log.tick(at("2026-11-10"))
+    later = versions((0.0, months(15, rollover_percent=50)), (at("2026-11-10"), months(1, rollover_percent=50)))
+    state, _ = play(log.cuts(), engine(versions=later))
+    tiers = state.heads[0].tiers["a"]
+    assert (tiers.period, tiers.allowance.rollover) == ("2026-11", 50 * USD), (
+        "October has left 60, half of 100 goes over"
+    )
+
+
+def test_a_month_that_a_calendar_comes_to_again_repeats_no_id() -> None:
+    log = Log()
+    for i, day in enumerate(("2026-10-20", "2026-11-05", "2026-11-10", "2026-11-20")):
+        log.add(event(i, at(day), cost=100 * USD))
+    file = months(1), months(15)
+    _, outcomes = play(log.cuts(), engine(versions=versions((0.0, file[0]), (at("2026-11-10"), file[1]))))
+    found = [decode(Finding, r.value or b"") for o in outcomes for r in o.records if r.topic == "findings.v1"]
+    caps = [(each.period, each.turn, each.state) for each in found if each.tier == "hard-cap"]
+    assert len({each.id for each in found}) == len(found), caps
+    assert [each for each in caps if each[2] == "open"] == [
+        ("2026-10", 1, "open"), ("2026-11", 1, "open"), ("2026-10", 3, "open"), ("2026-11", 3, "open"),
+    ]  # fmt: skip
