@@ -125,7 +125,7 @@ class Tiering:
             self._arm(row)
 
     def _begin(self, row: int, ended: I64, judgeable: Callable[[int], bool], *, anew: bool = False) -> Iterator[Rolled]:
-        """Roll the tiers of one node by the limits they had, and set those of now; `anew`: perhaps by another calendar."""
+        """Roll the tiers of one node by the limits they had, and set those of now; `anew`: by a new calendar, maybe."""
         table, period, tiers = self.state.series, self.period(row), self.tiers(row)
         if not judgeable(table.names[row].team):
             self._set_limits(row)
