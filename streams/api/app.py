@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from spendbrake.streams.api.access.gate import Gate
+from spendbrake.streams.api.access.patience import Patient, Timely
 from spendbrake.streams.api.pages import Handler, Operation, pages, problem
 
 GRACE_S = 3
@@ -28,7 +30,11 @@ def api(operations: Sequence[Operation], gate: Gate | None = None) -> Starlette:
     """Return the application that serves operations, with the pages about them; without a gate all may ask all."""
     served = operations if gate is None else [_behind(gate, operation) for operation in operations]
     routes = [operation.route() for operation in served]
-    return Starlette(routes=[*routes, *pages(operations)], exception_handlers={HTTPException: _refused})
+    return Starlette(
+        routes=[*routes, *pages(operations)],
+        exception_handlers={HTTPException: _refused},
+        middleware=[Middleware(Timely)],
+    )
 
 
 def _behind(gate: Gate, operation: Operation) -> Operation:
@@ -77,8 +83,11 @@ class Running:
         await self._task
 
 
-async def serve(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> Running:
+async def serve(app: ASGIApp, host: str = "127.0.0.1", port: int = 0, *, connections: int = CONNECTIONS) -> Running:
     """Serve an application in the running event loop, and return once it answers; port 0 takes a free one.
+
+    Args:
+        connections: At once; past it those that wait for a request make room, and one too many is told 503.
 
     Raises:
         OSError: the address cannot be had.
@@ -86,12 +95,13 @@ async def serve(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> Running
     listening = _listen(host, port)
     config = uvicorn.Config(
         app,
+        http=Patient,
         log_config=None,
         access_log=False,
         lifespan="off",
         ws="none",
         server_header=False,
-        limit_concurrency=CONNECTIONS,
+        limit_concurrency=connections,
         timeout_graceful_shutdown=GRACE_S,
         timeout_keep_alive=KEEP_ALIVE_S,
     )

@@ -55,17 +55,17 @@ async def read(request: Request) -> bytes:
     return bytes(found) if encoding == "identity" else unpack(bytes(found))
 
 
-async def small(request: Request) -> bytes:
+async def small(request: Request, most: int = MAX_SMALL) -> bytes:
     """Return the body of a request that asks for little.
 
     Raises:
-        ValueError: it is longer than `MAX_SMALL` bytes.
+        ValueError: it is longer than `most` bytes.
     """
     found = bytearray()
     async for piece in request.stream():
         found += piece
-        if len(found) > MAX_SMALL:
-            raise ValueError(f"a body of more than {MAX_SMALL} bytes")
+        if len(found) > most:
+            raise ValueError(f"a body of more than {most} bytes")
     return bytes(found)
 
 

@@ -82,7 +82,9 @@ class Gate:
         hop = request.headers.get(HOP)
         if hop is not None and genuine(hop, self._secrets, request.method, target_of(request), self._clock()):
             return PEER
-        return self._holder(bearer(request.headers.get("authorization", "")))
+        # Of two a proxy before us may have looked at the other one.
+        said = request.headers.getlist("authorization")
+        return self._holder(bearer(said[0])) if len(said) == 1 else None
 
     def refuses(self, authorization: str, needs: Scope) -> Literal[401, 403] | None:
         """Return the status that a caller over another protocol than HTTP is refused with; None lets it in."""
@@ -110,17 +112,25 @@ class Gate:
             answer = problem(401, "unauthorized", "an API token is needed: Authorization: Bearer sb_...")
             answer.headers["www-authenticate"] = REALM
             return answer
-        LOG.info("a token without the role", path=request.url.path, token=who.id, needs=needs)
+        LOG.info("a token without the role", path=request.url.path, holder=who.id, needs=needs)
         return problem(403, "missing_role", f"token {who.id} may not do this: it takes the scope {needs}")
 
 
 def _from_here(request: Request) -> bool:
     """Tell whether a request is this machine's own: no page of another site has a browser make it.
 
-    Such a page may have our address under a name of its own, or send what needs no leave of ours (`Origin`).
+    Such a page may have our address under a name of its own, or send what needs no leave of ours (`Origin`). Its
+    pictures and frames name no origin, but browsers say whose they are (`Sec-Fetch-*`); a link that somebody follows is
+    their own request.
     """
-    origin = request.headers.get("origin")
-    return request.url.hostname in LOOPBACK and (origin is None or HERE.match(origin) is not None)
+    headers = request.headers
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+    followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    return (
+        request.url.hostname in LOOPBACK
+        and (origin is None or HERE.match(origin) is not None)
+        and (site != "cross-site" or (followed and request.method == "GET"))
+    )
 
 
 def may(request: Request, scope: Scope) -> bool:

@@ -32,6 +32,8 @@ from spendbrake.streams.workers.people.feedback import word_on
 LOG = structlog.get_logger("spendbrake.buttons")
 WINDOW_S = 300.0
 """A signature is good for five minutes, once."""
+MAX_PRESS = 256 << 10
+"""Bytes of a press: it comes with the message that it was made in, percent-encoded."""
 HOSTS = ("hooks.slack.com",)
 """Where Slack is answered."""
 ANSWER_S = 10.0
@@ -126,7 +128,7 @@ class Buttons:
     async def press(self, request: Request) -> Response:
         """Take a button that was pressed in Slack; signed by Slack, five minutes old at most, and taken once."""
         try:
-            body = await small(request)
+            body = await small(request, MAX_PRESS)
         except ValueError as error:
             return problem(400, "too_large", str(error))
         signature = request.headers.get("x-slack-signature", "")

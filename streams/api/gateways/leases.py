@@ -3,6 +3,7 @@
 A lease belongs to its key and project, so settling and releasing name them again: any process of the API can do it.
 """
 
+import math
 from typing import Annotated, Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -135,7 +136,7 @@ class Leases:
         self._metrics.count("lease_requests", "granted" if lease.granted else lease.code or "refused")
         headers = {"cache-control": "no-store"}
         if lease.retry_after is not None:
-            headers["retry-after"] = str(max(1, round(lease.retry_after)))
+            headers["retry-after"] = str(max(1, math.ceil(lease.retry_after)))
         return JSONResponse(_shown(lease), lease.status, headers)
 
     async def settle(self, request: Request) -> Response:

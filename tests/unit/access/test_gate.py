@@ -127,6 +127,30 @@ async def test_what_a_page_of_another_site_has_a_browser_send_is_a_strangers(ori
         assert (await http.get("/operate", headers={"origin": origin})).status_code == status
 
 
+@pytest.mark.parametrize(
+    ("site", "mode", "dest", "status"),
+    [
+        ("same-origin", "cors", "empty", 200),
+        ("none", "navigate", "document", 200),
+        ("cross-site", "navigate", "document", 200),
+        ("cross-site", "no-cors", "image", 401),
+        ("cross-site", "navigate", "iframe", 401),
+    ],
+)
+async def test_a_picture_of_another_site_s_page_asks_nothing(site: str, mode: str, dest: str, status: int) -> None:
+    world = World("127.0.0.1", admin_token=None)
+    headers = {"sec-fetch-site": site, "sec-fetch-mode": mode, "sec-fetch-dest": dest}
+    async with world.http() as http:
+        assert (await http.get("/check", headers=headers)).status_code == status
+
+
+async def test_of_two_tokens_none_is_taken() -> None:
+    async with World().http() as http:
+        both = [("authorization", f"Bearer {ADMIN}"), ("authorization", "Bearer sb_other")]
+        assert (await http.get("/read", headers=both[:1])).status_code == 200
+        assert (await http.get("/read", headers=both)).status_code == 401
+
+
 async def test_each_role_opens_its_own_doors() -> None:
     world = World()
     opens = {

@@ -224,6 +224,17 @@ async def test_whoever_presses_judges_an_alert_and_the_message_says_so(button: s
     assert changed["blocks"][2]["elements"][0]["text"] == f"<@UEVE> says: {words}"
 
 
+async def test_a_press_in_a_message_as_long_as_ours_may_be_is_taken() -> None:
+    log = Log()
+    long = {"type": "section", "text": {"type": "mrkdwn", "text": '"*_ ' * 750}}
+    message = {"blocks": [long] * 5 + MESSAGE["blocks"]}
+    with Answers() as server:
+        body = press(server, "spendbrake.real", "f-2", "UEVE", message=message)
+        assert len(body) > 20_000
+        async with pressed(log, server, signed(body)) as statuses:
+            assert statuses == [200]
+
+
 async def test_a_finding_that_the_log_has_lost_cannot_be_judged_and_the_presser_hears_it() -> None:
     log = Log()
     with Answers() as server:

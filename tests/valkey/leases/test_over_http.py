@@ -105,6 +105,13 @@ async def test_what_a_cap_has_no_money_for_is_refused_until_its_period_ends(capp
     assert answer.headers["cache-control"] == "no-store"
 
 
+async def test_who_is_told_when_to_come_back_is_not_told_too_early(capped, valkey_server: Valkey) -> None:
+    async with served(valkey_server.url) as (remote, http, _):
+        assert await remote.settle(await remote.reserve("k", CAP), CAP, reported_at=NOW - 3.8)
+        answer = await http.post("/v1/leases", json={"key": "k", "amount_nano_usd": 1})
+    assert (answer.json()["retry_after"], answer.headers["retry-after"]) == (pytest.approx(1.2), "2")
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
