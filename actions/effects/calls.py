@@ -13,6 +13,8 @@ from spendbrake.actions.effects.messages.refusals import cause_of
 
 AGAIN = frozenset({408, 425, 429})
 """4xx codes that say `later`; all others say `never`."""
+LIMITED_S = 60.0
+"""Least pause after a 403 that is a rate limit and names none (docs.github.com/rest, rate limits)."""
 MAX_ANSWER = 1_000_000
 """Bytes of an answer that are read; what tells more than that is not the API we know."""
 
@@ -69,15 +71,16 @@ class Caller:
             told: Whether the receiver's own words for a refusal go into the error; never where they may be anybody's.
 
         Raises:
-            Retry: no connection, a time-out, 408, 425, 429 or 5xx; `Retry-After` is passed on.
+            Retry: no connection, a time-out, 408, 425, 429, 5xx, or a 403 that is a rate limit (GitHub); the pause that
+                is asked for is passed on.
             GiveUp: any other answer, or no URL to call.
         """
         status, headers, body = await self._answer(method, url, read, request)
         if 200 <= status < 300:
             return Answer(status, headers, body)
         words = f": {body[:300].decode(errors='replace')}" if told and body else ""
-        if status >= 500 or status in AGAIN:
-            after_s = retry_after_s(headers.get("retry-after"), self._clock())
+        if status >= 500 or status in AGAIN or _limited(status, headers, body if told else b""):
+            after_s = _pause_s(status, headers, self._clock())
             raise Retry(f"HTTP {status}{words}", after_s=after_s, maybe_done=status >= 500)
         raise GiveUp(f"HTTP {status}" + (": redirects are not followed" if 300 <= status < 400 else words))
 
@@ -109,6 +112,20 @@ async def _body(answer: httpx.Response) -> bytes:
         if len(body) > MAX_ANSWER:
             break
     return body[:MAX_ANSWER]
+
+
+def _limited(status: int, headers: Mapping[str, str], words: bytes) -> bool:
+    """Say whether a 403 says `later`: GitHub's are rate limits as well as refusals."""
+    told = "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0" or b"rate limit" in words.lower()
+    return status == 403 and told
+
+
+def _pause_s(status: int, headers: Mapping[str, str], now: float) -> float | None:
+    """Return the seconds that an answer asks to wait: until its limit begins anew where it names no pause."""
+    after_s, reset = retry_after_s(headers.get("retry-after"), now), headers.get("x-ratelimit-reset", "")
+    if after_s is None and headers.get("x-ratelimit-remaining") == "0" and reset.isdecimal():
+        return max(0.0, float(reset) - now)
+    return LIMITED_S if after_s is None and status == 403 else after_s
 
 
 def retry_after_s(value: str | None, now: float) -> float | None:

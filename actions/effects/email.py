@@ -15,6 +15,8 @@ from spendbrake.actions.effects.messages.mail import mail_of
 from spendbrake.actions.effects.messages.refusals import cause_of
 from spendbrake.schemas.action import Action
 
+MAX_SAID = 300
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Post:
@@ -56,7 +58,7 @@ class Email(Effect):
         self._alive = alive
 
     async def carry_out(self, action: Action) -> Mapping[str, Any]:
-        """Send one mail; return its Message-ID, and whom the server refused.
+        """Send one mail; return its Message-ID, what the server `said` (most name their queue's id), whom it refused.
 
         Raises:
             Retry: no connection, or the server says `later`; with `maybe_done` when the mail was on its way.
@@ -73,14 +75,15 @@ class Email(Effect):
         call = _Call(self._client(post), post, self._alive)
         try:
             async with asyncio.timeout(self._timeout_s):
-                refused = await call.send(mail.as_bytes(policy=mail.policy.clone(linesep="\r\n")), to)
+                refused, said = await call.send(mail.as_bytes(policy=mail.policy.clone(linesep="\r\n")), to)
         except aiosmtplib.SMTPResponseException as error:
             raise _refusal(error.code, error.message) from error
         except (TimeoutError, aiosmtplib.SMTPException, OSError) as error:
             raise Retry(f"{call.stage}: {cause_of(error)}", maybe_done=call.on_its_way) from error
         finally:
             call.hang_up()
-        return {"message_id": str(mail["Message-ID"]), **({"refused": refused} if refused else {})}
+        told = {"message_id": str(mail["Message-ID"]), "said": said}
+        return {**told, "refused": refused} if refused else told
 
     async def find(self, action: Action) -> bool | None:
         """Return None: whether a mail was taken cannot be asked."""
@@ -109,8 +112,8 @@ class _Call:
         self.stage, self.on_its_way = "not reached", False
         self._client, self._post, self._alive = client, post, alive
 
-    async def send(self, mail: bytes, to: tuple[str, ...]) -> list[str]:
-        """Send a mail; return the addresses the server refused.
+    async def send(self, mail: bytes, to: tuple[str, ...]) -> tuple[list[str], str]:
+        """Send a mail; return the addresses the server refused, and what it said to the mail.
 
         Raises:
             aiosmtplib.SMTPResponseException: the server refuses; it has nothing.
@@ -136,8 +139,8 @@ class _Call:
             raise GiveUp("the server refuses all recipients")
         self._alive()
         self.on_its_way = True
-        await client.data(mail)
-        return refused
+        answer = await client.data(mail)
+        return refused, f"{answer.code} {answer.message}"[:MAX_SAID]
 
     def hang_up(self) -> None:
         """Close the connection; whether the server says goodbye does not matter."""
@@ -145,5 +148,5 @@ class _Call:
 
 
 def _refusal(code: int, message: str) -> Exception:
-    told = f"SMTP {code} {message}"[:300]
+    told = f"SMTP {code} {message}"[:MAX_SAID]
     return Retry(told) if 400 <= code < 500 else GiveUp(told)

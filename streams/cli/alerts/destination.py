@@ -31,7 +31,8 @@ STYLES = {"ok": "green", "failed": "bold red", "skipped": "yellow"}
 def try_out(
     name: Annotated[str, typer.Argument(help="As the policy file names it.")],
     file: Annotated[
-        Path | None, typer.Option(help="A policy file instead of what is in force: needs no broker.", exists=True)
+        Path | None,
+        typer.Option(help="A policy file instead of what is in force: needs no broker.", exists=True, dir_okay=False),
     ] = None,
     node: Annotated[
         str | None, typer.Option(help="Mail without addressees of its own goes to the contacts of this node.")

@@ -56,6 +56,7 @@ def _hints(place: Destination) -> Hints:
             bare = place.system == "jira" and not place.username
             owner = " with `username`, the address of its owner" if bare else ""
             return (
+                ("rate limit", "it was asked too often, maybe by others with this token"),
                 ("HTTP 401", f"{place.token_env} holds no token that it takes{owner}"),
                 ("HTTP 403", f"the owner of {place.token_env} may not write tickets in {place.project}"),
                 ("HTTP 404|HTTP 400.*project", f"{place.token_env} sees no {place.project} there"),
@@ -94,7 +95,8 @@ def receipt(place: Destination, answer: Mapping[str, Any], account: Mapping[str,
             return _ticket(place, answer, over)
         case EmailDestination():
             refused = answer.get("refused", ())
-            return f"Message-ID {answer.get('message_id')}" + (f", refused: {', '.join(refused)}" if refused else "")
+            told = f"SMTP {answer.get('said')}, Message-ID {answer.get('message_id')}"
+            return told + (f", refused: {', '.join(refused)}" if refused else "")
         case PagerDutyDestination():
             return f"HTTP {answer.get('status')}, {answer.get('event_action')}, dedup_key {answer.get('dedup_key')}"
         case WebhookDestination():

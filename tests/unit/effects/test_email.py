@@ -32,7 +32,7 @@ def email(server: MailServer, trust: Any = None, timeout_s: float = 5.0, **chang
 
 async def test_a_mail_says_what_happened_what_it_costs_and_what_was_done(server: MailServer) -> None:
     action = alert("email")
-    assert await email(server).carry_out(action) == {"message_id": f"<{action.id}@example.com>"}
+    assert await email(server).carry_out(action) == {"message_id": f"<{action.id}@example.com>", "said": "250 taken"}
     (mail,) = server.mails
     assert mail["Subject"] == "[spendbrake] Critical: Payments: critical crossed"
     assert (mail["To"], mail["Date"]) == ("cfo@example.com", "Sun, 22 Nov 2026 19:00:00 +0000")

@@ -6,6 +6,7 @@ from time import time as wall_clock
 from typing import Any
 
 import pytest
+from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from servers.trackers import GitHubServer, Issue, JiraServer, TrackerServer
@@ -135,6 +136,31 @@ async def test_a_wrong_token_is_given_up_and_trouble_is_retried(server: TrackerS
         await effect.carry_out(replace(alert("ticket"), destination="elsewhere"))
     await wrong.aclose()
     await effect.aclose()
+
+
+@pytest.mark.parametrize(
+    ("headers", "message", "after_s"),
+    [
+        ({"retry-after": "7"}, "slow down", 7.0),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1042"}, "API rate limit exceeded", 42.0),
+        ({"x-ratelimit-remaining": "99"}, "You have exceeded a secondary rate limit.", 60.0),
+        ({"x-ratelimit-remaining": "99"}, "Resource not accessible by personal access token", None),
+    ],
+)
+async def test_a_403_of_github_that_is_a_rate_limit_is_no_refusal(
+    headers: dict[str, str], message: str, after_s: float | None
+) -> None:
+    class Limited(GitHubServer):
+        async def answer(self, request: web.Request) -> web.Response:
+            return web.json_response({"message": message}, status=403, headers=headers)
+
+    with Limited() as server:
+        tracker = Tracker(url=server.url, token="token-1", **PLACES["github"])
+        effect = Ticket({"backlog": tracker}, clock=lambda: 1_000.0)
+        with pytest.raises(GiveUp if after_s is None else Retry, match="HTTP 403") as failed:
+            await effect.carry_out(alert("ticket"))
+        await effect.aclose()
+    assert getattr(failed.value, "after_s", None) == after_s
 
 
 async def test_a_workflow_without_an_end_is_given_up() -> None:
