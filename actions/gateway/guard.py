@@ -4,7 +4,7 @@ import asyncio
 import importlib.util
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
@@ -220,6 +220,19 @@ class AsyncGuard(AbstractAsyncContextManager["AsyncGuard"]):
             return self._core.answer(call, await self._run(CHECK, arguments), now)
         except _FAILURES as error:
             return self._core.without(call, now, cause_of(error))
+
+    async def check_many(self, calls: Sequence[Call], at: Sequence[float]) -> list[CheckResult]:
+        """Return what to do with several calls in one round trip: in their order, each at its moment; never raises."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                pipe = self._client.pipeline(transaction=False)
+                pipe.execute_command("SCRIPT LOAD", CHECK.text)
+                for call, now in zip(calls, at, strict=True):
+                    pipe.execute_command("EVALSHA", CHECK.sha, *self._core.arguments(call, now))
+                _, *replies = await pipe.execute()
+            return [self._core.answer(call, reply, now) for call, reply, now in zip(calls, replies, at, strict=True)]
+        except _FAILURES as error:
+            return [self._core.without(call, now, cause_of(error)) for call, now in zip(calls, at, strict=True)]
 
     async def reserve(
         self, key: str, amount: NanoUsd, *, ttl_s: float = TTL_S, project: str | None = None, lease: str | None = None

@@ -34,7 +34,7 @@ def replay(
     except ValueError as error:
         fail(str(error))
     version = PolicyVersion(version=1, valid_from=0.0, published_at=0.0, digest="", document=document)
-    n = {"findings": 0, "actions": 0, "bad": 0}
+    n = {"findings": 0, "actions": 0, "bad": 0, "late": 0}
     total = lines_of(events)
     with opened(events) as lines, _Out(findings) as found, _Out(actions) as acted, progress() as bar:
         task = bar.add_task("replaying", total=total)
@@ -48,10 +48,19 @@ def replay(
             n["findings"] += len(told.findings)
             n["actions"] += len(told.actions)
             n["bad"] += len(told.bad)
+            n["late"] += told.late
         bar.update(task, completed=total)
     console.print(
         f"{total:,} lines: {n['findings']:,} findings, {n['actions']:,} actions, {n['bad']:,} could not be counted"
     )
+    tell_late(n["late"])
+
+
+def tell_late(n: int) -> None:
+    """Say that lines of a file are not in the order of their times: a replay's clock never goes back."""
+    if n:
+        why = f" {n:,} lines are over an hour behind lines before them, and counted late: is the file sorted by time?"
+        console.print(marked("bold yellow", "warning", why), highlight=False, soft_wrap=True)
 
 
 def opened(path: Path) -> BinaryIO:
@@ -60,12 +69,20 @@ def opened(path: Path) -> BinaryIO:
 
 
 def lines_of(path: Path) -> int:
-    """Return how many lines a file has; end where it cannot be read to its end."""
+    """Return how many lines a file has; end where it cannot be read to its end, or goes from the newest line back."""
+    from spendbrake.streams.offline.replay import HOUR_S, time_of
+
+    n, first, last = 0, b"", b""
     try:
         with opened(path) as file:
-            return sum(1 for _ in file)
+            for n, last in enumerate(file, 1):  # noqa: B007
+                first = first or last
     except (OSError, EOFError, zlib.error) as error:
         fail(f"{path}: {error}", 2)
+    begins, ends = time_of(first), time_of(last)
+    if begins is not None and ends is not None and ends < begins - HOUR_S:
+        fail(f"{path}: its last line is {(begins - ends) / HOUR_S:,.1f} h older than its first: sort it by time", 2)
+    return n
 
 
 def progress() -> Progress:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Generic, Protocol, TypeVar
 
 from spendbrake.schemas.topics import ROLLUPS
@@ -38,36 +39,36 @@ class Entry(Protocol):
 E = TypeVar("E", bound=Entry)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Run(Generic[E]):
-    """Consecutive records of such a log as a batch."""
+    """Consecutive records of such a log as a batch. Its columns are made once: each tick asks for some."""
 
     records: Sequence[E]
     first: int
     topic: str
     partition: int = 0
 
-    @property
+    @cached_property
     def offsets(self) -> Sequence[int]:
         """Places in the log."""
         return range(self.first, self.first + len(self.records))
 
-    @property
+    @cached_property
     def values(self) -> list[bytes | None]:
         """A tick has the empty value."""
         return [record.value for record in self.records]
 
-    @property
+    @cached_property
     def keys(self) -> list[bytes | None]:
         """A tick has the empty key."""
         return [record.key for record in self.records]
 
-    @property
+    @cached_property
     def timestamps_ms(self) -> list[int]:
         """The log's clock."""
         return [round(record.at * 1_000) for record in self.records]
 
-    @property
+    @cached_property
     def headers(self) -> list[Headers]:
         """Kinds and signatures."""
         return [record.headers for record in self.records]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from spendbrake.actions.effects.limits import Limits
+from spendbrake.actions.gateway.answers import Call
 from spendbrake.actions.gateway.guard import AsyncGuard
 from spendbrake.actions.gateway.store import AsyncStore
 from spendbrake.actions.gateway.verdict import CheckResult
@@ -37,17 +38,19 @@ class RedisGateway:
         """Put decisions before the reader."""
         await self._act.write([self._act.order(action) for action in actions])
 
-    async def check(self, event: UsageEvent, now: float) -> CheckResult:
-        """Return what to do with a call.
+    async def check(self, calls: Sequence[tuple[UsageEvent, float]]) -> list[CheckResult]:
+        """Return what to do with calls, each at its moment, in their order.
 
         Raises:
             ConnectionError: Redis is away: a backtest does without nobody's word.
         """
-        self.now = now
-        result = await self._guard.check(event.api_key_id, event.model, event.environment, event.project)
-        if result.source == "unavailable":
-            raise ConnectionError(f"Redis does not answer: {result.reason or result.code}")
-        return result
+        self.now = max(now for _, now in calls)
+        asked = [Call(event.api_key_id, event.model, event.environment, event.project) for event, _ in calls]
+        results = await self._guard.check_many(asked, [now for _, now in calls])
+        for result in results:
+            if result.source == "unavailable":
+                raise ConnectionError(f"Redis does not answer: {result.reason or result.code}")
+        return results
 
     async def aclose(self) -> None:
         """Close the connections."""

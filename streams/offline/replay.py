@@ -1,9 +1,10 @@
 """Replay: a file of events through the engines, with no broker and no Redis. The same `step` as the agents'."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -29,15 +30,22 @@ HOUR_S, DAY_S, LATER_S = 3_600.0, 86_400.0, 300.0
 TICKING = ((60.0, 10.0), (2 * DAY_S, LATER_S), (70 * DAY_S, HOUR_S), (math.inf, DAY_S))
 """How long a silence has lasted, and how often the clock ticks until then: buckets close and limits run out in time."""
 DEDUPE_BLOCKS = 256
+AHEAD = 16
+"""Lines that are looked at to tell a silence from a wrong clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record of the log that a file stands for; `line` 0 is a tick."""
+    """One record of the log that a file stands for; `line` 0 is a tick.
+
+    Attributes:
+        late: Its own time is more than an hour behind that of lines before it.
+    """
 
     value: bytes
     at: float
     line: int = 0
+    late: bool = False
 
     @property
     def key(self) -> bytes | None:
@@ -56,11 +64,13 @@ class Told:
 
     Attributes:
         bad: (line of the file, why) of what could not be counted.
+        late: Lines that are more than an hour behind those before them.
     """
 
     findings: list[Finding] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
     bad: list[tuple[int, str]] = field(default_factory=list)
+    late: int = 0
 
     def add(self, outcome: Outcome) -> None:
         """Add the findings and actions of a step."""
@@ -76,18 +86,30 @@ class Told:
 def log_of(lines: Iterable[bytes]) -> Iterator[Record]:
     """Yield the lines of a file as records of a log, with ticks where nothing comes."""
     now = 0.0
-    timed = ((line, _time_of(line), number) for number, raw in enumerate(lines, 1) if (line := raw.strip()))
-    for (line, at, number), (_, after, _) in pairwise(chain(timed, [(b"", None, 0)])):
+    timed = ((text, time_of(text), number) for number, raw in enumerate(lines, 1) if (text := raw.strip()))
+    coming = deque(islice(timed, AHEAD))
+    while coming:
+        coming.extend(islice(timed, 1))
+        line, at, number = coming.popleft()
+        late = at is not None and at < now - HOUR_S
         if at is None:
             at = now
-        elif after is not None and at > max(after, now) + HOUR_S:
-            at = max(after, now)  # an hour ahead of those around it: its sender's clock is wrong
+        elif at > now + HOUR_S:
+            at = _believed(at, [after for _, after, _ in coming if after is not None], now)
         if now:
             yield from _ticks(now, at)
         now = max(now, at)
-        yield Record(line, now, number)
+        yield Record(line, now, number, late)
     if now:
         yield from _ticks(now, now + LATER_S)
+
+
+def _believed(at: float, following: list[float], now: float) -> float:
+    """Return when a line came that is ahead of the clock: at its own time, unless most of the next lines are not."""
+    following.sort()
+    if following and at > following[(len(following) - 1) // 2] + HOUR_S:
+        return max(following[0], now)  # its sender's clock is wrong
+    return at
 
 
 def replay(
@@ -127,7 +149,7 @@ def _runs(records: Iterator[Record]) -> Iterator[Run[Record]]:
 
 
 def _told(outcome: Outcome, run: Run[Record]) -> Told:
-    told = Told()
+    told = Told(late=sum(record.late for record in run.records))
     told.add(outcome)
     for record in outcome.records:
         if record.topic == USAGE_DLQ.name:
@@ -143,7 +165,7 @@ def _ticks(now: float, until: float) -> Iterator[Record]:
         yield Record(b"", at)
 
 
-def _time_of(line: bytes) -> float | None:
+def time_of(line: bytes) -> float | None:
     """Return the event time of a line; None for one that has none."""
     try:
         at = orjson.loads(line)["time"]

@@ -103,6 +103,48 @@ async def test_a_throttle_lets_its_rate_pass(valkey) -> None:
     assert found.refused == pytest.approx(20, abs=2)
 
 
+async def test_decisions_are_as_late_as_asked_however_many_calls_come_meanwhile(valkey: Valkey) -> None:
+    def dense(n: int) -> list[bytes]:
+        """A hundred calls of a cent a second."""
+        base = orjson.loads(events(1)[0]) | {"cost_usd": "0.01"}
+        return [orjson.dumps(base | {"request_id": f"d{i}", "time": START + i / 100}) for i in range(n)]
+
+    version = PolicyVersion(version=1, valid_from=0.0, published_at=0.0, digest="", document=policy(1))
+    for lag_s, spent in ((1.0, 2 * USD), (30.0, 31 * USD)):
+        gateway = RedisGateway(valkey.url, f"test-backtest-lag-{lag_s}")
+        found = await Backtest(version, gateway=gateway, lag_s=lag_s).run(dense(5_000))
+        await gateway.aclose()
+        assert (found.spent, found.refused) == (pytest.approx(spent, abs=USD // 50), 5_000 - found.spent // 10_000_000)
+
+
+async def test_a_call_that_is_moved_to_another_provider_costs_what_that_one_asks(valkey: Valkey) -> None:
+    downgrade = {"rungs": [{"name": "down", "limit": {"verdict": "downgrade", "model": "claude-haiku-4-5"}}]}
+    lines = [line.replace(b'"cost_usd":"1"', b'"input_tokens":400000') for line in events(30)]
+    found = await bill(valkey.url, "elsewhere", policy(10, **downgrade), lines)
+    assert (found.downgraded, found.spent) == (20, 10 * USD + 20 * 400_000_000)
+
+
+def test_what_other_prices_bring_is_not_saved(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    cheap = {"provider": "openai", "model": "gpt-4o", "input_usd_per_mtok": 1, "output_usd_per_mtok": 1}
+    (tmp_path / "today.yaml").write_text(yaml.safe_dump(policy(1_000)))
+    (tmp_path / "candidate.yaml").write_text(yaml.safe_dump(policy(10) | {"prices": {"overrides": [cheap]}}))
+    trace = tmp_path / "trace.jsonl"
+    trace.write_bytes(b"\n".join(line.replace(b'"cost_usd":"1"', b'"input_tokens":1000000') for line in events(30)))
+    said = [
+        "policy",
+        "backtest",
+        str(tmp_path / "candidate.yaml"),
+        str(trace),
+        "--against",
+        str(tmp_path / "today.yaml"),
+    ]
+    done = CliRunner().invoke(app, [*said, "--least-saved-usd", "21"])
+    rows = {cells[0]: cells[1:3] for line in done.output.splitlines() if len(cells := _cells(line)) == 10}
+    assert (rows["no brake"], rows["candidate"]) == (["$75.00", "$0.00"], ["$10.00", "$20.00"])
+    assert done.exit_code == 3
+
+
 def test_the_command_shows_both_bills_and_fails_where_ci_should(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     files = {"today.yaml": policy(20), "candidate.yaml": policy(10)}

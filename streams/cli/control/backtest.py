@@ -10,25 +10,37 @@ from typing import Any
 from rich.table import Table
 
 from spendbrake.streams.cli.base import console
-from spendbrake.streams.cli.replay import lines_of, opened, progress
+from spendbrake.streams.cli.replay import lines_of, opened, progress, tell_late
 
-NO_BRAKE = "no brake"
+NO_BRAKE, TODAY, CANDIDATE = "no brake", "today", "candidate"
+AT_ITS_PRICES = "no brake, its prices"
+"""Whose prices differ is held against the same calls at its own: what other prices bring is not saved."""
 
 
-def backtest(policies: Mapping[str, dict[str, Any] | None], events: Path, lag_s: float) -> dict[str, Any]:
+def backtest(today: dict[str, Any] | None, candidate: dict[str, Any], events: Path, lag_s: float) -> dict[str, Any]:
     """Return the bill of each policy, shown as a table; without a document the starter policy holds."""
+    policies = {NO_BRAKE: today, TODAY: today}
+    if candidate.get("prices") != (today or {}).get("prices"):
+        policies[AT_ITS_PRICES] = candidate
+    policies[CANDIDATE] = candidate
     bills = asyncio.run(_run(policies, events, lag_s))
-    offered = bills[NO_BRAKE].spent
     table = Table(
         "policy", "spent", "saved", "calls", "refused", "of them prod", "downgraded", "beyond", "messages", "findings"
     )
     for name, bill in bills.items():
         counts = (bill.calls, bill.refused, bill.refused_prod, bill.downgraded, bill.beyond, bill.pages, bill.findings)
-        table.add_row(name, _usd(bill.spent), _usd(offered - bill.spent), *(f"{n:,}" for n in counts))
+        table.add_row(name, _usd(bill.spent), _usd(saved(bills, name)), *(f"{n:,}" for n in counts))
     console.print(table)
     if bad := bills[NO_BRAKE].bad:
         console.print(f"{bad:,} lines could not be counted; the first: {bills[NO_BRAKE].why}", highlight=False)
+    tell_late(bills[NO_BRAKE].late)
     return bills
+
+
+def saved(bills: Mapping[str, Any], name: str) -> int:
+    """Return what a policy has saved, nano-USD."""
+    own = name in (CANDIDATE, AT_ITS_PRICES) and AT_ITS_PRICES in bills
+    return int(bills[AT_ITS_PRICES if own else NO_BRAKE].spent - bills[name].spent)
 
 
 async def _run(policies: Mapping[str, dict[str, Any] | None], events: Path, lag_s: float) -> dict[str, Any]:
@@ -50,7 +62,7 @@ async def _run(policies: Mapping[str, dict[str, Any] | None], events: Path, lag_
                 version = PolicyVersion(version=1, valid_from=0.0, published_at=0.0, digest="", document=file)
                 gateway = RedisGateway(f"redis://127.0.0.1:{server.port}/0", f"backtest-{number}")
                 moved = partial(bar.update, bar.add_task(name, total=total))
-                obeyed = None if name == NO_BRAKE else gateway
+                obeyed = None if name in (NO_BRAKE, AT_ITS_PRICES) else gateway
                 with opened(events) as lines:
                     test = Backtest(version, gateway=obeyed, lag_s=lag_s)
                     bills[name] = await test.run(lines, _told(moved))

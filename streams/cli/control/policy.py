@@ -146,21 +146,19 @@ def backtest_(
     lag_s: Annotated[float, typer.Option(help="From an event to its decision at the gateways, seconds.")] = 1.0,
 ) -> None:
     """Play recorded traffic under a policy whose decisions are obeyed, and under the one of today."""
-    from spendbrake.streams.cli.control.backtest import backtest
+    from spendbrake.streams.cli.control.backtest import backtest, saved
 
     if not 0 <= lag_s < math.inf:
         fail(f"--lag-s {lag_s:g}: seconds, not negative", 2)
-    files = {"no brake": against, "today": against, "candidate": candidate}
-    bills = backtest({name: _load(file) if file else None for name, file in files.items()}, events, lag_s)
-    found = bills["candidate"]
-    saved = (bills["no brake"].spent - found.spent) / 1e9
+    bills = backtest(_load(against) if against else None, _load(candidate), events, lag_s)
+    found, usd = bills["candidate"], saved(bills, "candidate") / 1e9
     wrong = []
     if most_prod_refused is not None and found.refused_prod > most_prod_refused:
         wrong.append(f"{found.refused_prod} production calls refused, {most_prod_refused} are allowed")
     if most_pages is not None and found.pages > most_pages:
         wrong.append(f"{found.pages} messages to people, {most_pages} are allowed")
-    if least_saved_usd is not None and saved < least_saved_usd:
-        wrong.append(f"{saved:.2f} USD saved, at least {least_saved_usd:g} are wanted")
+    if least_saved_usd is not None and usd < least_saved_usd:
+        wrong.append(f"{usd:.2f} USD saved, at least {least_saved_usd:g} are wanted")
     if not bills["no brake"].calls:
         fail(f"{events}: no usage event in it")
     if wrong:

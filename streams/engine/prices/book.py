@@ -69,6 +69,20 @@ class PriceBook:
             found = self._memo[key] = self._compile(provider, model)
         return found
 
+    def provider_of(self, model: str, provider: str) -> str:
+        """Return whose model it is: `provider` where that has a price for it, else another that has, else `provider`.
+
+        Examples:
+            >>> book = PriceBook(Prices())
+            >>> book.provider_of("gpt-4o", "azure"), book.provider_of("claude-haiku-4-5", "openai")
+            ('azure', 'anthropic')
+        """
+        if self.rate_id(provider, model):
+            return provider
+        own = next((name for name, known in self._overrides if known == _name("", model)[1]), None)
+        found = _find("", model, self._data) if own is None else None
+        return own or (found[0].id if found is not None else provider)
+
     def cost(
         self, rate_ids: Ints, at: Floats, input_tokens: Ints, cache_read: Ints, cache_write: Ints, output_tokens: Ints
     ) -> Ints:

@@ -135,3 +135,31 @@ def test_a_long_silence_is_a_pause_and_no_broken_clock() -> None:
     lines = [encode_usage_json(call(n, "search", 1, 40 * 86_400.0 * n)) for n in range(3)]
     log = [record for record in log_of(lines) if record.line]
     assert [record.at - MONDAY for record in log] == [0.0, 40 * 86_400.0, 80 * 86_400.0]
+
+
+def test_several_lines_in_a_row_with_a_clock_far_ahead_move_no_other_either() -> None:
+    calls = [call(n, "search", 1, 60.0 * n) for n in range(60)]
+    wrong = {0, 1, 20, 21, 22, 40, 42, 44}
+    ahead = [replace(each, time=each.time + 400 * 86_400) if n in wrong else each for n, each in enumerate(calls)]
+    lines = [encode_usage_json(each) for each in ahead]
+    assert [(record.value, record.line) for record in log_of(lines) if record.line] == [
+        *zip(lines, range(1, 61), strict=True)
+    ]
+    found = told(lines, TREE)
+    assert ([line - 1 for line, _ in found.bad], found.late) == (sorted(wrong), 0)
+
+
+def test_a_file_from_the_newest_to_the_oldest_is_refused_and_one_out_of_order_is_told_of(tmp_path: Path) -> None:
+    lines = [encode_usage_json(call(n, "search", 1, 60.0 * n)) for n in range(200)]
+    path = tmp_path / "events.jsonl"
+
+    def said(order: list[bytes]) -> tuple[int, str]:
+        path.write_bytes(b"\n".join(order))
+        result = CliRunner().invoke(app, ["replay", str(path)], env={"COLUMNS": "300"})
+        return result.exit_code, result.output
+
+    code, output = said(lines[::-1])
+    assert (code, "its last line is 3.3 h older than its first: sort it by time" in output) == (2, True)
+    code, output = said([*lines[50:], *lines[:50], lines[-1]])
+    assert (code, "50 lines are over an hour behind lines before them, and counted late" in output) == (0, True)
+    assert "behind" not in said(lines)[1]
