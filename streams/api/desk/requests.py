@@ -193,7 +193,7 @@ class Requests:
         return await self._decide(request, "deny")
 
     async def withdraw(self, request: Request) -> Response:
-        """End what was granted before its time."""
+        """End what was granted before its time; what the reserve has paid stays paid."""
         return await self._decide(request, "withdraw")
 
     async def _decide(self, request: Request, kind: Order) -> Response:

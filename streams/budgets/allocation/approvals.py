@@ -170,7 +170,8 @@ class Desk:
         if request.status == "withdrawn":
             return []
         if request.status != "granted":
-            raise BadRecord("request_closed", "request", command.request, f"it is {request.status}")
+            instead = ", nothing was granted: deny it" if request.status == "open" else ""
+            raise BadRecord("request_closed", "request", command.request, f"it is {request.status}{instead}")
         request.status = "withdrawn"
         return [
             replace(

@@ -60,7 +60,7 @@ def deny(request: RequestId, by: By, role: DeciderRole = "operator") -> None:
 
 @app.command()
 def withdraw(request: RequestId, by: By, role: DeciderRole = "operator") -> None:
-    """End what was granted before its time; who asked may do so in any role."""
+    """End what was granted before its time; who asked may do so in any role. What the reserve has paid stays paid."""
     _check_role(role, get_args(Role))
     run(_say("withdraw", {"request": request, "by": by, "role": role}, time.time()))
 

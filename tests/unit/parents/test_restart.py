@@ -29,6 +29,10 @@ AFTER = tree(
     ("ops", "department", "bg-2", 200),
 )
 AFTER["nodes"][2]["calendar"] = BEFORE["nodes"][2]["calendar"]
+RESERVES = ({"acme": 100, "bg-1": 40}, {"acme": 70, "bg-2": 30})
+for file, reserves in zip((BEFORE, AFTER), RESERVES, strict=True):
+    file["nodes"] = [{**node, "reserve_usd": reserves.get(node["id"])} for node in file["nodes"]]
+    file["defaults"] = {"team": {"monthly_budget_usd": 5}}
 OF = engine(BEFORE, AFTER, begins=(START + 12 * 86_400,))
 HOMES = {**{f"t{i}": "ops" for i in range(20)}, "u": "bg-1", "v": "bg-2", "w": "web"}
 
