@@ -139,6 +139,10 @@ class Group:
         grouping: None for an alert on its own.
         acknowledged: Whether somebody has taken an alert on, by its key.
         tells_taken: Whether the receiver wants to know of that.
+
+    Attributes:
+        first: When the first of the news came that wait; infinity where none do.
+        last: When anything was told last; minus infinity before the first.
     """
 
     def __init__(
@@ -152,20 +156,23 @@ class Group:
         self._members, self._acknowledged, self._tells_taken = members, acknowledged, tells_taken
         self._rule, self._repeats = grouping or AT_ONCE, grouping is not None
         told = [held.told_at for held in members.values() if held.times]
-        self._last = max(told, default=-math.inf)
+        self.last = max(told, default=-math.inf)
+        waiting = [max(held.heard_at, held.not_before) for held in members.values() if held.waits]
+        self.first = min(waiting, default=math.inf)
 
-    def due_at(self) -> float:
-        """Return when there is something to do next; infinity while it waits for news."""
+    def due_at(self, first: float | None = None, last: float | None = None) -> float:
+        """Return when there is something to do next; infinity while it waits for news.
+
+        Args:
+            first: When the first of the news came that wait, `last` when any was told, if there are more alerts.
+        """
+        first, last = self.first if first is None else first, self.last if last is None else last
         if self._taken():
             return -math.inf
-        waiting = [held for held in self._members.values() if held.waits]
-        times = [held.ready_at for held in waiting]
-        if waiting and self._last == -math.inf:
-            opens = min(max(held.heard_at, held.not_before) for held in waiting) + self._rule.group_wait_s
-        else:
-            opens = self._last + self._rule.group_interval_s
+        times = [held.ready_at for held in self._members.values() if held.waits]
+        opens = first + self._rule.group_wait_s if last == -math.inf else last + self._rule.group_interval_s
         due = max(min(times, default=math.inf), opens)
-        return min(due, self._last + self._rule.repeat_interval_s) if self._firing() else due
+        return min(due, last + self._rule.repeat_interval_s) if self._firing() else due
 
     def flush(self, now: float, muted: Muted) -> Flush:
         """Return what is to be said now."""
@@ -184,7 +191,7 @@ class Group:
         if tell:
             return Flush(message_of(list(tell.values()), now), tuple(tell), dropped, later)
         again = {key: held for key, held in self._firing().items() if muted(held.action, now) is None}
-        if again and now >= self._last + self._rule.repeat_interval_s:
+        if again and now >= self.last + self._rule.repeat_interval_s:
             return Flush(reminder_of(list(again.values()), now), tuple(again), dropped, later)
         return Flush(None, (), dropped, later)
 

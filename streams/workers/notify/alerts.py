@@ -1,9 +1,10 @@
 """The alerts of one partition that are held, in memory and in the ledger, and the groups they are told in."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from spendbrake.actions.delivery.agenda import Agenda
 from spendbrake.actions.delivery.alert import alert_key, is_over, trouble_key
 from spendbrake.actions.delivery.grouping import Flush, Group, Held, gathered_at, group_id
 from spendbrake.actions.delivery.mutes import muting
@@ -32,6 +33,10 @@ class InForce:
     destinations: Mapping[str, Destination] = field(default_factory=dict)
     silences: tuple[Silence, ...] = ()
     acknowledged: Callable[[str], bool] = lambda trouble: False
+
+
+UNRULED = InForce()
+"""Before anybody has asked."""
 
 
 class Firing:
@@ -106,9 +111,8 @@ class Alerts:
     ) -> None:
         self._ledger, self._in_force, self._firing, self._tells_taken = ledger, in_force, firing, tells_taken
         self._held = ledger.held()
-        self._due: dict[str, float] = {}
-        self._groups: dict[str, set[str]] = {}
-        self._rules: InForce | None = None
+        self._agenda = Agenda(self._group)
+        self._rules = UNRULED
         for key, held in self._held.items():
             firing.note(key, held.action)
 
@@ -123,15 +127,15 @@ class Alerts:
 
     def group(self, action: Action, now: float) -> str:
         """Return the id of the group that an action's alert belongs to."""
-        return group_id(action, alert_key(action), self._grouping(action.destination, now))
+        return group_id(action, alert_key(action), _grouping(self._rules_at(now), action.destination))
 
     def gathered_at(self, action: Action, now: float, partitions: int) -> int | None:
         """Return the partition at which the group of an action's alert is told; None: where its node is."""
-        return gathered_at(action, self._grouping(action.destination, now), partitions)
+        return gathered_at(action, _grouping(self._rules_at(now), action.destination), partitions)
 
     def line(self, action: Action, now: float) -> tuple[str, str]:
         """Return in which line an action stands: news of a node, or of a group, follow each other."""
-        if self._grouping(action.destination, now) is None:
+        if _grouping(self._rules_at(now), action.destination) is None:
             return action.node, action.destination
         return self.group(action, now), action.destination
 
@@ -155,32 +159,37 @@ class Alerts:
 
     def due(self, now: float) -> list[str]:
         """Return the groups that have something to do."""
-        self._regroup(now)
-        return [group for group, at in self._due.items() if at <= now]
+        self._rules_at(now)
+        return self._agenda.due(now)
 
     def of_group(self, group: str) -> Held | None:
         """Return one alert of a group."""
-        return next((self._held[key] for key in self._groups.get(group, ())), None)
+        return self._agenda.one_of(group)
 
     def members(self, group: str) -> dict[str, Held]:
-        """Return the alerts of a group, by key."""
-        return {key: self._held[key] for key in self._groups.get(group, ())}
+        """Return the alerts of a group as they are, by key."""
+        return self._agenda.members(group)
 
     def is_due(self, group: str, now: float) -> bool:
         """Say whether a group has something to do."""
-        return self._due.get(group, float("inf")) <= now
+        self._rules_at(now)
+        return self._agenda.is_due(group, now)
 
     def flush(self, group: str, now: float) -> tuple[Flush, dict[str, Held]]:
         """Return what a group comes to now, and its members as they are."""
-        members, rules = self.members(group), self._in_force(now)
+        rules, members = self._rules_at(now), self.members(group)
         muted = muting(rules.delivery, rules.silences, self._firing)
-        return self._group(members, now).flush(now, muted), members
+        return self._group(members).flush(now, muted), members
 
     async def keep(self, changed: Mapping[str, Held], now: float) -> None:
         """Keep alerts; return once they are safe."""
         for key, held in changed.items():
             self._put(key, held, now)
-        await asyncio.gather(*(self._ledger.hold(key, held) for key, held in changed.items()))
+        await asyncio.gather(*(self.kept(key) for key in changed))
+
+    def kept(self, key: str) -> Awaitable[None]:
+        """Begin to write an alert as it is; what is returned completes once it is safe."""
+        return self._ledger.hold(key, self._held[key])
 
     async def tell(self, keys: Iterable[str], now: float, result: Result) -> None:
         """Note what has become of the news of alerts; those that are over are let go."""
@@ -191,12 +200,12 @@ class Alerts:
         await self.drop([key for key, held in told.items() if is_over(held.action)], now)
 
     async def drop(self, keys: Iterable[str], now: float) -> None:
-        """Let go of alerts."""
-        for key in keys:
-            held = self._held.pop(key)
+        """Let go of alerts; return once that is safe."""
+        gone = {key: self._held.pop(key) for key in keys}
+        for key, held in gone.items():
             self._firing.drop(key, held.action)
-            self._leave(key, held, now)
-            await self._ledger.let_go(key, now)
+            self._agenda.leave(self.group(held.action, now), key)
+        await asyncio.gather(*(self._ledger.let_go(key, now) for key in gone))
 
     async def expire(self, now: float) -> None:
         """Let go of alerts whose end nobody has told for longer than any period lasts."""
@@ -206,51 +215,31 @@ class Alerts:
     def _put(self, key: str, held: Held, now: float) -> None:
         self._held[key] = held
         self._firing.note(key, held.action)
-        group = self.group(held.action, now)
-        self._groups.setdefault(group, set()).add(key)
-        self._reckon(group, now)
+        self._agenda.put(self.group(held.action, now), key, held)
 
-    def _leave(self, key: str, held: Held, now: float) -> None:
-        group = self.group(held.action, now)
-        members = self._groups.get(group, set())
-        members.discard(key)
-        if members:
-            self._reckon(group, now)
-        else:
-            self._groups.pop(group, None)
-            self._due.pop(group, None)
-
-    def _reckon(self, group: str, now: float) -> None:
-        members = {key: self._held[key] for key in self._groups[group]}
-        self._due[group] = self._group(members, now).due_at()
-
-    def _group(self, members: Mapping[str, Held], now: float) -> Group:
-        held = next(iter(members.values()), None)
-        grouping = None if held is None else self._grouping(held.action.destination, now)
-        acknowledged = self._in_force(now).acknowledged
+    def _group(self, members: Mapping[str, Held]) -> Group:
+        held, rules = next(iter(members.values()), None), self._rules
         return Group(
             members,
-            grouping,
-            lambda key: acknowledged(trouble_key(members[key].action)),
+            None if held is None else _grouping(rules, held.action.destination),
+            lambda key: rules.acknowledged(trouble_key(members[key].action)),
             tells_taken=self._tells_taken,
         )
 
-    def _grouping(self, destination: str, now: float) -> Grouping | None:
-        return getattr(self._in_force(now).destinations.get(destination), "grouping", None)
-
-    def _regroup(self, now: float) -> None:
-        """Group anew when destinations have changed, or what people say of alerts."""
+    def _rules_at(self, now: float) -> InForce:
+        """Return what holds now; group anew when destinations have changed, or what people say of alerts."""
         rules = self._in_force(now)
-        if rules is self._rules:
-            return
-        self._rules = rules
-        self._groups, self._due = {}, {}
-        # What was muted may be no longer: a silence was ended before its time.
-        self._held = {key: replace(held, recheck_at=0.0) for key, held in self._held.items()}
-        for key, held in self._held.items():
-            self._groups.setdefault(self.group(held.action, now), set()).add(key)
-        for group in self._groups:
-            self._reckon(group, now)
+        if rules is not self._rules:
+            self._rules, self._agenda = rules, Agenda(self._group)
+            # What was muted may be no longer: a silence was ended before its time.
+            self._held = {key: replace(held, recheck_at=0.0) for key, held in self._held.items()}
+            for key, held in self._held.items():
+                self._agenda.put(self.group(held.action, now), key, held)
+        return rules
+
+
+def _grouping(rules: InForce, destination: str) -> Grouping | None:
+    return getattr(rules.destinations.get(destination), "grouping", None)
 
 
 def parked(held: Held, name: str) -> Held:

@@ -1,6 +1,7 @@
 """What becomes of news: told now, later, together with others, or not at all. It brings nothing itself."""
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import replace
 
 from spendbrake.actions.delivery.alert import alert_key, is_over
@@ -24,6 +25,8 @@ from spendbrake.streams.workers.notify.alerts import Alerts, InForce, parked
 from spendbrake.streams.workers.notify.errand import Errand, Means
 from spendbrake.streams.workers.notify.lane import Lane
 
+Safe = list[Awaitable[None]]
+
 
 class Dispatch:
     """The alerts of one lane on their way. Calls for one group must follow each other."""
@@ -31,12 +34,15 @@ class Dispatch:
     def __init__(self, means: Means, lane: Lane, alerts: Alerts) -> None:
         self._means, self._lane, self.alerts = means, lane, alerts
 
-    async def hear(self, action: Action, origin: str, *, redriven: bool = False, gathered: bool = False) -> None:
-        """Take news in, and tell them if they are due; return once they are told, safe in the ledger, or sent on.
+    async def hear(
+        self, action: Action, origin: str, safe: Safe, *, redriven: bool = False, gathered: bool = False
+    ) -> None:
+        """Take news in, and tell them if they are due; return once they are told, sent on, or about to be kept.
 
         News whose end is known, that are expired, shadows, or sent again by hand have no part in groups.
 
         Args:
+            safe: Takes what completes once they are safe in the ledger: others of their group do not wait for it.
             gathered: They were sent on to here.
 
         Raises:
@@ -54,9 +60,9 @@ class Dispatch:
             await self._note(action, origin, result)
             return
         await self._hear(action, origin, now)
-        await self._settle(action, now)
+        await self._settle(action, now, safe)
 
-    async def hear_of(self, action: Action, origin: str, rules: InForce, *, gathered: bool = False) -> None:
+    async def hear_of(self, action: Action, origin: str, rules: InForce, safe: Safe, *, gathered: bool = False) -> None:
         """Take in news for others: here they are told only if nobody acknowledges them in time.
 
         Of trouble that this destination hears of by itself there is nothing to escalate.
@@ -74,7 +80,7 @@ class Dispatch:
             return
         if is_over(action) if held is not None else not is_over(action) and action.severity in rule.severities:
             await self._hear(news, origin, now, not_before=action.time + rule.after_s)
-            await self._settle(news, now)
+            await self._settle(news, now, safe)
 
     def line(self, action: Action, now: float, *, gathered: bool = False) -> tuple[str, str]:
         """Return in which line news stand: in that of their group here, or of their node on their way elsewhere."""
@@ -95,8 +101,7 @@ class Dispatch:
         now = self._now()
         flush, members = self.alerts.flush(group, now)
         await self.alerts.keep(flush.later, now)
-        for key, why in flush.dropped.items():
-            await self._end(members[key].action, "muted", why)
+        await asyncio.gather(*(self._end(members[key].action, "muted", why) for key, why in flush.dropped.items()))
         await self.alerts.drop(flush.dropped, now)
         if flush.message is None:
             return
@@ -170,13 +175,13 @@ class Dispatch:
         elif before is not None:
             await self._end(before.action, "muted", "over before anybody was told")
 
-    async def _settle(self, action: Action, now: float) -> None:
+    async def _settle(self, action: Action, now: float, safe: Safe) -> None:
         group, key = self.alerts.group(action, now), alert_key(action)
         if self.alerts.is_due(group, now):
             await self.flush(group)
         held = self.alerts.get(key)
         if held is not None and held.waits:
-            await self.alerts.keep({key: held}, now)
+            safe.append(self.alerts.kept(key))
 
     async def _put_off(self, group: str, at: float) -> None:
         """Let the news of a group wait for their next try, in the ledger: a later owner goes on with it."""
@@ -188,9 +193,8 @@ class Dispatch:
 
     async def _end_members(self, message: Action, about: Iterable[Held], result: Result) -> None:
         """Report the news that a message about several has told."""
-        for held in about:
-            if held.waits and held.action.id != message.id:
-                await self._end(held.action, result.outcome, result.error, {"message": message.id})
+        news = [held.action for held in about if held.waits and held.action.id != message.id]
+        await asyncio.gather(*(self._end(each, result.outcome, result.error, {"message": message.id}) for each in news))
 
     async def _end(
         self, action: Action, outcome: Outcome, error: str | None, response: Mapping[str, str] | None = None

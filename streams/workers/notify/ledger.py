@@ -6,7 +6,7 @@ never stands against what its successor wrote; an alert that is let go leaves a 
 """
 
 from base64 import b64decode, b64encode
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Awaitable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from typing import Any, Protocol
@@ -208,10 +208,10 @@ class PartitionLedger:
         found = ((key.removeprefix(HELD), row.held) for key, row in self._rows.items())
         return {key: held for key, held in found if held is not None}
 
-    async def hold(self, key: str, held: Held) -> None:
-        """Keep an alert; return once the broker has it."""
+    def hold(self, key: str, held: Held) -> Awaitable[None]:
+        """Keep an alert; what is returned completes once the broker has it."""
         self._kept.add(HELD + key)
-        await self._together.put(LedgerRow(HELD + key, self._turn(), None, held))
+        return self._together.put(LedgerRow(HELD + key, self._turn(), None, held))
 
     async def let_go(self, key: str, now: float) -> None:
         """Note that an alert is held no longer; return once the broker has that."""

@@ -25,7 +25,7 @@ from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.transport.chunk import Chunk
 from spendbrake.streams.workers.gateways.act import Acknowledge, Send, placed_actions
 from spendbrake.streams.workers.notify.alerts import Alerts, Firing, InForce
-from spendbrake.streams.workers.notify.dispatch import Dispatch
+from spendbrake.streams.workers.notify.dispatch import Dispatch, Safe
 from spendbrake.streams.workers.notify.errand import Means
 from spendbrake.streams.workers.notify.lane import GivenUp, Lane
 from spendbrake.streams.workers.notify.ledger import Changelog, Ledgers
@@ -130,14 +130,15 @@ class Notify:
             self._metrics.count("dead_letters", "bad_action", n=len(dead))
             await self._send(dead)
         lane.newest = max([lane.newest, *(action.time for _, action in placed)])
-        begun = []
+        begun: list[asyncio.Task[None]] = []
+        safe: Safe = []
         rules = self._in_force(self._now(lane))
         for news in _news(chunk, placed):
             if news.action.effect == self._means.effect.name and news.gathered != GATHERED_ESCALATION:
-                begun.append(await self._begin(lane, dispatch, news))
+                begun.append(await self._begin(lane, dispatch, news, safe))
             if news.action.destination and news.gathered != GATHERED_NEWS and self._escalates(rules):
-                begun.append(self._begin_others(lane, dispatch, news, rules))
-        lane.start(self._see_through(begun, lambda: self._acknowledge(chunk)))
+                begun.append(self._begin_others(lane, dispatch, news, rules, safe))
+        lane.start(self._see_through(begun, lambda: self._acknowledge(chunk), safe))
 
     async def wake(self, generation: int) -> None:
         """Go on with what recovered partitions hold, before their logs bring anything new: a retry may be due.
@@ -199,20 +200,22 @@ class Notify:
         if self._failure is not None:
             raise self._failure
 
-    async def _begin(self, lane: Lane, dispatch: Dispatch, news: News) -> "asyncio.Task[None]":
+    async def _begin(self, lane: Lane, dispatch: Dispatch, news: News, safe: Safe) -> "asyncio.Task[None]":
         await self._room.acquire()
         gathered = bool(news.gathered)
         line = dispatch.line(news.action, self._now(lane), gathered=gathered)
-        hear = partial(dispatch.hear, news.action, news.origin, redriven=news.redriven, gathered=gathered)
+        hear = partial(dispatch.hear, news.action, news.origin, safe, redriven=news.redriven, gathered=gathered)
         task = lane.queue(line, hear)
         task.add_done_callback(lambda _: self._room.release())
         return task
 
-    def _begin_others(self, lane: Lane, dispatch: Dispatch, news: News, rules: InForce) -> "asyncio.Task[None]":
+    def _begin_others(
+        self, lane: Lane, dispatch: Dispatch, news: News, rules: InForce, safe: Safe
+    ) -> "asyncio.Task[None]":
         """Let those hear who hear of what nobody acknowledges."""
         gathered = bool(news.gathered)
         line = dispatch.line_of(news.action, rules, self._now(lane), gathered=gathered)
-        return lane.queue(line, partial(dispatch.hear_of, news.action, news.origin, rules, gathered=gathered))
+        return lane.queue(line, partial(dispatch.hear_of, news.action, news.origin, rules, safe, gathered=gathered))
 
     def _flushed(self, place: tuple[int, str], _: Any) -> None:
         self._flushing.discard(place)
@@ -241,9 +244,13 @@ class Notify:
             opened = self._lanes[partition] = lane, dispatch
         return opened
 
-    async def _see_through(self, begun: Sequence[Awaitable[None]], done: Callable[[], None]) -> None:
+    async def _see_through(
+        self, begun: Sequence[Awaitable[None]], done: Callable[[], None], safe: Sequence[Awaitable[None]] = ()
+    ) -> None:
+        """Call `done` when all is through; `safe` is filled by what was begun."""
         try:
             await asyncio.gather(*begun)
+            await asyncio.gather(*safe)
         except GivenUp:
             return
         except Exception as error:
