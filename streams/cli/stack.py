@@ -16,11 +16,12 @@ from spendbrake.actions.gateway.store import AsyncStore
 from spendbrake.schemas.policy import PolicyFile
 from spendbrake.schemas.topics import CONTROL
 from spendbrake.streams.budgets.starter import starter_text
-from spendbrake.streams.cli.base import broker_of, place_of, redis_prefix
+from spendbrake.streams.cli.base import broker_of, place_of, redis_prefix, user
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.settings import EMBEDDED, Settings, named_secret
+from spendbrake.streams.workers.audit import Auditor
 from spendbrake.streams.workers.delivering import notify_service
-from spendbrake.streams.workers.deployment import CLASSES, Broker, Place, create, publish, read_versions
+from spendbrake.streams.workers.deployment import CLASSES, Broker, Place, create, read_versions
 from spendbrake.streams.workers.gateways.service import limits_service
 from spendbrake.streams.workers.notify.building import Secrets
 from spendbrake.streams.workers.service import Service, burn_service, parents_service
@@ -124,7 +125,9 @@ async def put_into_force(broker: Broker, place: Place, document: dict[str, Any])
     """Publish a policy as the first version, if there is none yet."""
     versions = await read_versions(broker, place)
     if not versions.policies:
-        await publish(broker, place, versions.next_policy(document, time.time(), None))
+        version = versions.next_policy(document, time.time(), None)
+        about = {"version": version.version, "digest": version.digest, "valid_from": version.valid_from}
+        await Auditor(broker, place, time.time).publish(version, "policy.apply", user(), about)
 
 
 def held_instead(versions: Versions, document: dict[str, Any]) -> int:
