@@ -21,6 +21,7 @@ from spendbrake.schemas.parts.part import Name as Name
 from spendbrake.schemas.parts.part import Part as Part
 from spendbrake.schemas.parts.prices import PriceOverride as PriceOverride
 from spendbrake.schemas.parts.prices import Prices as Prices
+from spendbrake.schemas.parts.rollout import Rollout
 
 Basis = Literal["daily_forecast", "monthly_budget", "monthly_allocation", "month_over_month", "unplaced"]
 """`unplaced` is money whose time no window holds, a month: of home nodes and above, from `floor_usd` on."""
@@ -248,6 +249,7 @@ class Policy(Part):
     canary_percent: float | None = Field(
         None, gt=0, le=100, description="Limits bind this share of the keys; for the others they are in shadow."
     )
+    rollout: Rollout = Field((), description="From when on that share is wider, by itself.")
     target: Literal["finding", "key", "named_key"] = Field(
         "finding",
         description="Whom a limit binds: the node of the finding; the key that carries the excess, or the node where "

@@ -1,6 +1,7 @@
-"""A policy file as it holds at a moment: amounts of other currencies in USD, expired allocations at nothing. Pure.
+"""A policy file as it holds at a moment: amounts in USD, expired allocations at nothing, rollouts as wide as due. Pure.
 
-So rates and ends of allocations have a place in the log, like versions of the file: whoever replays it sees them come.
+So rates, ends of allocations and rollouts have a place in the log, like versions of the file: whoever replays it sees
+them come.
 """
 
 from collections.abc import Iterator, Mapping
@@ -8,7 +9,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, TypeVar
 
 from spendbrake.schemas.parts.currency import Currency, moment_of
-from spendbrake.schemas.policy import Limits, Node, PolicyFile
+from spendbrake.schemas.policy import Limits, Node, Policy, PolicyFile
 
 L = TypeVar("L", bound=Limits)
 AMOUNTS = {
@@ -37,6 +38,7 @@ def moments(file: PolicyFile) -> list[float]:
         for rate in limits.currency.rates if limits.currency is not None else ():
             if rate.valid_from is not None:
                 found.add(moment_of(rate.valid_from))
+    found |= {moment_of(step.valid_from) for policy in file.policies for step in policy.rollout}
     return sorted(found)
 
 
@@ -45,6 +47,8 @@ def as_of(file: PolicyFile, at: float) -> PolicyFile:
 
     A rate that changes within a month changes what the whole month's limit comes to in USD.
     """
+    if any(policy.rollout for policy in file.policies):
+        file = file.model_copy(update={"policies": tuple(_rolled_out(policy, at) for policy in file.policies)})
     if all(limits.expires_at is None and limits.currency is None for limits in limits_of(file)):
         return file
     nodes = {node.id: node for node in file.nodes}
@@ -78,6 +82,14 @@ def rate_at(currency: Currency, at: float) -> Decimal:
     """Return what a unit is worth at a moment, USD."""
     holds = [r.usd for r in currency.rates if r.valid_from is None or moment_of(r.valid_from) <= at]
     return holds[-1]
+
+
+def _rolled_out(policy: Policy, at: float) -> Policy:
+    """Return a policy with the share of keys that it binds at a moment; the steps to come stay."""
+    due = [step for step in policy.rollout if moment_of(step.valid_from) <= at]
+    if not due:
+        return policy
+    return policy.model_copy(update={"canary_percent": due[-1].percent, "rollout": policy.rollout[len(due) :]})
 
 
 def _held(limits: L, currency: Currency | None, at: float) -> L:

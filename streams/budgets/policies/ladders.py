@@ -28,6 +28,9 @@ def of_policies(file: PolicyFile, detectors: Collection[str] | None) -> Iterator
             yield from all_known((*when, "detectors"), "detector", policy.when.detectors, known)
         yield from _never(file, when, policy)
         yield from _canary((*path, "canary_percent"), policy)
+        if policy.rollout and (policy.canary_percent or 100) >= policy.rollout[0].percent:
+            message = f"begins with a canary_percent of less than {policy.rollout[0].percent:g}"
+            yield Problem((*path, "rollout"), message)
         yield from _rungs(file, (*path, "rungs"), policy)
         for number, rung in enumerate(policy.rungs):
             if rung.limit is not None and rung.limit.verdict == "downgrade":

@@ -88,6 +88,7 @@ def record(
 
 def _rollouts(document: dict[str, object]) -> Iterator[str]:
     """Yield in words which policies bind only a share of the keys, or nobody."""
+    from spendbrake.schemas.parts.currency import moment_of
     from spendbrake.schemas.policy import PolicyFile
 
     for policy in PolicyFile.model_validate(document).policies:
@@ -96,6 +97,9 @@ def _rollouts(document: dict[str, object]) -> Iterator[str]:
         elif policy.canary_percent is not None and policy.canary_percent < 100:
             share = f"{policy.canary_percent:g} % of the keys"
             yield f"policy {policy.name}: binds {share}; what it would have done to the others is on record"
+            for step in policy.rollout:
+                when = moment_text(moment_of(step.valid_from))
+                yield f"policy {policy.name}: binds {step.percent:g} % of the keys from {when} on"
 
 
 async def _record(name: str | None, length: float | None, as_json: bool) -> None:

@@ -94,6 +94,56 @@ def test_an_allocation_above_the_teams_ends_too() -> None:
     assert {(f.node, f.tier, f.state) for f in told} >= {("payments", "hard-cap", "open")}
 
 
+STEPS = [
+    {"percent": 50, "valid_from": "2026-01-05T12:00:00"},
+    {"percent": 100, "valid_from": "2026-01-05T14:00:00+01:00"},
+]
+
+
+def test_a_rollout_widens_at_its_moments_by_itself_and_takes_nothing_back() -> None:
+    cap = {"name": "cap", "when": {"tiers": ["hard-cap"]}, "rungs": [{"name": "stop", "limit": {"verdict": "block"}}]}
+    file = file_of(policies=[{**cap, "canary_percent": 5, "rollout": STEPS}])
+    assert (check(file), moments(file.model_copy(update={"nodes": file.nodes[3:]}))) == ([], [NOON, NOON + 3_600])
+    log = Log()
+    log.add(event(1, START, team="b", cost=4 * USD))
+    for at in (NOON - 0.001, NOON, NOON + 3_599, NOON + 3_600):
+        log.tick(at)
+    _, outcomes = play(log.every(1), engine(file.model_dump(mode="json")))
+    made = [decode(Action, r.value or b"") for o in outcomes for r in o.records if r.topic == "actions.v1"]
+    told = [
+        (a.time, a.mode, a.verdict, a.params.get("percent", a.params.get("beyond_percent")))
+        for a in made
+        if a.effect == "limits"
+    ]
+    said = [each for each in dict.fromkeys(told) if each[0] in (START, NOON, NOON + 3_600)]
+    assert said == [
+        (START, "enforce", "block", 5.0),
+        (START, "shadow", "block", 5.0),
+        (NOON, "enforce", "block", 50.0),
+        (NOON, "shadow", "block", 50.0),
+        (NOON + 3_600, "enforce", "block", None),
+        (NOON + 3_600, "shadow", "allow", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({"rollout": STEPS}, "begins with a canary_percent of less than 50"),
+        ({"rollout": STEPS, "canary_percent": 50}, "begins with a canary_percent of less than 50"),
+        ({"rollout": STEPS[::-1], "canary_percent": 5}, "the earliest first"),
+        ({"rollout": [STEPS[0], STEPS[1] | {"percent": 40}], "canary_percent": 5}, "40 does not"),
+    ],
+)
+def test_rollouts_that_do_not_widen_are_refused(change: dict[str, Any], wrong: str) -> None:
+    cap = {"name": "cap", "when": {"tiers": ["hard-cap"]}, "rungs": [{"name": "stop", "limit": {"verdict": "block"}}]}
+    try:
+        found = [problem.message for problem in check(file_of(policies=[{**cap, **change}]))]
+    except ValidationError as error:
+        found = [str(error)]
+    assert [message for message in found if wrong in message]
+
+
 def test_what_a_version_says_of_later_is_void_once_another_version_holds() -> None:
     later = file_of(nodes=[*NODES[:3], NODES[3]]).model_dump(mode="json")
     ends = file_of(nodes=[*NODES[:3], NODES[3] | {"expires_at": "2026-01-05T12:00:00"}]).model_dump(mode="json")
