@@ -26,17 +26,17 @@ ORIGINS = 28
 
 
 def mean(days: Days, ahead: int) -> NanoUsd | None:
-    """Return the spend of the next `ahead` days by the mean of the last 14, from the first with spend on.
+    """Return the spend of the next `ahead` days by the mean of the last 14; of those since the first with any spend.
 
     Examples:
-        >>> mean([0, 0, 10, 20], 3), mean([0], 3)
-        (45, None)
+        >>> mean([0, 0, 10, 20], 3), mean([0], 3), mean([7, *[0] * 13, 14], 1)
+        (45, None, 1)
     """
-    recent = days[-MEAN_DAYS:]
-    first = next((i for i, spent in enumerate(recent) if spent), None)
+    first = next((i for i, spent in enumerate(days) if spent), None)
     if first is None:
         return None
-    return sum(recent[first:]) * ahead // (len(recent) - first)
+    recent = days[max(first, len(days) - MEAN_DAYS) :]
+    return sum(recent) * ahead // len(recent)
 
 
 def seasonal(days: Days, ahead: int) -> NanoUsd | None:
@@ -70,7 +70,7 @@ class Outlook:
     """What a method says.
 
     Attributes:
-        amount: Of the days ahead, nano-USD; None while there is too little to go by.
+        amount: What the days ahead still bring, nano-USD; None while there is too little to go by.
         error: Mean absolute error of its past forecasts of a week, as a share of what came; None without any.
     """
 
@@ -79,9 +79,22 @@ class Outlook:
     error: float | None
 
 
-def outlooks(days: Days, ahead: int) -> list[Outlook]:
-    """Return what every method says of the next `ahead` days."""
-    return [Outlook(name, method(days, ahead), past_error(method, days)) for name, method in METHODS.items()]
+def outlooks(days: Days, ahead: int, today: NanoUsd = 0) -> list[Outlook]:
+    """Return what every method says that the next `ahead` days still bring.
+
+    Args:
+        today: What the first of them has spent already: no more than the method says of it is taken off.
+
+    Examples:
+        >>> [outlooks([10, 10], 3, today)[0].amount for today in (0, 4, 25)]
+        [30, 26, 20]
+    """
+    found = []
+    for name, method in METHODS.items():
+        amount, first = method(days, ahead), method(days, min(ahead, 1)) if today else 0
+        rest = None if amount is None else amount - min(today, first or 0)
+        found.append(Outlook(name, rest, past_error(method, days)))
+    return found
 
 
 def past_error(method: Method, days: Days) -> float | None:

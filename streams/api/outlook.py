@@ -126,14 +126,14 @@ class Outlooks:
         known = self._local.days(partition, node)
         if known is None:
             return None
-        days, left, month = known
+        days, today, left, month = known
         methods = [
             Method(
                 method=each.method,
                 month=None if each.amount is None else _money(month + each.amount),
                 error=each.error,
             )
-            for each in outlooks(days, left)
+            for each in outlooks(days, left, today)
         ]
         return Forecast(team=node, month_to_date=_money(month), days_left=left, methods=methods)
 

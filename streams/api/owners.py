@@ -52,8 +52,8 @@ class Local:
         row = state.teams.index.get(node)
         return None if row is None else team_view(state, rules, row)
 
-    def days(self, partition: int, node: str) -> tuple[list[int], int, int] | None:
-        """Return the whole local days of a team, the days left of its month, and its month to date, nano-USD."""
+    def days(self, partition: int, node: str) -> tuple[list[int], int, int, int] | None:
+        """Return the whole local days of a team, today, the days left of its month, and its month to date, nano-USD."""
         state, _ = self._state(partition)
         row = state.teams.index.get(node)
         return None if row is None else (*days_of(state, row), int(state.series.month[state.teams.series[row]]))

@@ -62,18 +62,21 @@ def month_over_month_base(previous: Sequence[NanoUsd], elapsed: int) -> NanoUsd 
     return sum(previous[: elapsed + 1]) or None
 
 
-def month_forecast(month_to_date: NanoUsd, days: Sequence[NanoUsd], days_left: int) -> NanoUsd | None:
+def month_forecast(month_to_date: NanoUsd, today: NanoUsd, days: Sequence[NanoUsd], days_left: int) -> NanoUsd | None:
     """Return what the month will come to: so far, and the mean whole day x days left; None before the first such day.
 
+    Of today the rest of a mean day is to come, or nothing where it has spent more.
+
     Args:
-        days: Spend of the last 14 whole local days, oldest first; empty ones before the first with any do not count.
+        today: Of the month to date.
+        days: Spend of the last whole local days, 14 at most and none before the first with any, oldest first.
         days_left: Of the month, today included.
 
     Examples:
-        >>> month_forecast(100, [0, 0, 10, 30], 2), month_forecast(100, [0, 0], 2)
-        (140, None)
+        >>> [month_forecast(100 + today, today, [10, 30], 2) for today in (0, 15, 50)], month_forecast(100, 0, [], 2)
+        ([140, 140, 170], None)
     """
-    first = next((i for i, spent in enumerate(days) if spent), None)
-    if first is None:
+    if not days:
         return None
-    return month_to_date + sum(days[first:]) // (len(days) - first) * days_left
+    mean = sum(days) // len(days)
+    return month_to_date + max(mean - today, 0) + mean * (days_left - 1)

@@ -1,6 +1,7 @@
 """`spendbrake forecast` and `spendbrake surge`: what is to come, as a running deployment tells it."""
 
 import asyncio
+import math
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -18,15 +19,24 @@ Url = Annotated[
 ]
 
 
-def forecast(team: Annotated[str, typer.Argument(help="Id of the team.")], url: Url = None) -> None:
+def forecast(
+    team: Annotated[str, typer.Argument(help="Id of the team.")],
+    url: Url = None,
+    adjust_usd: Annotated[
+        float, typer.Option(help="What releases to come add to the month, or take from it when negative.")
+    ] = 0.0,
+) -> None:
     """Tell what a team's month will come to, by each method, and how far each has been off."""
+    if not math.isfinite(adjust_usd):
+        fail(f"--adjust-usd {adjust_usd}: an amount", 2)
     told = _get(url, f"/v1/teams/{quote(team, safe='')}/forecast", {})
     table = Table("method", "month comes to", "error of the past weeks", title=f"{team}, {told['days_left']} days left")
     for method in told["methods"]:
         month, error = method["month"], method["error"]
-        table.add_row(method["method"], _usd(month) if month else "too little history", _percent(error))
+        table.add_row(method["method"], _usd(month, adjust_usd) if month else "too little history", _percent(error))
     console.print(table)
-    console.print(f"month to date {_usd(told['month_to_date'])}")
+    adjusted = f"; {adjust_usd:+,.2f} USD by releases to come is in each" if adjust_usd else ""
+    console.print(f"month to date {_usd(told['month_to_date'])}{adjusted}")
 
 
 def surge(
@@ -73,8 +83,8 @@ async def _asked(url: str, params: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _usd(amount: dict[str, Any]) -> str:
-    return f"${float(amount['usd']):,.2f}"
+def _usd(amount: dict[str, Any], more: float = 0.0) -> str:
+    return f"${float(amount['usd']) + more:,.2f}"
 
 
 def _percent(share: float | None) -> str:

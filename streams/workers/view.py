@@ -92,15 +92,15 @@ def teams_view(state: PartitionState, rules: Rules) -> list[dict[str, Any]]:
     return sorted(lines, key=lambda line: line["team"])
 
 
-def days_of(state: PartitionState, team: int) -> tuple[list[NanoUsd], int]:
-    """Return what a team has spent on each whole local day that the ring holds, oldest first, and the days left.
+def days_of(state: PartitionState, team: int) -> tuple[list[NanoUsd], NanoUsd, int]:
+    """Return what a team has spent on each whole local day that the ring holds, oldest first; today; and the days left.
 
     The days left of its month begin with today.
     """
     table, own = state.series, int(state.teams.series[team])
     period = state.periods.current[int(table.calendar[own])]
-    days = table.days.span("cost", own, period.today - table.days.cells + 1, period.today - 1)
-    return [int(spent) for spent in days], period.end - period.today
+    *days, today = table.days.span("cost", own, period.today - table.days.cells + 1, period.today).tolist()
+    return days, today, period.end - period.today
 
 
 def _daily_means(state: PartitionState, rules: Rules, rows: NDArray[np.int64]) -> NDArray[np.int64]:

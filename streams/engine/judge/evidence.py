@@ -1,5 +1,6 @@
 """What findings quote and policies ask: who carries the burn, and where a node stands. Read only."""
 
+import math
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -8,17 +9,18 @@ import numpy as np
 from spendbrake.schemas.money import NANO, usd_text
 from spendbrake.schemas.reading import BucketReading, Call, Context, Contributor
 from spendbrake.schemas.standing import Standing
+from spendbrake.streams.budgets.bases import FORECAST_DAYS, month_forecast
 from spendbrake.streams.engine.apply import HOUR_S, MINUTE_S
 from spendbrake.streams.engine.judge.calls import NONE
 from spendbrake.streams.engine.judge.moment import Moment
 from spendbrake.streams.engine.rules.book import Rules
+from spendbrake.streams.engine.rules.periods import Period
 from spendbrake.streams.engine.state.partition import PartitionState
 from spendbrake.streams.engine.state.teams import FINE_S
 
 TOP = 5
 TOP_KINDS = ("key", "model", "project")
 RATE_MINUTES = 5
-FORECAST_DAYS = 14
 
 
 def approved(rules: Rules, team: str, kind: str, name: str) -> bool | None:
@@ -152,7 +154,7 @@ def standing_of(state: PartitionState, rules: Rules, row: int, moment: Moment, m
         budget=tiers.budget if tiers is not None else view.budget,
         allocation=tiers.allocation if tiers is not None else view.allocation,
         rate_usd_h=_usd_h(int(recent[0])),
-        forecast=_forecast(moment, row, spent, period.today, period.end),
+        forecast=_forecast(state, rules, row, moment, spent, period),
         currency=view.currency,
         unit_usd=view.unit_usd,
     )
@@ -163,11 +165,10 @@ def _usd_h(nano: int) -> float:
     return nano * (60 // RATE_MINUTES) / NANO
 
 
-def _forecast(moment: Moment, row: int, month: int, today: int, end: int) -> int | None:
+def _forecast(state: PartitionState, rules: Rules, row: int, moment: Moment, month: int, period: Period) -> int | None:
     """Return month to date + mean of the last whole days x days left; None before the first whole day."""
-    days = moment.days(row, today - FORECAST_DAYS, today - 1)
-    used = np.flatnonzero(days)
-    if not len(used):
-        return None
-    whole = days[int(used[0]) :]
-    return month + int(whole.sum()) // len(whole) * (end - today)
+    table, today = state.series, period.today
+    first = float(table.first_at[row])
+    born = rules.calendars[int(table.calendar[row])].day_of(first) if math.isfinite(first) else today
+    days = moment.days(row, max(today - FORECAST_DAYS, min(born, today)), today).tolist()
+    return month_forecast(month, days[-1], days[:-1], period.end - today)

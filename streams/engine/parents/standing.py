@@ -35,7 +35,7 @@ def standing_of(parent: Parent, view: NodeView | None, period: Period, partition
         budget=parent.tiers.budget,
         allocation=parent.tiers.allocation,
         rate_usd_h=burn / NANO * (60 / RATE_MINUTES),
-        forecast=month_forecast(month, _last_days(book, period), period.end - period.today),
+        forecast=month_forecast(month, book.days[period.today], _last_days(book, period), period.end - period.today),
         currency=view.currency if view else None,
         unit_usd=view.unit_usd if view else Decimal(1),
     )
@@ -55,11 +55,10 @@ def top_of(parent: Parent, rules: Rules, period: Period) -> list[Contributor]:
 
 def forecast_of(book: Book, period: Period) -> int | None:
     """Return the daily forecast that holds for the day that begins."""
-    if book.first_day is None:
-        return None
-    begin = max(book.first_day, period.today - FORECAST_DAYS)
-    return daily_forecast([book.days[day] for day in range(begin, period.today)])
+    return daily_forecast(_last_days(book, period))
 
 
 def _last_days(book: Book, period: Period) -> list[int]:
-    return [book.days[day] for day in range(period.today - FORECAST_DAYS, period.today)]
+    """Return what was spent on the last whole days, on none before the first with any."""
+    begin = max(period.today if book.first_day is None else book.first_day, period.today - FORECAST_DAYS)
+    return [book.days[day] for day in range(begin, period.today)]

@@ -117,8 +117,17 @@ def test_the_forecast_is_month_to_date_and_the_mean_day_for_each_day_left() -> N
     for i in range(4):
         log.add(event(i, START + i * DAY, cost=10**9))
     shown = view(play(log.cuts())[0])
-    # 5 to 8 January at $1 a day: three whole days, and 24 days from the 8th on.
-    assert shown["forecast"]["nano_usd"] == (4 + 24) * 10**9
+    # $1 a day from 5 January on is $27: of the 8th nothing more is to come, 23 days are.
+    assert shown["forecast"]["nano_usd"] == (4 + 23) * 10**9
+
+
+def test_quiet_days_of_a_team_that_is_older_count_in_its_forecast() -> None:
+    log = Log()
+    for day in (0, 1, 17):
+        log.add(event(day, START + day * DAY, cost=14 * 10**9))
+    log.tick(START + 18 * DAY)
+    shown = view(play(log.cuts())[0])
+    assert shown["forecast"]["nano_usd"] == (3 * 14 + 9) * 10**9, "the last 14 days have one of $14; 9 are left"
 
 
 def test_money_without_a_place_in_time_is_shown_apart() -> None:

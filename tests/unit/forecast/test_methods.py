@@ -45,6 +45,20 @@ def test_errors_are_those_of_the_past_by_what_was_known_then() -> None:
     assert past_error(mean, weeks(1)[:6]) is None
 
 
+def test_quiet_days_count_where_the_team_is_older_than_they_are() -> None:
+    assert mean([140, *[0] * 13, 14], 14) == 14
+    assert mean([140, *[0] * 14], 14) == 0
+    assert mean([*[0] * 13, 14], 14) == 14 * 14
+
+
+def test_what_today_has_spent_is_not_to_come_again() -> None:
+    days = weeks(8)
+    for mean_said, season_said in zip(outlooks(days, 5), outlooks(days, 5, 10**15), strict=True):
+        assert mean_said.amount is not None
+        assert season_said.amount is not None
+        assert 0 < mean_said.amount - season_said.amount < mean_said.amount / 2, "one day of five"
+
+
 def test_nothing_is_said_of_a_team_without_history() -> None:
     assert [(each.amount, each.error) for each in outlooks([0] * 61, 10)] == [(None, None), (None, None)]
 
