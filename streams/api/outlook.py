@@ -51,12 +51,16 @@ class Broken(BaseModel):
 
 
 class Surge(BaseModel):
-    """The caps that a surge breaks, the first first."""
+    """The caps of teams and nodes above them that a surge breaks, the first first.
+
+    `unknown` are those nothing can be told of: no whole day of spend yet, or a month other than that of teams below.
+    """
 
     factor: float
     hours: float
     nodes: int
     broken: list[Broken]
+    unknown: list[str]
     missing_partitions: list[int]
 
 
@@ -106,7 +110,8 @@ class Outlooks:
     async def surge(self, request: Request) -> Response:
         """Tell which caps break first if everybody burns so many times the usual for so long.
 
-        The usual is the mean of the last 14 whole days. Nodes above the teams are summed from them.
+        The usual is the mean of the last 14 whole days. Nodes above the teams are summed from them; caps of projects
+        and keys are not looked at.
         """
         asked = request.query_params
         try:
@@ -115,11 +120,18 @@ class Outlooks:
         except ValueError as error:
             return problem(400, "bad_parameter", str(error))
         lines, told = await self._burn.every_line(request)
-        nodes, now = exposed(lines, self._rules()), self._clock()
+        (nodes, unknown), now = exposed(lines, self._rules()), self._clock()
         found = breaks(nodes, factor, hours, now)
         broken = [Broken(node=b.node, after_s=b.after_s, at=now + b.after_s, over=_money(b.over)) for b in found]
         missing = sorted(set(range(self._partitions)) - told)
-        shown = Surge(factor=factor, hours=hours, nodes=len(nodes), broken=broken, missing_partitions=missing)
+        shown = Surge(
+            factor=factor,
+            hours=hours,
+            nodes=len(nodes),
+            broken=broken,
+            unknown=sorted(unknown),
+            missing_partitions=missing,
+        )
         return Response(shown.model_dump_json(), media_type="application/json", headers={"cache-control": "no-store"})
 
     def _forecast(self, partition: int, node: str) -> Forecast | None:
@@ -138,24 +150,29 @@ class Outlooks:
         return Forecast(team=node, month_to_date=_money(month), days_left=left, methods=methods)
 
 
-def exposed(lines: list[dict[str, Any]], rules: Rules) -> list[Exposed]:
-    """Return the nodes with a cap, teams and those above them, as the lines of all teams show them."""
+def exposed(lines: list[dict[str, Any]], rules: Rules) -> tuple[list[Exposed], set[str]]:
+    """Return the nodes with a cap, teams and those above them, as the lines of all teams show them; and the unknown."""
     found: list[Exposed] = []
     sums: dict[str, tuple[NanoUsd, NanoUsd, float]] = {}
+    unknown: set[str] = set()
     for line in lines:
         team = rules.team(line["team"])
         spent, usual = line["month_to_date"]["nano_usd"], line["daily_mean"]["nano_usd"]
         ends_at = line["period_ends_at"]
-        if line["allocation"] is not None:
-            found.append(Exposed(team.id, spent, line["allocation"]["nano_usd"], usual, ends_at))
-        for above in team.ancestors:
-            before, per_day, _ = sums.get(above, (0, 0, 0.0))
-            sums[above] = before + spent, per_day + usual, ends_at
+        if line["allocation"] is not None and not usual and line["today"]["nano_usd"]:
+            unknown.add(team.id)
+        elif line["allocation"] is not None:
+            found.append(Exposed(team.id, spent, line["allocation"]["nano_usd"], usual, ends_at, team.allocation))
+        for above in rules.tree.ancestor_views(team):
+            before, per_day, _ = sums.get(above.id, (0, 0, 0.0))
+            sums[above.id] = before + spent, per_day + usual, ends_at
+            if above.allocation is not None and above.calendar != team.calendar:
+                unknown.add(above.id)
     for node, (spent, usual, ends_at) in sums.items():
         view = rules.tree.view(node)
-        if view is not None and view.allocation is not None:
+        if view is not None and view.allocation is not None and node not in unknown:
             found.append(Exposed(node, spent, view.allocation, usual, ends_at))
-    return found
+    return found, unknown
 
 
 def _number(text: str | None, name: str, usual: float, most: float) -> float:

@@ -17,6 +17,7 @@ class Exposed:
         cap: Of the period.
         per_day: The usual burn: the mean of the last whole days.
         ends_at: Of the period, epoch seconds: a new one begins at zero.
+        then: Cap of the period that follows; as this one's when None.
     """
 
     node: str
@@ -24,6 +25,7 @@ class Exposed:
     cap: NanoUsd
     per_day: NanoUsd
     ends_at: float
+    then: NanoUsd | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,10 @@ def _breaks(nodes: Iterable[Exposed], factor: float, length_s: float, now: float
         per_s = each.per_day * factor / DAY_S
         lasts_s = min(length_s, max(each.ends_at - now, 0.0))
         left = each.cap - each.spent
+        fresh, rest_s = each.cap if each.then is None else each.then, length_s - lasts_s
         if left <= 0:
             yield Break(each.node, 0.0, round(per_s * lasts_s) - left)
         elif per_s * lasts_s >= left:
             yield Break(each.node, left / per_s, round(per_s * lasts_s) - left)
+        elif per_s and per_s * rest_s >= fresh:
+            yield Break(each.node, lasts_s + fresh / per_s, round(per_s * rest_s) - fresh)

@@ -12,7 +12,7 @@ from enginelog import START, Log, engine, event, policy
 from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.api.app import api
 from spendbrake.streams.api.burn import Burn
-from spendbrake.streams.api.outlook import Outlooks
+from spendbrake.streams.api.outlook import Outlooks, exposed
 from spendbrake.streams.api.owners import Local
 from spendbrake.streams.workers.partitions.journal import Journal, Owned
 
@@ -70,6 +70,19 @@ async def test_a_surge_breaks_the_organization_first_and_names_what_it_does_not_
     assert (told["nodes"], told["missing_partitions"]) == (3, [])
     async with client(range(1)) as http:
         assert (await http.get("/v1/surge")).json()["missing_partitions"] == [1]
+
+
+async def test_a_surge_says_of_whom_it_cannot_tell() -> None:
+    tokyo = {"id": "acme", "level": "organization", "monthly_budget_usd": 130, "calendar": {"timezone": "Asia/Tokyo"}}
+    nodes = [tokyo, {"id": "eu", "level": "billing_group", "parent": "acme", "calendar": {}}]
+    rules = engine(policy(nodes=nodes, defaults={"team": {"monthly_budget_usd": 1, "parent": "eu"}})).book.at(START)
+
+    def line(team: str, usual: int, today: int) -> dict[str, Any]:
+        amounts = {"month_to_date": 0, "daily_mean": usual, "today": today, "allocation": USD}
+        return {"team": team, "period_ends_at": START + DAY, **{k: {"nano_usd": v} for k, v in amounts.items()}}
+
+    nodes_, unknown = exposed([line("young", 0, 5), line("idle", 0, 0), line("old", 5, 5)], rules)
+    assert ({each.node for each in nodes_}, unknown) == ({"idle", "old"}, {"young", "acme"})
 
 
 class Owner:

@@ -26,6 +26,14 @@ def test_a_period_that_ends_within_the_surge_begins_anew() -> None:
     assert breaks([team("near", 900, ends_at=5 * HOUR)], 2, 48, 0.0) == [Break("near", 5 * HOUR, 0)]
 
 
+def test_the_month_that_begins_within_the_surge_is_held_against_its_own_cap() -> None:
+    near = team("near", 100, ends_at=2 * HOUR)
+    assert breaks([near], 5, 48, 0.0) == [Break("near", 22 * HOUR, 1_300)]
+    assert breaks([near], 5, 21, 0.0) == []
+    topped_up = Exposed("near", 100, 5_000, 240, 2 * HOUR, then=1_000)
+    assert breaks([topped_up], 5, 48, 0.0) == [Break("near", 22 * HOUR, 1_300)]
+
+
 def test_who_burns_nothing_breaks_nothing() -> None:
     assert breaks([team("idle", 999, per_day=0)], 5, 48, 0.0) == []
 
