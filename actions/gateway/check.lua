@@ -50,6 +50,7 @@ local links, lists, lost = chain.nodes, {chain.models}, nil
 if text(ARGV[3]) and not text(chain.project) and text(chain.team) then
   local project = chain_from(call('HGET', tag .. ':p:' .. chain.team .. '|' .. ARGV[3], 'chain'))
   local seen = {}
+  if project == false then return NONE end
   links = {}
   if project == nil and not chains_told(chain.nodes[1][2]) then lost = chain.nodes[1][2] end
   if project then lists[#lists + 1] = project.models end

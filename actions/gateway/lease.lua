@@ -100,8 +100,9 @@ local function links_of(project)
     end
   end
   if project == '' or type(chain.project) == 'string' or type(chain.team) ~= 'string' then return chain.nodes end
-  local before = chain_from(call('HGET', tag .. ':p:' .. chain.team .. '|' .. project, 'chain'))
-  if not before and not chains_told(chain.nodes[1][2]) then return nil end
+  local told = call('HGET', tag .. ':p:' .. chain.team .. '|' .. project, 'chain')
+  local before = chain_from(told)
+  if not before and (told or not chains_told(chain.nodes[1][2])) then return nil end
   local links, seen = {}, {}
   for _, part in ipairs({before and before.nodes or {}, chain.nodes}) do
     for _, link in ipairs(part) do

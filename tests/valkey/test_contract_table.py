@@ -110,6 +110,7 @@ MUTANTS = [
     ("(mark and number(mark.at) or 0) >= since", "true"),
     ("(mark and number(mark.at) or 0) >= since", "(mark and number(mark.at) or 0) > since"),
     ("if project == nil and not chains_told(chain.nodes[1][2])", "if project == nil"),
+    ("if project == false then return NONE end", ""),
     ("off_list(model), {}", "nil, {}"),
     ("if project then lists[#lists + 1] = project.models end", ""),
     ("not lists[1] and marks == 'fresh'", "marks == 'fresh'"),
