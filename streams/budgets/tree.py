@@ -145,6 +145,11 @@ class Tree:
         node = f"{self._file.home}:{name}" if name in self.listed else name
         return self._by_default(default, node, name, self._file.home, self._default_parent)
 
+    def former(self, node: str) -> NodeView:
+        """Return a home node that events no longer reach by its id: it keeps what was spent, and has no limits."""
+        home = self._file.home
+        return self._view(Limits(tiers=()), node, node, home, self._default_parent, listed=False)
+
     def resolve_project(self, team: NodeView, name: str | None) -> NodeView | None:
         """Return the project of a home node; None where it has no budget to watch: unlisted and without a default."""
         if not name:

@@ -55,7 +55,7 @@ def _action(
     state: PartitionState, rules: Rules, team: str, chain: KeyChain, now: float, *, key: str = "", of: str = ""
 ) -> Action:
     """Return the order to publish the chain of a key, of a project, or with neither of all unknown keys."""
-    view = rules.team(team)
+    view = rules.home(team)
     links = [[node, USAGE.name, state.number, _unavailable(rules, node, view)] for node in chain.nodes]
     links += [
         [node, ROLLUPS.name, _partition_of(node, rules.partitions), _unavailable(rules, node, view)]

@@ -31,8 +31,8 @@ def moved(state: PartitionState, before: Rules, after: Rules) -> list[tuple[int,
     """
     found, counted = [], np.isfinite(state.series.first_at[state.teams.series[: len(state.teams)]])
     for team, name in enumerate(state.teams.names):
-        former = before.team(name).parent
-        if former is not None and former != after.team(name).parent and (counted[team] or state.heads[team].apart):
+        former = before.home(name).parent
+        if former is not None and former != after.home(name).parent and (counted[team] or state.heads[team].apart):
             found.append((team, former))
     return found
 
@@ -65,7 +65,7 @@ def leave(
             told = Rollup(parent=former, calendar=key, now=state.now, children=(child,))
             records.append(rollup_record(told, before.partitions, secret))
         head.shares[former] = share
-        head.shares.pop(after.team(name).parent or "", None)
+        head.shares.pop(after.home(name).parent or "", None)
         state.moved.add(team)
         state.dirty_heads.add(team)
     return records
@@ -79,7 +79,7 @@ def totals_of(state: PartitionState, rules: Rules, team: int) -> Totals:
         if (kept := table.names[row]).kind not in TOLD:
             continue
         # Not by the number in the table: a series that is new with the later rules is numbered by those already.
-        of_team = rules.calendar(rules.team(state.teams.names[team]))
+        of_team = rules.calendar(rules.home(state.teams.names[team]))
         number = of_team if kept.kind == "team" else rules.calendar_named(kept.name)
         calendar = rules.calendars[number]
         apart: Counter[int] = state.heads[team].apart.get(calendar.key, Counter())

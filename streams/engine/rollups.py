@@ -125,7 +125,7 @@ def _groups(state: PartitionState, rules: Rules, children: I64) -> Iterator[tupl
 
 def _group_of(state: PartitionState, rules: Rules, row: int) -> int:
     """Return the number of the parent and calendar that a series is told to, worked out once; -1 for nobody."""
-    view = rules.team(state.teams.names[state.series.names[row].team])
+    view = rules.home(state.teams.names[state.series.names[row].team])
     calendar = int(state.series.calendar[row])
     if view.parent is None or calendar not in rules.line(view):
         return -1

@@ -80,7 +80,7 @@ class Burn(Stepper):
         rules, names = self.engine.book.at(state.now), state.teams.names
         known = self._fed.get(state.number)
         if known is None or known[0] != len(names) or known[1] is not rules:
-            parents = {rules.team(name).parent for name in names} - {None}
+            parents = {rules.home(name).parent for name in names} - {None}
             fed = frozenset(partition_of(str(parent).encode(), rules.partitions) for parent in parents)
             known = self._fed[state.number] = len(names), rules, fed
         return known[2]

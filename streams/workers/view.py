@@ -72,7 +72,7 @@ def teams_view(state: PartitionState, rules: Rules) -> list[dict[str, Any]]:
     rate = teams.minutes.sums("cost", np.arange(n), minute - RATE_MINUTES + 1, minute) * (60 // RATE_MINUTES)
     lines = []
     for team, (name, row) in enumerate(zip(teams.names, own.tolist(), strict=True)):
-        view, month = rules.team(name), int(table.month[row])
+        view, month = rules.home(name), int(table.month[row])
         tiers = state.heads[team].tiers.get(view.id)
         limits = (view.budget, view.allocation) if tiers is None else (tiers.budget, tiers.allocation)
         lines.append(

@@ -54,7 +54,7 @@ class Burning:
         for team in sorted(self.state.burning):
             if not self.judge.judges(team, moment.offset):
                 continue
-            view, burning = self.rules.team(self.state.teams.names[team]), self.state.heads[team].burning
+            view, burning = self.rules.home(self.state.teams.names[team]), self.state.heads[team].burning
             for rule, turned in withdrawn(burning, self.rules.file.burn_rates):
                 self._note(team)
                 self.judge.tell(team, withdrawal_of(view.id, view.id, view.name, rule, turned, moment.now), moment)
@@ -78,7 +78,7 @@ class Burning:
         if turned is None:
             return
         self._note(team)
-        view = self.rules.team(self.state.teams.names[team])
+        view = self.rules.home(self.state.teams.names[team])
         self.judge.tell(team, finding_of(view.id, view.id, view.name, burn, *turned, self.grid, moment.now), moment)
 
     def _note(self, team: int) -> None:

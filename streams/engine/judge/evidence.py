@@ -25,7 +25,7 @@ RATE_MINUTES = 5
 
 def approved(rules: Rules, team: str, kind: str, name: str) -> bool | None:
     """Tell whether a model or an environment is among the team's own; None for other series, or without a list."""
-    view = rules.team(team)
+    view = rules.home(team)
     patterns = {"model": view.approved_models, "environment": view.environments}.get(kind)
     if patterns is None:
         return None
@@ -65,7 +65,7 @@ def context_of(state: PartitionState, rules: Rules, team: int, moment: Moment) -
 
 def _next_cap(state: PartitionState, rules: Rules, team: int, spent: int) -> tuple[int | None, str]:
     """Return what a team may spend before its next limit of the month, what was granted included, and its name."""
-    view = rules.team(state.teams.names[team])
+    view = rules.home(state.teams.names[team])
     tiers = state.heads[team].tiers.get(view.id)
     budget, cap = (view.budget, view.allocation) if tiers is None else (tiers.budget, tiers.allocation)
     limits = [(limit, name) for limit, name in ((budget, "the monthly budget"), (cap, "the hard cap")) if limit]
@@ -132,9 +132,9 @@ def standing_of(state: PartitionState, rules: Rules, row: int, moment: Moment, m
     team = state.teams.names[name.team]
     view, left = rules.node(team, name.kind, name.name), state.series.node[row]
     if view is None and left is not None:  # a node that has left the tree: what stood at it ends at it
-        home = rules.team(team)
+        home = rules.home(team)
         view = replace(home, id=left, name=left, level=name.kind, ancestors=(home.id, *home.ancestors))
-    view = view or rules.team(team)
+    view = view or rules.home(team)
     period = state.periods.current[int(state.series.calendar[row])]
     tiers = state.heads[name.team].tiers.get(view.id)
     spent = moment.month(row) if month is None else month

@@ -36,7 +36,7 @@ class Orders:
         """
         if partition_of(home.encode(), self.rules.partitions) != self.state.number:
             raise BadRecord("misplaced", "node", command.node, f"the log of {home!r} is not this partition")
-        team = self.routes.row_of(self.rules.team(home))
+        team = self.routes.row_of(self.rules.home(home))
         if not self.judge.judges(team, moment.offset):
             return
         head = self.state.heads[team]
@@ -61,7 +61,7 @@ class Orders:
         Raises:
             BadRecord: there is none that a budget could be watched of.
         """
-        team = self.rules.team(home)
+        team = self.rules.home(home)
         view = team if node == team.id else self.rules.tree.view(node)
         if view is None:
             table, row = self.state.series, self.state.teams.index[team.id]
@@ -74,7 +74,7 @@ class Orders:
 
     def _limits(self, team: int, view: NodeView, command: Command, moment: Moment) -> None:
         """Give a grant, or take it back."""
-        row = self.routes.row_of(self.rules.team(view.home), view)
+        row = self.routes.row_of(self.rules.home(view.home), view)
         for _ in self.judge.roll(moment):  # a node that nobody has named yet begins its month here
             pass
         tiers, period = self.judge.tiering.tiers(row), self.judge.tiering.period(row)

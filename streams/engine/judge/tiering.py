@@ -170,7 +170,7 @@ class Tiering:
                 table.calendar[row] = self.rules.calendar_named(name.name)
                 continue
             view = self.rules.node(team, name.kind, name.name)
-            table.calendar[row] = self.rules.calendar(view or self.rules.team(team))
+            table.calendar[row] = self.rules.calendar(view or self.rules.home(team))
             if view is not None:  # one that is no node any more keeps its id, without limits: what stood is resolved
                 table.node[row] = view.id
         table.group[:], self.state.groups = UNGROUPED, {}

@@ -68,21 +68,29 @@ class Rules:
             view = self._teams[name] = self.tree.resolve_team(name)
         return view
 
+    def home(self, node: str) -> NodeView:
+        """Return the home node with this id; one without limits where the name belongs to another node by now."""
+        view = self.team(node)
+        return view if view.id == node else self.tree.former(node)
+
     def node(self, team: str, kind: str, name: str) -> NodeView | None:
-        """Return the node that a series of a team is, worked out once; None for one that the tree does not watch."""
+        """Return the node that a series of a home node is, worked out once; None for one that is not watched."""
         if kind == "team":
-            return self.team(team)
+            return self.home(team)
         known = team, kind, name
         if known not in self._nodes:
             if len(self._nodes) >= KEPT:
                 self._nodes.clear()
-            self._nodes[known] = self._node(self.team(team), kind, name)
+            self._nodes[known] = self._node(self.home(team), kind, name)
         return self._nodes[known]
 
     def _node(self, team: NodeView, kind: str, name: str) -> NodeView | None:
         if kind == "node":
-            return self.tree.view(name)
+            listed = self.tree.view(name)
+            return listed if listed is not None and listed.home == team.id else None
         view = None
+        if self.team(team.id).id != team.id:
+            return view
         if kind == "project":
             view = self.tree.resolve_project(team, name)
         elif kind == "key":

@@ -116,3 +116,20 @@ def test_a_month_that_a_calendar_comes_to_again_repeats_no_id() -> None:
     assert [each for each in caps if each[2] == "open"] == [
         ("2026-10", 1, "open"), ("2026-11", 1, "open"), ("2026-10", 3, "open"), ("2026-11", 3, "open"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1, 1_000])
+def test_a_team_that_is_given_an_id_begins_anew_and_its_former_name_blocks_nobody(size: int) -> None:
+    defaults = {"team": {"monthly_budget_usd": 10}, "project": {"monthly_budget_usd": 7}}
+    node = {"id": "pay-2", "level": "team", "parent": "acme", "monthly_budget_usd": 10, "match": ["pay"]}
+    listed = policy(nodes=[{"id": "acme", "level": "organization"}, node], defaults=defaults)
+    log = Log()
+    for i in range(12):
+        log.add(event(i, START + i, team="pay", project="web", cost=USD))
+    for i in range(12, 23):
+        log.add(event(i, START + 3_600 + i, team="pay", project="web", cost=USD))
+    _, sent = run(engine(versions=versions((0.0, policy(defaults=defaults)), (START + 3_600, listed))), log, size)
+    assert [(round(now - START), node, verdict) for now, node, verdict in limits(sent)] == [
+        (6, "pay/web", "block"), (9, "pay", "block"), (3_612, "pay", "allow"), (3_612, "pay/web", "allow"),
+        (3_618, "pay-2/web", "block"), (3_621, "pay-2", "block"),
+    ]  # fmt: skip
