@@ -64,9 +64,20 @@ local function sweep(node, told_at)
   end
 end
 
--- Since when this Redis has its contents: one that was emptied has forgotten leases from before.
-call('HSETNX', tag .. ':m', 'since', ARGV[3])
-local since = tonumber(call('HGET', tag .. ':m', 'since'))
+-- Since when this Redis has its contents, as since.lua finds it: one that was emptied, or has come from a copy, has
+-- forgotten leases from before.
+local function since_when(marks)
+  local told = redis.pcall('INFO', 'server')
+  local run = type(told) == 'string' and string.match(told, 'run_id:(%x+)') or nil
+  local kept = call('HMGET', marks, 'since', 'run')
+  if not kept[1] or (run and kept[2] and kept[2] ~= run) then
+    kept[1] = ARGV[3]
+    call('HSET', marks, 'since', kept[1])
+  end
+  if run and kept[2] ~= run then call('HSET', marks, 'run', run) end
+  return tonumber(kept[1])
+end
+local since = since_when(tag .. ':m')
 
 -- When all caps of a link's partition were told, by its owner's clock; nil while what was forgotten may be uncounted.
 local function all_told_at(link)
@@ -131,7 +142,9 @@ local kept = op ~= 'recount' and decoded(call('GET', tag .. ':r:' .. lease)) or 
 if op == 'reserve' then
   local amount, ends_at, stale_after = tonumber(ARGV[4]), now + tonumber(ARGV[5]), tonumber(ARGV[7])
   if kept then
-    if kept.state ~= 'open' then return '{"granted":false,"status":409,"code":"lease_ended"}' end
+    if kept.state ~= 'open' or kept['until'] <= now then
+      return '{"granted":false,"status":409,"code":"lease_ended"}'
+    end
     return cjson.encode({granted = true, status = 200, ['until'] = kept['until'], again = true})
   end
   local links = links_of(ARGV[6])

@@ -12,7 +12,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
-from spendbrake.actions.gateway.contract import SINCE, Cap, Chain, Entry, Layout, Mark
+from spendbrake.actions.gateway.contract import Cap, Chain, Entry, Layout, Mark, encoded
 from spendbrake.schemas.decision import Decision
 
 BATCH = 32
@@ -28,6 +28,8 @@ _FLAGS: dict[int, Written] = {ord("w"): "written", ord("s"): "same", ord("o"): "
 
 SCRIPT = Path(__file__).with_name("write.lua").read_bytes()
 SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
+SINCE_SCRIPT = Path(__file__).with_name("since.lua").read_bytes()
+SINCE_SHA = hashlib.sha1(SINCE_SCRIPT, usedforsecurity=False).hexdigest()
 
 R = TypeVar("R")
 
@@ -150,19 +152,21 @@ class AsyncStore(_Writer[Awaitable[list[Written]]]):
         return cls(client, prefix)
 
     async def since(self, now: float) -> float:
-        """Return from when on Redis has its contents, epoch seconds: `now` where they are gone, or never were.
+        """Return from when on Redis has its contents, epoch seconds.
+
+        `now` where they are gone, never were, or were another server's: one that came from a copy, or was its replica.
 
         Raises:
             StoreUnavailable: Redis failed.
         """
+        marks = encoded(self.layout.marks)
         try:
-            if await self._client.hsetnx(self.layout.marks, SINCE, repr(now)):
-                return now
-            kept = await self._client.hget(self.layout.marks, SINCE)
+            try:
+                kept = await self._client.evalsha(SINCE_SHA, 1, marks, repr(now))
+            except NoScriptError:
+                kept = await self._client.eval(SINCE_SCRIPT, 1, marks, repr(now))
         except RedisError as error:
             raise StoreUnavailable(f"cannot reach Redis: {error}") from error
-        if kept is None:
-            raise StoreUnavailable("Redis was emptied while it was asked")
         return float(kept)
 
     async def aclose(self) -> None:

@@ -75,15 +75,16 @@ def test_every_code_and_every_counter_of_the_script_comes_up_in_the_table(valkey
 
 
 MUTANTS = [
-    ("if kept.state ~= 'open' then return", "if false then return"),
     ("amount > free", "amount >= free"),
     ("left < free", "left > free"),
     ("now - all_told <= stale_after", "now - all_told < stale_after"),
     ("at >= since + UNCOUNTED_S", "true"),
     ("at >= since + UNCOUNTED_S", "at > since + UNCOUNTED_S"),
     ("since + UNCOUNTED_S", "since"),
-    ("call('HSETNX', tag .. ':m', 'since', ARGV[3])", "call('HSETNX', tag .. ':m', 'since', 0)"),
-    ("call('HSETNX', tag .. ':m', 'since', ARGV[3])", "call('HSET', tag .. ':m', 'since', ARGV[3])"),
+    ("kept[1] = ARGV[3]", "kept[1] = '0'"),
+    ("if not kept[1] or (run", "if true or (run"),
+    ("run and kept[2] and kept[2] ~= run", "false"),
+    ("kept.state ~= 'open' or kept['until'] <= now", "kept.state ~= 'open'"),
     ("if told or not all_told then", "if told then"),
     ("if told or not all_told then", "if true then"),
     ("if told_of(link[1]) or not all_told_at(link) then", "if told_of(link[1]) then"),
