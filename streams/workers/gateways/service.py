@@ -67,7 +67,7 @@ def _watch(
             try:
                 since = await store.since(wall())
                 if since != told:
-                    LOG.warning("Redis has lost what it had, or may have: all that stands is written again", since=since)
+                    LOG.warning("Redis was emptied or is another: all that stands is written again", since=since)
                     await say(StoreSince(since=since))
                     told = since
             except (StoreUnavailable, SendError) as error:
