@@ -36,6 +36,8 @@ def test_whole_chains_are_sound_in_any_order_and_when_published_twice(rng, first
     [
         {"outcome": "failed"},
         {"at": 99.0},
+        {"at": float("nan")},
+        {"at": float("-inf")},
         {"attempts": 2},
         {"response": {"ts": "9"}},
         {"action": "other"},
