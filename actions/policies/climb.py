@@ -19,6 +19,9 @@ from spendbrake.schemas.standing import Standing
 GIVEN = ("grant", "exempt")
 """Kinds of commands whose news are told once, and are no trouble that goes on."""
 
+ENFORCED = "enforced"
+"""Marks what is told as a policy leaves shadow: nobody has heard of it."""
+
 
 class Climb:
     """A group in the hands of its policy; `actions` collects what follows.
@@ -67,6 +70,8 @@ class Climb:
             elif due_or_never(climb_at(self._policy, track)) <= self._now:
                 track.evidence = {**track.evidence, **self._clerk.money(standing_of(track.node), track.node)}
                 self._climb(key, track)
+            elif track.unheard and track.told and self._policy.mode == "enforce":
+                self._announce(key, track, ENFORCED)
 
     def resolve(self, key: str, *, at_once: bool = False) -> None:
         """End a tier at once; an incident climbs no further and ends after its quiet time, unless `at_once`."""
@@ -131,6 +136,7 @@ class Climb:
         want = self._want(self._policy, key, track, rung, rung.limit, track.climbed[-1])
         if not track.bound:
             want = replace(want, rung=NOTICE, limit=None, scope=Scope())
+        track.unheard = self._policy.mode == "shadow"
         if again:
             self.actions += self._clerk.notices(want, track.told, self._now, self._stamp, mark=again)
             return

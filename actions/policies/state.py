@@ -22,6 +22,7 @@ class Track:
         resolved: An incident that is said to be over climbs no further and ends after its quiet time.
         bound: False while all its findings came too late for a limit.
         told: Destinations that have heard of it.
+        unheard: They have not: what was told last was told in shadow.
     """
 
     node: str
@@ -40,6 +41,7 @@ class Track:
     resolved: bool = False
     bound: bool = True
     told: list[str] = field(default_factory=list)
+    unheard: bool = False
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
     def confirm(self, finding: Finding, now: float, evidence: Mapping[str, Any]) -> None:

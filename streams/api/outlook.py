@@ -159,10 +159,11 @@ def exposed(lines: list[dict[str, Any]], rules: Rules) -> tuple[list[Exposed], s
         team = rules.team(line["team"])
         spent, usual = line["month_to_date"]["nano_usd"], line["daily_mean"]["nano_usd"]
         ends_at = line["period_ends_at"]
-        if line["allocation"] is not None and not usual and line["today"]["nano_usd"]:
+        cap = line["allocation"] and line["allocation"]["nano_usd"]
+        if cap is not None and spent < cap and not usual and line["today"]["nano_usd"]:
             unknown.add(team.id)
-        elif line["allocation"] is not None:
-            found.append(Exposed(team.id, spent, line["allocation"]["nano_usd"], usual, ends_at, team.allocation))
+        elif cap is not None:
+            found.append(Exposed(team.id, spent, cap, usual, ends_at, team.allocation))
         for above in rules.tree.ancestor_views(team):
             before, per_day, _ = sums.get(above.id, (0, 0, 0.0))
             sums[above.id] = before + spent, per_day + usual, ends_at

@@ -77,12 +77,14 @@ async def test_a_surge_says_of_whom_it_cannot_tell() -> None:
     nodes = [tokyo, {"id": "eu", "level": "billing_group", "parent": "acme", "calendar": {}}]
     rules = engine(policy(nodes=nodes, defaults={"team": {"monthly_budget_usd": 1, "parent": "eu"}})).book.at(START)
 
-    def line(team: str, usual: int, today: int) -> dict[str, Any]:
-        amounts = {"month_to_date": 0, "daily_mean": usual, "today": today, "allocation": USD}
+    def line(team: str, usual: int, today: int, month: int = 0) -> dict[str, Any]:
+        amounts = {"month_to_date": month, "daily_mean": usual, "today": today, "allocation": USD}
         return {"team": team, "period_ends_at": START + DAY, **{k: {"nano_usd": v} for k, v in amounts.items()}}
 
-    nodes_, unknown = exposed([line("young", 0, 5), line("idle", 0, 0), line("old", 5, 5)], rules)
-    assert ({each.node for each in nodes_}, unknown) == ({"idle", "old"}, {"young", "acme"})
+    nodes_, unknown = exposed(
+        [line("young", 0, 5), line("idle", 0, 0), line("old", 5, 5), line("over", 0, USD, USD)], rules
+    )
+    assert ({each.node for each in nodes_}, unknown) == ({"idle", "old", "over"}, {"young", "acme"})
 
 
 class Owner:

@@ -1,6 +1,6 @@
 """A file that changes while its policies hold somebody: fewer rungs, other names, policies that were not there."""
 
-from unit.policies.cases import BRAKE, Team, anomaly, notices, policy_file
+from unit.policies.cases import BRAKE, CAP, Team, anomaly, budget, notices, policy_file
 
 STOP = BRAKE["rungs"][2]
 
@@ -28,3 +28,19 @@ def test_rungs_that_come_back_are_climbed_by_their_dwell_again() -> None:
     assert set(team.limits(420.0).values()) == {"throttle"}
     team.ticks(500.0)
     assert team.limits(500.0)["pay", "*", "brake"] == "block"
+
+
+def test_who_has_not_heard_of_an_alert_because_of_shadow_hears_of_it_once_as_its_policy_binds() -> None:
+    team = Team(policy_file({**CAP, "mode": "shadow"}))
+    silent = team.sees(budget(), 0.0)
+    assert {each.mode for each in notices(silent)} == {"shadow"}
+    team.file = policy_file(CAP)
+    told = [each for each in notices(team.ticks(1.0)) if each.mode == "enforce"]
+    assert [(each.destination, each.mode, each.verdict) for each in told] == [
+        ("ops", "enforce", "block"),
+        ("automation", "enforce", "block"),
+    ]
+    assert {each.id for each in told}.isdisjoint(each.id for each in silent), "those are known as told of in shadow"
+    assert notices(team.ticks(2.0)) == []
+    team.file = policy_file({**CAP, "hold_s": 60})
+    assert notices(team.ticks(3.0)) == []
