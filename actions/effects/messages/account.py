@@ -80,11 +80,11 @@ class Account:
         lines = [
             (f"Month to date{of}", _amount(self.month_to_date)),
             ("Used", _amount(self.used) + share if share else ""),
-            ("Budget", _amount(self.budget)),
-            ("Hard cap", _amount(self.allocation)),
-            ("Remaining", _amount(self.remaining)),
+            (f"Budget{of}", _amount(self.budget)),
+            (f"Hard cap{of}", _amount(self.allocation)),
+            (f"Remaining{of}", _amount(self.remaining)),
             (f"Burning{of}", "" if self.rate_usd_h is None else f"${self.rate_usd_h:,.2f} an hour"),
-            ("Forecast for the month", _amount(self.forecast)),
+            (f"Forecast for the month{of}", _amount(self.forecast)),
         ]
         return [(name, text) for name, text in lines if text]
 

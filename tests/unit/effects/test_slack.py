@@ -114,6 +114,8 @@ async def test_a_key_without_limits_is_named_with_its_team_and_sessions_with_wha
         "Critical: key-a of pay",
         "session `s-&lt;9&gt;`: $12.59 so far, 1 call",
         "to date of Pay &lt;ments&gt;",
+        "Hard cap of Pay &lt;ments&gt;",
+        "Remaining of Pay &lt;ments&gt;",
     ):
         assert words in told
     assert "one session" not in told
