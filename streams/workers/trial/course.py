@@ -17,6 +17,7 @@ from spendbrake.actions.delivery.message import message_of, taken_of
 from spendbrake.actions.delivery.port import DeadLetters, Effect, GiveUp, Retry
 from spendbrake.actions.delivery.retry import Backoff
 from spendbrake.actions.delivery.runner import Runner
+from spendbrake.actions.effects.messages.refusals import cause_of
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.finding import FindingState
 from spendbrake.schemas.parts.destinations import Destination
@@ -36,6 +37,7 @@ LOST = {
     "alertmanager": "it does not show the alert as it was told",
 }
 ENDS = {"expired": "no success in {0:g} s: {1}", "unknown": "it may have arrived: {1}"}
+NOTHING = "nothing was opened"
 TRIES = 3
 """Of one news: whoever waits for the answer would rather know."""
 SHORT = 4
@@ -111,7 +113,7 @@ class Course:
         if goes_on:
             yield await self._news(effect, looker, "worse", "update")
         else:
-            yield Step(name="worse", state="skipped", said="nothing was opened")
+            yield Step(name="worse", state="skipped", said=NOTHING)
         if goes_on and hold is not None:
             await hold()
         if goes_on and effect.tells_taken and self._latest is not None:
@@ -119,7 +121,7 @@ class Course:
         if goes_on or (effect.maybe_done and effect.takes_ids):
             yield await self._news(effect, looker, "over", "resolve")
         else:
-            yield Step(name="over", state="skipped", said="nothing was opened")
+            yield Step(name="over", state="skipped", said=NOTHING)
 
     async def _news(self, effect: "Observed", looker: Any, name: str, state: FindingState) -> Step:
         """Tell the alert's next news as delivery does: with what was answered to its first."""
@@ -132,8 +134,9 @@ class Course:
         began = self._ways.timer()
         try:
             self._account = dict(await effect.introduce(self._name))
-        except (GiveUp, Retry) as error:
-            return Step(name="account", state="failed", said=self._wrong(str(error)), ms=self._ms(began), tries=1)
+        except Exception as error:  # as when it is looked for a news
+            said = self._wrong(str(error) if isinstance(error, GiveUp | Retry) else cause_of(error))
+            return Step(name="account", state="failed", said=said, ms=self._ms(began), tries=1)
         said = introduction(self._account)
         return Step(name="account", state="ok", said=said, ms=self._ms(began), tries=1, answer=self._account)
 
@@ -152,6 +155,8 @@ class Course:
         if result.outcome != "done":
             said = self._wrong(ENDS.get(result.outcome, "{1}").format(longest_s, result.error))
             return Step(name=name, state="failed", said=said, ms=ms, tries=result.attempts)
+        if result.response.get("ticket", "") is None:
+            return Step(name=name, state="skipped", said=NOTHING, ms=ms, tries=result.attempts)
         found, why = await self._look(looker, action, ends)
         return self._told(name, action, result, found, why, ms)
 
@@ -176,10 +181,10 @@ class Course:
             found, why, after_s = None, "", 0.0
             try:
                 found = await looker.find(action)
-            except GiveUp as error:
-                return None, str(error)
             except Retry as error:
                 why, after_s = error.reason, error.after_s or 0.0
+            except Exception as error:  # whoever answers is not the API that is configured, or does not let us look
+                return None, str(error) if isinstance(error, GiveUp) else cause_of(error)
             if found or (found is None and not why):
                 return found, ""
             wait = max(pause, after_s)

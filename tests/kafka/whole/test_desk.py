@@ -1,5 +1,6 @@
 """A budget is spent, and people do what people do, over HTTP: tickets, dead letters, an alert taken on, approvals."""
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -90,6 +91,10 @@ def test_people_over_http_from_the_ticket_to_the_record(deploy: Callable[..., De
             told(place, People(http), hook, github, jira)
 
 
+def by_command(place: Deployment, destination: str) -> Any:
+    return json.loads(place.run("destination", "test", destination, "--json"))
+
+
 def told(place: Deployment, people: People, hook: WebhookServer, github: GitHubServer, jira: JiraServer) -> None:
     def until(holds: Callable[[], bool], what: str) -> None:
         eventually(holds, what, place.logs)
@@ -139,6 +144,12 @@ def told(place: Deployment, people: People, hook: WebhookServer, github: GitHubS
     until(lambda: not github.issues[0].open and not jira.issues[0].open, "both tickets to be closed")
     assert (len(github.issues), len(jira.issues)) == (1, 1)
 
+    people.post("/v1/destinations/jira/test", "reader", 403)
+    for tested in (people.post("/v1/destinations/jira/test", "operator", 200), by_command(place, "github")):
+        assert (tested["passed"], [step["name"] for step in tested["steps"]]) == (True, ["opened", "worse", "over"])
+    assert (len(github.issues), len(jira.issues)) == (2, 2)
+    assert "spendbrake-test" not in {each.node for each in place.actions()}, "a test is no action"
+
     record = people.post("/v1/audit/verify", "reader", 200)
     assert (record["whole"], record["problems"]) == (True, [])
     assert people.post("/v1/audit/verify", "reader", 200, ends=record["ends"])["whole"]
@@ -149,5 +160,5 @@ def told(place: Deployment, people: People, hook: WebhookServer, github: GitHubS
     done = {each.effect for each in results if each.outcome == "done"}
     assert {
         "token.create", "redrive", "alert.acknowledge", "silence.add", "silence.end", "budget.request",
-        "budget.approve", "webhook", "ticket",
+        "budget.approve", "webhook", "ticket", "destination.test",
     } <= done, "every change stands in the record"  # fmt: skip

@@ -42,13 +42,14 @@ def served(kind: str) -> AbstractContextManager[Any]:
 def place_of(kind: str, server: Any, **changes: Any) -> Destination:
     """Return a destination of the policy file that leads to a double."""
     places: Mapping[str, Any] = {
-        "slack": lambda: {"channel": "#payments-ops", "token_env": "BOT", "base_url": server.base_url},
+        "slack": lambda: {"channel": "#payments-ops", "token_env": "BOT", "base_url": getattr(server, "base_url", "")},
         "webhook": lambda: {"url": server.url, "secret_env": "HOOK"},
         "pagerduty": lambda: {"routing_key_env": "PAGER", "base_url": server.base_url},
         "email": lambda: {
             "host": "127.0.0.1", "port": server.port, "tls": "none", "sender": "brake@a.de", "to": ["cfo@a.de"],
         },
         "github": lambda: {"system": "github", "project": "acme/spend", "url": server.url, "token_env": "TICKETS"},
+        "alertmanager": lambda: {"url": ""},
         "jira": lambda: {
             "system": "jira", "project": "OPS", "url": server.url, "token_env": "TICKETS", "username": "me@example.com",
         },

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from servers.receivers import SlackServer
+from servers.receivers import SlackServer, WebhookServer
 from servers.trackers import GitHubServer
 from spendbrake.streams.workers.trial.report import passed
 from unit.trial.receivers import Trial, served, states
@@ -104,6 +104,33 @@ async def test_an_incident_that_may_have_been_opened_is_ended() -> None:
         steps = await Trial("pagerduty", server).steps()
         assert [each.status for each in server.incidents.values()] == ["resolved"]
     assert [state for _, state in states(steps)] == ["ok", "failed", "ok", "ok"]
+
+
+async def test_a_ticket_that_may_have_been_opened_and_was_not_is_not_waited_for() -> None:
+    with served("github") as server:
+        server.faults = ["500", "500", "500"]
+        trial = Trial("github", server)
+        steps = await trial.steps()
+    assert [(step.state, step.said) for step in steps[1:]] == [("skipped", "nothing was opened")] * 2
+    assert len(trial.waited) == 2, "between the tries of the first news"
+
+
+async def test_an_answer_that_is_no_list_of_alerts_or_no_slack_is_said_and_ends_no_command() -> None:
+    class Other(WebhookServer):
+        """Answers everything, and is neither."""
+
+        def routes(self) -> Any:
+            return [web.route("*", "/{path:.*}", self._say)]
+
+        async def _say(self, request: web.Request) -> web.Response:
+            return web.json_response(["you are", "at the wrong door"])
+
+    with Other("whsec_") as server:
+        url = f"http://127.0.0.1:{server.port}"
+        first, *_ = await Trial("alertmanager", server, {"url": url}).steps()
+        assert (first.state, "could not be looked for" in first.said) == ("ok", True), first
+        account, *others = await Trial("slack", server, {"base_url": f"{url}/"}).steps()
+    assert (account.state, others) == ("failed", []), account
 
 
 async def test_a_recipient_that_is_refused_is_no_success() -> None:
