@@ -39,8 +39,11 @@ class Change:
 
 
 def diff(before: PolicyFile, after: PolicyFile) -> list[Change]:
-    """Return every place where the files differ, defaults filled in, in the order of the later file."""
-    old, new = (dict(_flat("", file.model_dump(mode="json"))) for file in (before, after))
+    """Return every place where the files differ, defaults filled in, in the order of the later file.
+
+    Numbers are compared as such: 10 and 10.00 are one.
+    """
+    old, new = (dict(_flat("", file.model_dump())) for file in (before, after))
     changes = [
         Change("changed" if place in old else "added", place, old.get(place), value)
         for place, value in new.items()
@@ -54,13 +57,14 @@ def _flat(place: str, value: Any) -> Iterator[tuple[str, Any]]:
         for name, inner in value.items():
             if inner is not None:
                 yield from _flat(f"{place}.{name}" if place else name, inner)
-    elif isinstance(value, list) and value and all(_name(part) for part in value):
-        if place.rpartition(".")[2] in ORDERED:
-            yield f"{place} in order", ", ".join(_name(part) for part in value)
-        for part in value:
-            yield from _flat(f"{place}[{_name(part)}]", part)
+    elif isinstance(value, tuple | list) and value and all(isinstance(part, Mapping) for part in value):
+        names = [_name(part) for part in value]
+        if all(names) and place.rpartition(".")[2] in ORDERED:
+            yield f"{place} in order", ", ".join(names)
+        for number, part in enumerate(value):
+            yield from _flat(f"{place}[{names[number] if all(names) else number}]", part)
     else:
-        yield place, ", ".join(map(str, value)) if isinstance(value, list) else value
+        yield place, ", ".join(map(str, value)) if isinstance(value, tuple | list) else value
 
 
 def _name(part: Any) -> str:

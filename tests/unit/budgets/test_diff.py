@@ -11,6 +11,7 @@ from spendbrake.streams.budgets.load import load
 from spendbrake.streams.budgets.starter import starter_text
 
 FILE: dict[str, Any] = load(starter_text()).model_dump(mode="json", exclude_unset=True)
+FILE |= {"delivery": {"quiet_hours": [{"start": "22:00", "end": "07:00", "timezone": "Europe/Berlin"}]}}
 SEARCH = {"id": "search", "level": "team", "parent": "org", "monthly_budget_usd": 500}
 
 
@@ -34,6 +35,9 @@ def test_a_file_does_not_differ_from_itself_nor_from_its_nodes_in_another_order(
          ["~ defaults.team.monthly_budget_usd: 500 -> 800", "~ defaults.team.monthly_allocation_usd: 550 -> 900"]),
         (lambda f: f["policies"][0].update(mode="shadow"), ["~ policies[hard-cap].mode: enforce -> shadow"]),
         (lambda f: f["tiers"][1].update(at="0.8"), ["~ tiers[soft].at: 0.7 -> 0.8"]),
+        (lambda f: f["defaults"]["team"].update(monthly_budget_usd="500.00"), []),
+        (lambda f: f["delivery"]["quiet_hours"][0].update(start="23:00"),
+         ["~ delivery.quiet_hours[0].start: 22:00 -> 23:00"]),
         (lambda f: f.update(untagged={}), ["- untagged.monthly_allocation_usd: 50"]),
     ],
 )  # fmt: skip
