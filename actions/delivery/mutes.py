@@ -66,9 +66,9 @@ def quiet_until(hours: QuietHours, action: Action, now: float) -> float | None:
     today = datetime.fromtimestamp(now, UTC).astimezone(zone).date()
     for day in (today - timedelta(days=1), today):
         if hours.weekdays is None or DAYS[day.weekday()] in hours.weekdays:
-            begin, end = _moment(day, hours.start, zone), _moment(day, hours.end, zone)
-            if end <= begin:
-                end = _moment(day + timedelta(days=1), hours.end, zone)
+            over_midnight = time.fromisoformat(hours.end) <= time.fromisoformat(hours.start)
+            begin = _moment(day, hours.start, zone)
+            end = _moment(day + timedelta(days=over_midnight), hours.end, zone)
             if begin <= now < end:
                 return end
     return None

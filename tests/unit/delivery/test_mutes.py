@@ -126,6 +126,12 @@ def test_quiet_hours_are_for_what_can_wait_there_on_their_days() -> None:
     assert quiet_until(day, TEAM, at("2026-11-26T13:00:00+00:00")) == at("2026-11-26T14:00:00+00:00")
 
 
+def test_quiet_minutes_that_the_change_of_clocks_takes_away_do_not_last_for_a_day() -> None:
+    hours = QuietHours(start="02:30", end="03:00", timezone="Europe/Berlin", severities=("critical",))
+    assert quiet_until(hours, TEAM, at("2026-03-29T12:00:00+02:00")) is None
+    assert quiet_until(hours, TEAM, at("2026-03-30T02:45:00+02:00")) == at("2026-03-30T03:00:00+02:00")
+
+
 def test_a_parents_alert_mutes_its_childs_of_the_same_family_and_place_unless_it_is_worse() -> None:
     rule = Inhibition()
     assert inhibits(rule, PARENT, TEAM)
