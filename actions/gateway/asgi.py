@@ -48,7 +48,8 @@ class BrakeMiddleware:
         >>> def question(connection, body):
         ...     if not connection.url.path.startswith("/v1/"):
         ...         return None
-        ...     return Call(connection.user.key_id, (body or {}).get("model", ""), None, None)
+        ...     model = body.get("model") if isinstance(body, dict) else None
+        ...     return Call(connection.user.key_id, model if isinstance(model, str) else "", None, None)
     """
 
     def __init__(

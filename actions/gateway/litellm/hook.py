@@ -60,9 +60,14 @@ def caller_of(auth: Any) -> Caller:
     return Caller(
         key=getattr(auth, "key_alias", None) or getattr(auth, "token", None) or "unknown",
         team=getattr(auth, "team_alias", None) or getattr(auth, "team_id", None),
-        project=known.get("project"),
-        environment=known.get("environment"),
+        project=_name(known.get("project")),
+        environment=_name(known.get("environment")),
     )
+
+
+def _name(said: Any) -> str | None:
+    """Return a name out of a key's metadata, which may be a number there."""
+    return str(said) if isinstance(said, str | int) and not isinstance(said, bool) else None
 
 
 class Brake(CustomLogger):  # type: ignore[misc]

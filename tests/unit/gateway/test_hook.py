@@ -182,6 +182,12 @@ def test_a_key_goes_by_its_alias_or_its_hash_and_never_by_its_secret() -> None:
     assert caller_of(SimpleNamespace(api_key="sk-secret")) == Caller("unknown")
 
 
+@pytest.mark.parametrize(("said", "known"), [(42, "42"), ("", ""), (True, None), ({"a": 1}, None), (None, None)])
+def test_a_project_may_be_a_number_and_what_is_no_name_is_none(said: Any, known: str | None) -> None:
+    auth = SimpleNamespace(key_alias="shop", metadata={"project": said, "environment": said})
+    assert caller_of(auth) == Caller("shop", project=known, environment=known)
+
+
 async def test_callers_are_not_remembered_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spendbrake.actions.gateway.litellm.hook.CALLS", 3)
     world = World()
