@@ -84,8 +84,12 @@ if known == 'untagged' then
     if not place[home .. p] then fields[#fields + 1], modes[#fields + 1] = home .. p, links[1][3] end
   end
 end
-local marks, mode, any = 'fresh', nil, nil
-for i, raw in ipairs(call('HMGET', tag .. ':m', unpack(fields))) do
+local marks, mode, any, told = 'fresh', nil, nil, {}
+for first = 1, #fields, 1000 do  -- Lua passes some thousands of arguments at most.
+  local last = math.min(first + 999, #fields)
+  for _, raw in ipairs(call('HMGET', tag .. ':m', unpack(fields, first, last))) do told[#told + 1] = raw end
+end
+for i, raw in ipairs(told) do
   local mark = raw and decoded(raw)
   local at = mark and number(mark.at)
   if at and at < since or fields[i] == lost then at = nil end

@@ -236,6 +236,14 @@ def test_nulls_of_a_foreign_writer_are_as_good_as_absent(asked: Asked) -> None:
     assert (result.verdict, result.status, result.code, result.reset_at) == ("queue", 429, "", None)
 
 
+def test_an_unknown_key_is_answered_however_many_partitions_could_own_it(asked: Asked) -> None:
+    asked.store.write_untagged(untagged(partitions=9_000), now=NOW)
+    field = {f"usage.v1/{n}": json.dumps({"at": NOW, "stamp": [1, 10]}) for n in range(9_000)}
+    asked.client.hset("{sb}:m", mapping=field)
+    result = asked.check(key="never-seen")
+    assert (result.verdict, result.known, result.marks) == ("allow", "untagged", "fresh")
+
+
 def test_an_unknown_key_gets_the_untagged_chain(asked: Asked) -> None:
     asked.store.write_untagged(untagged(), now=NOW)
     asked.store.write_marks(marks([f"usage.v1/{p}" for p in range(4)] + ["rollups.v1/0"]), now=NOW)
