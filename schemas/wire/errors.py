@@ -31,6 +31,7 @@ Reason: TypeAlias = Literal[
     "request_closed",
     "reserve_exceeded",
     "second_role_missing",
+    "too_many_requests",
     "unknown_detector",
     "unknown_node",
     "unknown_policy",

@@ -16,7 +16,7 @@ from spendbrake.streams.api.access.gate import asker, may, person
 from spendbrake.streams.api.access.tokens import Scope
 from spendbrake.streams.api.body import small
 from spendbrake.streams.api.pages import Operation, Parameter, Problem, problem
-from spendbrake.streams.budgets.allocation.approvals import LONGEST_S
+from spendbrake.streams.budgets.allocation.approvals import LONGEST_S, LONGEST_TEXT
 from spendbrake.streams.workers.people.desk import (
     BeyondReserve,
     NoLimit,
@@ -54,7 +54,7 @@ class Asked(BaseModel):
     amount: Amount | None = Field(None, gt=0, description="The same in the currency of the node's amounts.")
     policy: str | None = Field(None, min_length=1, description="Instead of money: the policy to be free of.")
     for_s: float = Field(86_400.0, gt=0, le=LONGEST_S, description="For how long, seconds; money ends with its month.")
-    reason: str = Field(min_length=1, max_length=1_000, description="Why: the approvers read it.")
+    reason: str = Field(min_length=1, max_length=LONGEST_TEXT, description="Why: the approvers read it.")
     team: str | None = Field(None, description="Of a project or key that the policy file does not list.")
 
     @model_validator(mode="after")

@@ -27,6 +27,11 @@ LONGEST_S = 62 * DAY_S
 SLACK_S = 3_600.0
 KEPT_S = 70 * DAY_S
 """A request is known for longer than what it asked for can last, so that this can be ended."""
+MOST, MOST_OPEN, MOST_OF_ONE = 100, 40, 20
+"""Requests that a desk remembers, and open ones, in all and of one person: a row has room for so many, and a desk is
+nobody's alone. What is over makes room, the oldest first."""
+LONGEST_TEXT = 300
+"""Characters of a reason and of a name."""
 
 
 @dataclass(slots=True)
@@ -53,6 +58,11 @@ class Request:
     def open_at(self, now: float) -> bool:
         """Tell whether it can still be decided."""
         return self.status == "open" and now < self.open_until
+
+    def over_at(self, now: float) -> bool:
+        """Tell whether nothing can follow from it any more."""
+        granted = self.status == "granted" and now < self.asked.expires_at
+        return not granted and not self.open_at(now)
 
 
 @dataclass(slots=True)
@@ -86,7 +96,7 @@ class Desk:
             BadRecord: it is refused, and why.
         """
         if command.kind == "request":
-            self._ask(command, now, reserve - self.paid.get(period, 0))
+            self._ask(command, now, reserve - self.paid.get(period, 0), people)
             return []
         request = self.requests.get(command.request)
         if request is None:
@@ -104,8 +114,11 @@ class Desk:
         raise BadRecord("unknown_kind", "kind", command.kind, "not for the log of a reserve")
 
     def forget(self, now: float) -> None:
-        """Drop requests that are too old for their grants to be in force."""
+        """Drop requests that are too old for their grants to be in force, and of those that are over the oldest."""
         self.requests = {name: one for name, one in self.requests.items() if one.asked_at > now - KEPT_S}
+        over = [name for name, one in self.requests.items() if one.over_at(now)]
+        for name in over[: max(len(self.requests) - MOST + 1, 0)]:
+            del self.requests[name]
 
     def to_state(self) -> DeskState:
         """Return the state as JSON-ready data."""
@@ -122,9 +135,12 @@ class Desk:
             desk.requests[command.id] = Request(command, asked_at, given, status)
         return desk
 
-    def _ask(self, command: Command, now: float, left: NanoUsd) -> None:
+    def _ask(self, command: Command, now: float, left: NanoUsd, people: Mapping[str, str]) -> None:
         if command.id in self.requests:
             return
+        for name, text in (("reason", command.reason), ("by", command.by)):
+            if len(text) > LONGEST_TEXT:
+                raise BadRecord("bad_command", name, text, f"longer than {LONGEST_TEXT} characters")
         if command.amount < 0 or (command.amount > 0) == bool(command.policy):
             raise BadRecord("bad_command", "amount", command.amount, "a request is for money, or for a policy")
         if command.expires_at <= now:
@@ -133,6 +149,11 @@ class Desk:
             why = f"more than {LONGEST_S / DAY_S:.0f} days ahead: ask again then"
             raise BadRecord("bad_command", "expires_at", command.expires_at, why)
         _afford(command, left)
+        waiting = [_person(one.asked.by, people) for one in self if one.open_at(now)]
+        mine = waiting.count(_person(command.by, people))
+        if max(len(waiting) - MOST_OPEN, mine - MOST_OF_ONE, len(self.requests) - MOST) >= 0:
+            why = f"{len(waiting)} requests wait at this desk, {mine} of them of the same person: decide some first"
+            raise BadRecord("too_many_requests", "request", command.id, why)
         self.requests[command.id] = Request(command, now)
 
     def _approve(

@@ -73,6 +73,7 @@ def requests() -> None:
 
 async def _say(kind: Any, fields: dict[str, Any], now: float, units: Decimal | None = None) -> None:
     from spendbrake.schemas.command import Command
+    from spendbrake.streams.budgets.allocation.approvals import LONGEST_TEXT
     from spendbrake.streams.workers.audit import Auditor
     from spendbrake.streams.workers.deployment import read_versions
     from spendbrake.streams.workers.people import desk
@@ -81,6 +82,9 @@ async def _say(kind: Any, fields: dict[str, Any], now: float, units: Decimal | N
     config = settings()
     if not fields["by"].strip():
         fail("--by: a name, please: nobody approves what they asked for", 2)
+    for name in ("by", "reason"):
+        if len(fields.get(name, "")) > LONGEST_TEXT:
+            fail(f"--{name}: at most {LONGEST_TEXT} characters, please", 2)
     async with broker_of(config) as broker:
         place = place_of(config)
         rules = (await read_versions(broker, place)).book.at(now)

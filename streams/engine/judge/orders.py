@@ -19,6 +19,8 @@ from spendbrake.streams.engine.rules.routes import Routes
 
 KEPT_S = 70 * 86_400.0
 """The id of a command is remembered for longer than what it gave can last: its month and the next."""
+MOST_IDS = 1_000
+"""Ids that a node remembers: a row has room for so many. A record comes again soon after it came first."""
 
 
 class Orders:
@@ -53,7 +55,7 @@ class Orders:
             self._feedback(team, command, moment)
         else:
             raise BadRecord("unknown_kind", "kind", command.kind, "not for the log of a team")
-        head.commands[command.id] = moment.now
+        remember(head.commands, command.id, moment.now)
 
     def _node(self, home: str, node: str) -> NodeView:
         """Return the node of that id in a team.
@@ -110,6 +112,13 @@ class Orders:
         state: FindingState = "resolve" if command.kind == "withdraw" else "open"
         finding = finding_of(command, node, self.state.teams.names[team], what, state, moment.now)
         self.judge.tell(team, finding, moment)
+
+
+def remember(commands: dict[str, float], name: str, now: float) -> None:
+    """Remember the id of a command that was applied; the oldest make room."""
+    commands[name] = now
+    while len(commands) > MOST_IDS:
+        del commands[next(iter(commands))]
 
 
 def grant_text(command: Command, grant: Grant) -> str:

@@ -14,7 +14,14 @@ from spendbrake.schemas.wire.errors import BadRecord
 from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.budgets.allocation.allowance import Grant
 from spendbrake.streams.budgets.tree import NodeView
-from spendbrake.streams.engine.judge.orders import KEPT_S, exception_text, finding_of, grant_text, moment_text
+from spendbrake.streams.engine.judge.orders import (
+    KEPT_S,
+    exception_text,
+    finding_of,
+    grant_text,
+    moment_text,
+    remember,
+)
 from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.engine.parents.state import Parent
 from spendbrake.streams.engine.rules.book import Rules
@@ -70,7 +77,7 @@ def obey(
         changed, what = parent.tiers.withdraw(command.request), "has its top-up no more"
     else:
         raise BadRecord("unknown_kind", "kind", command.kind, "not for the limits of a node")
-    parent.commands[command.id] = now
+    remember(parent.commands, command.id, now)
     finding = finding_of(command, parent.id, "", what, "resolve" if ends else "open", now)
     return [finding] * changed, actions
 

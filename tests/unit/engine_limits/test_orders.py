@@ -239,3 +239,11 @@ def test_a_grant_that_is_refused_by_the_log_of_its_team_is_told() -> None:
     (told,) = findings(outcomes)
     assert (told.incident, told.state) == ("r-1", "update")
     assert told.reason.startswith("nobody is refused this: no node of team 'a'; grant by ada")
+
+
+def test_a_team_remembers_no_more_ids_of_commands_than_its_row_has_room_for() -> None:
+    log = spent(1)
+    for i in range(1_200):
+        put(log, command("exempt", f"r-{i}/exempt", request="r-0", amount=0, policy="cap"), START + 20)
+    state, _ = play(log.cuts(), engine_of(CAP))
+    assert (len(state.heads[0].commands), "r-1199/exempt" in state.heads[0].commands) == (1_000, True)

@@ -1,5 +1,7 @@
 """Requests, approvals and grants through the logs: from the ask to the lifted block, on whatever partitions."""
 
+import random
+import string
 from dataclasses import replace
 from typing import Any
 
@@ -241,3 +243,33 @@ def test_the_alert_of_a_request_tells_each_approval_and_stands_until_it_closes()
     at.tick(START + 40 * HOUR)
     given = [(over, what) for _, over, what in news(at) if what.startswith("bg has $40.00 more until 2026-01-07 00:00")]
     assert [over for over, _ in given] == [False, True], "that news of a grant are told is no end of the grant"
+
+
+def test_a_desk_has_room_in_its_row_whatever_is_asked_and_is_nobody_s_alone() -> None:
+    rnd, file = random.Random(1), document(destinations={"ops": {"type": "slack", "channel": "#ops"}})
+    told = {"when": {"detectors": ["command"]}, "rungs": [{"name": "tell", "notify": ["ops"]}]}
+    file["policies"] += [told | {"name": "desk"}, told | {"name": "audit"}]
+    at = Deployment(engine(file, partitions=PARTS))
+    for i in range(400):
+        reason = "".join(rnd.choices(string.ascii_letters, k=300))
+        put(at, replace(ASKED, id=f"r-{i}", by="eve" if i % 4 else f"p-{i}", amount=USD, reason=reason), START + 10 + i)
+    put(at, replace(ASKED, id="long", by="eve", reason="x" * 301), START + 500)
+    assert set(refused(at)) == {"too_many_requests", "bad_command"}
+    (state,) = [each for each in at.states.values() if "acme" in each.parents]
+    state.mark()
+    asked = [each.asked.by for each in state.parents["acme"].desk]
+    assert (len(asked), max(asked.count(by) for by in asked)) == (40, 20)
+    assert sum(len(row.value) for row in copy_parent(state, "acme").heads) < 200_000
+    for day in range(1, 60):
+        put(
+            at,
+            replace(ASKED, id=f"d-{day}", amount=USD, expires_at=START + day * 24 * HOUR + HOUR),
+            START + day * 24 * HOUR,
+        )
+        put(
+            at,
+            replace(ASKED, id=f"e-{day}", amount=USD, expires_at=START + day * 24 * HOUR + HOUR),
+            START + day * 24 * HOUR,
+        )
+    assert 90 < len(list(state.parents["acme"].desk)) <= 100
+    assert "e-59" in state.parents["acme"].desk.requests, "what is over makes room"
