@@ -238,6 +238,7 @@ def test_nulls_of_a_foreign_writer_are_as_good_as_absent(asked: Asked) -> None:
 
 def test_an_unknown_key_is_answered_however_many_partitions_could_own_it(asked: Asked) -> None:
     asked.store.write_untagged(untagged(partitions=9_000), now=NOW)
+    asked.store.write_marks(marks(at=NOW), now=NOW)
     field = {f"usage.v1/{n}": json.dumps({"at": NOW, "stamp": [1, 10]}) for n in range(9_000)}
     asked.client.hset("{sb}:m", mapping=field)
     result = asked.check(key="never-seen")
