@@ -51,6 +51,7 @@ if text(ARGV[3]) and not text(chain.project) and text(chain.team) then
   local project = chain_from(call('HGET', tag .. ':p:' .. chain.team .. '|' .. ARGV[3], 'chain'))
   local seen = {}
   if project == false then return NONE end
+  if project and project.team ~= chain.team then project = nil end  -- Names run together: `c|a` and `b`, `c` and `a|b`.
   links = {}
   if project == nil and not chains_told(chain.nodes[1][2]) then lost = chain.nodes[1][2] end
   if project then lists[#lists + 1] = project.models end
@@ -116,9 +117,11 @@ for order, link in ipairs(links) do
   end
 end
 for i = 1, #own, 2 do
-  local node, rest = string.match(own[i], '^([^|]*)|(.*)$')
-  for order, link in ipairs(node and links or {}) do
-    if link[1] == node then raws[#raws + 1] = {order, node, rest, own[i + 1]} end
+  for order, link in ipairs(own[i] ~= 'chain' and links or {}) do
+    local node = link[1]  -- It may hold a | itself.
+    if string.sub(own[i], 1, #node + 1) == node .. '|' then
+      raws[#raws + 1] = {order, node, string.sub(own[i], #node + 2), own[i + 1]}
+    end
   end
 end
 

@@ -113,6 +113,7 @@ local function links_of(project)
   if project == '' or type(chain.project) == 'string' or type(chain.team) ~= 'string' then return chain.nodes end
   local told = call('HGET', tag .. ':p:' .. chain.team .. '|' .. project, 'chain')
   local before = chain_from(told)
+  if before and before.team ~= chain.team then before, told = nil, nil end  -- Names run together, as in check.lua.
   if not before and (told or not chains_told(chain.nodes[1][2])) then return nil end
   local links, seen = {}, {}
   for _, part in ipairs({before and before.nodes or {}, chain.nodes}) do

@@ -81,6 +81,7 @@ MUTANTS = [
     ("at >= since + UNCOUNTED_S", "true"),
     ("at >= since + UNCOUNTED_S", "at > since + UNCOUNTED_S"),
     ("since + UNCOUNTED_S", "since"),
+    ("if before and before.team ~= chain.team then before, told = nil, nil end", ""),
     ("kept[1] = ARGV[3]", "kept[1] = '0'"),
     ("if not kept[1] or (run", "if true or (run"),
     ("run and kept[2] and kept[2] ~= run", "false"),
