@@ -1,6 +1,6 @@
 """The nodes above the teams in a replay: the engine of parents over a log of rollups that is kept in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, Protocol, TypeVar
@@ -87,13 +87,20 @@ class Above:
         self._tick = seal("tick", ROLLUPS.name, b"", b"", secret)
         self._next = 0
 
-    def take(self, outcome: Outcome) -> Iterator[Outcome]:
-        """Take what the teams have told in a step, then its clock; yield what comes of it, hop by hop."""
+    def take(self, outcome: Outcome, clock: Iterable[float] = ()) -> Iterator[Outcome]:
+        """Take what the teams have told in a step; yield what comes of it, hop by hop.
+
+        Args:
+            clock: Moments within the step at which parents look at their clock, rising; they do at its end.
+        """
         told = [record for record in outcome.records if record.topic == ROLLUPS.name]
-        told.append(OutRecord(ROLLUPS.name, b"", b"", outcome.now, 0, self._tick))
-        while told:
-            batch = Run(told, self._next, ROLLUPS.name)
-            self._next += len(told)
-            hop = self._engine.step(self.state, batch)
-            yield hop
-            told = [record for record in hop.records if record.topic == ROLLUPS.name]
+        for until in (*clock, outcome.now):
+            due = [record for record in told if record.at <= until]
+            told = [record for record in told if record.at > until]
+            due.append(OutRecord(ROLLUPS.name, b"", b"", until, 0, self._tick))
+            while due:
+                batch = Run(due, self._next, ROLLUPS.name)
+                self._next += len(due)
+                hop = self._engine.step(self.state, batch)
+                yield hop
+                due = [record for record in hop.records if record.topic == ROLLUPS.name]

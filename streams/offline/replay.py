@@ -30,6 +30,7 @@ HOUR_S, DAY_S, LATER_S = 3_600.0, 86_400.0, 300.0
 TICKING = ((60.0, 10.0), (2 * DAY_S, LATER_S), (70 * DAY_S, HOUR_S), (math.inf, DAY_S))
 """How long a silence has lasted, and how often the clock ticks until then: buckets close and limits run out in time."""
 DEDUPE_BLOCKS = 256
+PARENTS_S = 60.0
 AHEAD = 16
 """Lines that are looked at to tell a silence from a wrong clock."""
 
@@ -130,7 +131,7 @@ def replay(
     for run in _runs(log_of(lines)):
         outcome = engine.step(state, run)
         told = _told(outcome, run)
-        for hop in above.take(outcome):
+        for hop in above.take(outcome, _moments(run)):
             told.add(hop)
         yield told
         progress(max(record.line for record in run.records))
@@ -146,6 +147,15 @@ def _runs(records: Iterator[Record]) -> Iterator[Run[Record]]:
             first, held = first + BATCH, []
     if held:
         yield Run(held, first, USAGE.name)
+
+
+def _moments(run: Run[Record]) -> Iterator[float]:
+    """Yield moments of a run a minute or more apart: a step may span days, and parents hear of no tick in it."""
+    last = run.records[0].at
+    for record in run.records:
+        if record.at >= last + PARENTS_S:
+            last = record.at
+            yield last
 
 
 def _told(outcome: Outcome, run: Run[Record]) -> Told:

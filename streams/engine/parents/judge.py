@@ -230,6 +230,7 @@ class Judge:
         for action in actions:
             self.emit.action(action, self.state.number)
         self._due(parent)
+        parent.due = max(parent.due, math.nextafter(self.now, math.inf))  # never at the same moment again
 
     # --- totals ------------------------------------------------------------------------------------
 
@@ -280,10 +281,9 @@ class Judge:
         self.state.dirty_heads.add(parent.id)
 
     def _due(self, parent: Parent) -> None:
-        """Note when the ladder wants the clock next: never at the same moment again."""
+        """Note when the ladder wants the clock next; what is due by now is let come due at this record's end."""
         self.state.dirty_heads.add(parent.id)
-        due = parent.ladder.next_due() or math.inf
-        parent.due = max(due, math.nextafter(self.now, math.inf))
+        parent.due = parent.ladder.next_due() or math.inf
 
     def _wake_at(self, parent: Parent) -> None:
         at = wants_at(parent)

@@ -163,3 +163,19 @@ def test_a_file_from_the_newest_to_the_oldest_is_refused_and_one_out_of_order_is
     code, output = said([*lines[50:], *lines[:50], lines[-1]])
     assert (code, "50 lines are over an hour behind lines before them, and counted late" in output) == (0, True)
     assert "behind" not in said(lines)[1]
+
+
+def test_parents_look_at_their_clock_though_a_step_spans_hours() -> None:
+    queue = {"name": "q", "when": {"detectors": ["burn_rate"]}, "hold_s": 600}
+    rules = {
+        "nodes": [{"id": "acme", "level": "organization", "monthly_budget_usd": 720}],
+        "burn_rates": [{"name": "fast", "long_s": 3_600, "short_s": 300, "times": 14.4, "severity": "critical"}],
+        "policies": [queue | {"rungs": [{"name": "wait", "limit": {"verdict": "queue"}}]}],
+        "tiers": [],
+        "detection": {"enabled": False},
+    }
+    calls = [call(n, "search", 1, 60.0 * n) for n in range(40)] + [call(99, "search", 0, 12_000.0)]
+    actions = told([encode_usage_json(each) for each in calls], rules).actions
+    ((began, _), *_, (ended, last)) = [((each.time - MONDAY) / 60, each.verdict) for each in actions]
+    # $1 a minute of a budget of $1 an hour: 14.4 times is passed with the fifteenth; from 45 on 5 min have none.
+    assert (15 <= began <= 19, 55 <= ended <= 65, last) == (True, True, "allow")
