@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.command import KIND_HEADER, ORIGIN_HEADER
 from spendbrake.schemas.finding import Finding
-from spendbrake.schemas.topics import ACTIONS, FINDINGS, USAGE, USAGE_DLQ
+from spendbrake.schemas.topics import ACTIONS, FINDINGS, STANDING, USAGE, USAGE_DLQ
 from spendbrake.schemas.wire.avro import encode
 from spendbrake.schemas.wire.envelope import seal
 from spendbrake.streams.engine.outcome import Batch, Headers, Outcome, OutRecord
@@ -17,8 +17,8 @@ STAGE_HEADER = "sb-stage"
 
 
 def standing_record(action: Action, partition: int, now: float) -> OutRecord:
-    """Return an action as a record of the partition of the log that owns its node."""
-    return OutRecord(ACTIONS.name, action.node.encode(), encode(action), now, partition)
+    """Return what is told again as a record of the partition of the log that owns its node."""
+    return OutRecord(STANDING.name, action.node.encode(), encode(action), now, partition)
 
 
 class Emitter:
@@ -51,7 +51,7 @@ class Emitter:
     def action(self, action: Action, partition: int) -> None:
         """Publish an action into the partition of the log that owns its node."""
         self.count("actions", action.effect)
-        self.outcome.records.append(standing_record(action, partition, action.time))
+        self._send(ACTIONS.name, action.node.encode(), encode(action), action.time, partition)
 
     def dead(self, place: int, now: float, stage: str, reason: str, field: str = "", message: str = "") -> None:
         """Put a record that cannot be counted among the dead letters, as it was received."""

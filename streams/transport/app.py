@@ -22,6 +22,7 @@ class Delivery:
 
     Attributes:
         topics: Names as the broker has them, prefix included.
+        passing: Those whose records may be gone before they are read: the next ones say the same.
         chunk_max: Most records a chunk.
         queue: Chunks a partition may have waiting for its agent before reading stops.
         fetch_wait_ms: How long a fetch may wait on idle partitions; busy ones on the same broker wait with it.
@@ -30,6 +31,7 @@ class Delivery:
     """
 
     topics: frozenset[str]
+    passing: frozenset[str] = frozenset()
     chunk_max: int = 1_000
     queue: int = 8
     fetch_wait_ms: int = 100

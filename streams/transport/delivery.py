@@ -62,7 +62,7 @@ class ChunkDelivery(Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._delivery = self.app.delivery
-        self.joined = JoinedDelivery(cast(Log, self))
+        self.joined = JoinedDelivery(cast(Log, self), self._delivery.passing)
         self.in_flight = InFlight(self._delivery.limits)
         self._dropped: set[TP] = set()
         self._ends: dict[TP, int] = {}

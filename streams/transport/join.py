@@ -1,6 +1,7 @@
 """Joined delivery: hand out of a partition only what continues where the last hand-out ended. It fetches nothing."""
 
 from bisect import bisect_left
+from collections.abc import Collection
 
 from spendbrake.streams.transport.port import TP, Log, Run
 
@@ -22,13 +23,16 @@ class JoinedDelivery:
     offset is a true gap (transaction marker, compaction) exactly when the position is not past it; otherwise it
     is a hole, and the log is sought back.
 
+    Args:
+        passing: Topics whose records may be gone before they are read: there reading goes on where the log begins.
+
     Attributes:
         holes: Runs refused because they began past the expected offset.
         gaps: Offsets passed over because the log holds no record there.
     """
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    def __init__(self, log: Log, passing: Collection[str] = ()) -> None:
+        self._log, self._passing = log, passing
         self._generation: int | None = None
         self._next: dict[TP, int] = {}
         self.holes = 0
@@ -52,7 +56,7 @@ class JoinedDelivery:
         expected = await self._expected(run.tp, generation)
         if expected is None:
             return None
-        if run.position > expected:
+        if run.position > expected and not await self._has_passed(run):
             await self._seek_back(run.tp, expected)
             return None
         start = bisect_left(run.offsets, expected)
@@ -92,9 +96,15 @@ class JoinedDelivery:
                 "read are no longer in it"
             )
 
+    async def _has_passed(self, run: Run) -> bool:
+        """Tell whether all that is missing before a run is no longer in its log, and need not be."""
+        return run.tp[0] in self._passing and run.position <= await self._log.log_start(run.tp)
+
     async def _seek_back(self, tp: TP, expected: int) -> None:
         self.holes += 1
         start = await self._log.log_start(tp)
+        if start > expected and tp[0] in self._passing:
+            expected = start
         if start > expected:
             raise RecordsLostError(
                 f"{tp[0]}/{tp[1]}: offset {expected} is next to be read, but the log begins at {start}: "

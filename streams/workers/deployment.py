@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from spendbrake.schemas.control import TopicRegistration
-from spendbrake.schemas.topics import ACTIONS, CONTROL, ROLLUPS, TOPICS, USAGE
+from spendbrake.schemas.topics import ACTIONS, CONTROL, ROLLUPS, STANDING, TOPICS, USAGE
 from spendbrake.streams.transport.admin import TopicPlan, plan
 from spendbrake.streams.transport.clients.control import ControlLog
 from spendbrake.streams.transport.port import Headers
@@ -99,7 +99,7 @@ class Broker(Protocol):
         """Hand one record over; the result completes once it is acknowledged."""
 
 
-REGISTERED = (USAGE.name, ROLLUPS.name, ACTIONS.name)
+REGISTERED = (USAGE.name, ROLLUPS.name, ACTIONS.name, STANDING.name)
 """Topics whose number of partitions and incarnation are recorded for life."""
 
 

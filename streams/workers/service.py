@@ -211,8 +211,8 @@ def engine_settings(place: Place, settings: Settings) -> EngineSettings:
     return EngineSettings(partitions=place.partitions, secrets=place.secrets, dedupe_blocks=blocks)
 
 
-def new_app(name: str, broker: Broker, place: Place, settings: Settings, topic: str) -> ChunkApp:
-    """Return the Faust app of one worker of a deployment."""
+def new_app(name: str, broker: Broker, place: Place, settings: Settings, *topics: str) -> ChunkApp:
+    """Return the Faust app of one worker of a deployment, which takes chunks of topics."""
     data_dir = Path(settings.data_dir)
     data_dir.mkdir(parents=True, exist_ok=True)
     burn = settings.burn
@@ -220,7 +220,7 @@ def new_app(name: str, broker: Broker, place: Place, settings: Settings, topic: 
         place.group(name),
         broker=broker.url,
         delivery=Delivery(
-            topics=frozenset({topic}),
+            topics=frozenset(topics),
             chunk_max=burn.chunk_max,
             limits=Limits(offsets=burn.max_pending_offsets, age_s=burn.max_pending_s),
         ),

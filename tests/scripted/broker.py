@@ -171,7 +171,9 @@ class Group:
         single: Offsets delivered one by one (other topics).
     """
 
-    def __init__(self, log: Log, directory: Path, *, chunk_max: int = 3, limits: Limits | None = None) -> None:
+    def __init__(
+        self, log: Log, directory: Path, *, chunk_max: int = 3, limits: Limits | None = None, passing: bool = False
+    ) -> None:
         self.log = log
         self.delivered: list[Chunk] = []
         self.single: list[int] = []
@@ -182,6 +184,7 @@ class Group:
             broker="kafka://127.0.0.1:1",
             delivery=Delivery(
                 topics=frozenset({USAGE.topic}),
+                passing=frozenset({USAGE.topic} if passing else ()),
                 chunk_max=chunk_max,
                 limits=limits or Limits(),
                 on_revoke=self.on_revoke,

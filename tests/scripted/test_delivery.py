@@ -166,6 +166,30 @@ async def test_records_removed_while_they_wait_to_be_read_raise(group: Group, lo
         await group.drain()
 
 
+@pytest.mark.parametrize("committed", [3, 0])
+@pytest.mark.parametrize("position", [3, 5, 7])
+async def test_where_records_may_be_gone_reading_goes_on_at_the_first_that_is_not(
+    log: Log, tmp_path: Path, committed: int, position: int
+) -> None:
+    group = Group(log, tmp_path, passing=True)
+    log[USAGE].committed, log[USAGE].start = committed, 5
+    group.settle()
+    log[USAGE].position = position
+    await group.drain_all()
+    assert group.offsets() == [5, 6, 7, 8, 9]
+    assert group.delivered[0].joins == committed
+    for chunk in group.delivered:
+        group.consumer.acknowledge(USAGE, chunk.joins, chunk.last, chunk.generation)
+    assert group.consumer.in_flight.committable(USAGE) == 10, "what is gone holds no commit up"
+
+
+async def test_a_hole_in_a_log_whose_records_may_be_gone_is_sought_back(log: Log, tmp_path: Path) -> None:
+    group = Group(log, tmp_path, passing=True)
+    log[USAGE].position = 4
+    await group.drain_all()
+    assert group.offsets() == list(range(10))
+
+
 @pytest.mark.parametrize("left", [0, 7, 9])
 async def test_a_log_that_ends_before_the_commit_raises(group: Group, log: Log, left: int) -> None:
     log[USAGE].committed = 10

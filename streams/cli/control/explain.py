@@ -31,7 +31,7 @@ async def _explain(name: str, derive: bool) -> None:
     from spendbrake.schemas.action import Action
     from spendbrake.schemas.finding import Finding
     from spendbrake.schemas.result import Result
-    from spendbrake.schemas.topics import ACTIONS, FINDINGS, RESULTS
+    from spendbrake.schemas.topics import ACTIONS, FINDINGS, RESULTS, STANDING
     from spendbrake.streams.workers.people.told import is_meant
 
     config = settings()
@@ -41,7 +41,8 @@ async def _explain(name: str, derive: bool) -> None:
         async def read(topic: str, kind: Any, wanted: Any) -> list[Any]:
             return [m async for m in messages(broker, place.topic(topic), kind) if wanted(m)]
 
-        actions = await read(ACTIONS.name, Action, lambda m: is_meant(name, m.id))
+        logs = (ACTIONS.name, STANDING.name)  # what stands is told again when the first telling is past its retention
+        actions = [each for log in logs for each in await read(log, Action, lambda m: is_meant(name, m.id))]
         if not actions:
             console.print(await _incident(read, name, derive))
             return

@@ -1,4 +1,8 @@
-"""The worker of gateways: chunks of actions.v1 into Redis, by the batch and without a ledger; leases recounted."""
+"""The worker of gateways: chunks of actions.v1 and standing.v1 into Redis, by the batch and without a ledger.
+
+Which of the two comes first does not matter: of what is written of one thing the highest stamp holds, and a mark
+vouches for a pass that lies before it in its own log. Leases are recounted.
+"""
 
 import asyncio
 from bisect import bisect_left

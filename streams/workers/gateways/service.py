@@ -9,7 +9,7 @@ from spendbrake.actions.effects.limits import Limits
 from spendbrake.actions.gateway.lease import LeaseWatch
 from spendbrake.actions.gateway.store import AsyncStore, StoreUnavailable
 from spendbrake.schemas.control import StoreSince
-from spendbrake.schemas.topics import ACTIONS
+from spendbrake.schemas.topics import ACTIONS, STANDING
 from spendbrake.streams.metrics import Metrics
 from spendbrake.streams.settings import Settings
 from spendbrake.streams.transport.app import ChunkApp, chunk_topic
@@ -31,15 +31,17 @@ async def limits_service(
     """Build the worker that puts decisions into Redis."""
     versions, _ = await ready_versions(broker, place)
     await admitted(broker, place, versions)
-    topic = place.topic(ACTIONS.name)
-    app = new_app("act-limits", broker, place, settings, topic)
+    topics = place.topic(ACTIONS.name), place.topic(STANDING.name)
+    app = new_app("act-limits", broker, place, settings, *topics)
+    app.delivery.passing = frozenset({topics[1]})
     bury, acknowledge = sends_of(app, place), acknowledge_to(app)
     act = ActLimits(Limits(store), store, bury, acknowledge, place.partitions, metrics, wall)
-    app.agent(chunk_topic(app, topic, place.partitions), name="act-limits")(act.consume)
+    for name, topic in zip(("act-limits", "act-standing"), topics, strict=True):
+        app.agent(chunk_topic(app, topic, place.partitions), name=name)(act.consume)
     if not place.simulation:  # there gateways have the trace's clock
         app.task(_recount(app, LeaseMetrics(LeaseWatch(store.client, store.layout.prefix), metrics), wall))
         app.task(_watch(app, store, partial(publish, broker, place), versions.store_since, wall))
-    return Service("act-limits", app, act, topic)
+    return Service("act-limits", app, act, topics[0])
 
 
 def _recount(app: ChunkApp, leases: LeaseMetrics, wall: Callable[[], float]) -> Callable[[], Awaitable[None]]:

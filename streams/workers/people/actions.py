@@ -6,7 +6,7 @@ from typing import Any
 
 from spendbrake.actions.delivery.alert import trouble_key
 from spendbrake.schemas.action import Action
-from spendbrake.schemas.topics import ACTIONS
+from spendbrake.schemas.topics import ACTIONS, STANDING
 from spendbrake.streams.workers.deployment import Place
 from spendbrake.streams.workers.people.reading import Memory, Reading, Rest, Values, decoded
 from spendbrake.streams.workers.people.told import is_meant
@@ -22,14 +22,17 @@ class ActionBook:
 
     def __init__(self, broker: Rest, place: Place, most: int = MOST_ACTIONS) -> None:
         self._topic, self._last = place.topic(ACTIONS.name), 0.0
+        standing = place.topic(STANDING.name)
         self._findings: Memory[str, str] = Memory(most, ACTIONS.retention_s)
         self._alerts: Memory[str, Action] = Memory(most, ACTIONS.retention_s)
         self._shadows: Memory[tuple[str, int, int], Action] = Memory(most, ACTIONS.retention_s)
-        self._log = Reading(broker, self._topic, self._take, self._findings, self._alerts, self._shadows)
+        memories = self._findings, self._alerts, self._shadows
+        # What stands for longer than the log of actions is kept stands in the other one, too.
+        self._logs = [Reading(broker, topic, self._take, *memories) for topic in (self._topic, standing)]
 
     async def finding_of(self, name: str) -> str | None:
         """Return the id of the finding that led to an action, named by its id or the first digits of it."""
-        await self._log.read()
+        await self._read()
         return next((finding for told, finding in self._findings.known.items() if is_meant(name, told)), None)
 
     async def alert(self, name: str) -> Action:
@@ -38,7 +41,7 @@ class ActionBook:
         Raises:
             LookupError: there is none, or several alerts begin so.
         """
-        await self._log.read()
+        await self._read()
         found = [action for told, action in self._alerts.known.items() if is_meant(name, told)]
         if len({trouble_key(action) for action in found}) > 1:
             raise LookupError(f"{name!r} begins the ids of {len(found)} notifications: give more of it")
@@ -48,8 +51,12 @@ class ActionBook:
 
     async def shadows(self) -> tuple[list[Action], float]:
         """Return the actions in shadow, as far back as is remembered; and the log's last moment."""
-        await self._log.read()
+        await self._read()
         return list(self._shadows.known.values()), self._last
+
+    async def _read(self) -> None:
+        for log in self._logs:
+            await log.read()
 
     def _take(self, values: Values) -> None:
         for action in decoded(Action, values):

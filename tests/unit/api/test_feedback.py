@@ -43,6 +43,7 @@ class Broker:
         self.topics: Mapping[str, list[bytes]] = {
             "x-findings.v1": [*(encode(each) for each in (OPENED, WORSE, ENDED, OTHER, TIER)), b"no finding"],
             "x-actions.v1": [b"no action 88888888", encode(ACTION)],
+            "x-standing.v1": [],
         }
 
     async def rest(self, topic: str, positions: dict[int, int]) -> AsyncIterator[Sequence[bytes]]:

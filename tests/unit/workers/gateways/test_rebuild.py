@@ -8,7 +8,7 @@ from enginelog import SECRET, START, Log, engine, event
 from scripted.cluster import TREE, Cluster, Process
 from spendbrake.actions.gateway.contract import UNCOUNTED_S
 from spendbrake.schemas.action import Action
-from spendbrake.schemas.topics import ACTIONS
+from spendbrake.schemas.topics import ACTIONS, STANDING
 from spendbrake.schemas.wire.avro import decode
 from spendbrake.streams.engine.chains import CHAIN, MARK
 from spendbrake.streams.workers.burn import SHARES
@@ -34,7 +34,8 @@ async def process(tmp_path: Path) -> Process:
 
 def told(process: Process) -> list[Action]:
     """Return what was told since the last time it was asked."""
-    actions = [decode(Action, record.value or b"") for record in process.cluster.sent if record.topic == ACTIONS.name]
+    ours = [record for record in process.cluster.sent if record.topic in (ACTIONS.name, STANDING.name)]
+    actions = [decode(Action, record.value or b"") for record in ours]
     process.cluster.sent.clear()
     return actions
 
