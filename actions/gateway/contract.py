@@ -84,7 +84,7 @@ class Cap:
     Attributes:
         at: The owner's clock: what its log held before is in `spent`.
         ends_at: When the period ends, epoch seconds.
-        cap: Of the period, with rollover and grants, nano-USD.
+        cap: Of the period, with rollover and grants, nano-USD; None where the node has one no longer.
         next: What the period after it begins with, nano-USD.
     """
 
@@ -93,7 +93,7 @@ class Cap:
     at: float
     period: str
     ends_at: float
-    cap: int
+    cap: int | None
     spent: int
     next: int
 
@@ -229,7 +229,7 @@ class Layout:
             "ends_at": _finite("cap.ends_at", cap.ends_at),
             "cap": cap.cap,
             "spent": cap.spent,
-            "left": max(-MAX_EXACT, min(MAX_EXACT, cap.cap - cap.spent)),
+            "left": None if cap.cap is None else max(-MAX_EXACT, min(MAX_EXACT, cap.cap - cap.spent)),
             "next": min(MAX_EXACT, cap.next),
         }
         return Entry(encoded(self.cap(cap.node)), b"cap", cap.stamp, cap.ends_at + CHAIN_LIFE_S, _json(value))

@@ -26,6 +26,7 @@ class NodeTiers:
 
     Attributes:
         apart: Money that came in the current month and whose time no window holds, nano-USD.
+        uncapped: Whether it had a hard cap and has none any more; not part of the state.
     """
 
     def __init__(self) -> None:
@@ -36,6 +37,7 @@ class NodeTiers:
         self._rollover_percent = 0
         self._caps_count_apart = False
         self.apart: NanoUsd = 0
+        self.uncapped = False
         self.allowance = Allowance()
 
     @property
@@ -79,6 +81,7 @@ class NodeTiers:
             caps_count_apart: Whether money apart counts to the hard cap.
         """
         self._tiers, self._rollover_percent, self._caps_count_apart = tiers, rollover_percent, caps_count_apart
+        self.uncapped = allocation is None and (self.uncapped or self._bases.get("monthly_allocation") is not None)
         self._bases |= {"monthly_budget": budget, "monthly_allocation": allocation}
         self._measure()
 

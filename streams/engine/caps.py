@@ -29,14 +29,15 @@ def team_caps(state: PartitionState, rules: Rules, of: Iterable[int] | None = No
         for row in table.of_team[team] if head.tiers else ():
             node = table.node[row]
             tiers = head.tiers.get(node) if node is not None else None
-            if node is None or tiers is None or tiers.allocation is None:
+            if node is None or tiers is None or (tiers.allocation is None and not tiers.uncapped):
                 continue
             name = table.names[row]
             view = rules.node(state.teams.names[team], name.kind, name.name)
-            base = view.allocation if view is not None else None
+            if view is None:  # it has left the file, or hangs elsewhere: its owner tells of it
+                continue
             period = state.periods.current[int(table.calendar[row])]
             spent = int(table.month[row]) + tiers.counted
-            yield team, _cap(state, state.teams.names[team], node, tiers, base, period, spent)
+            yield team, _cap(state, state.teams.names[team], node, tiers, view.allocation, period, spent)
 
 
 def parent_caps(state: ParentsState, rules: Rules, of: Iterable[str] | None = None) -> Iterator[tuple[str, Action]]:
@@ -44,23 +45,25 @@ def parent_caps(state: ParentsState, rules: Rules, of: Iterable[str] | None = No
     for node in sorted(state.parents if of is None else state.parents.keys() & of):
         parent = state.parents[node]
         number = state.numbers.get(parent.calendar)
-        if parent.tiers.allocation is None or number is None or number >= len(state.periods.current):
+        view = rules.tree.view(node)
+        uncapped = parent.tiers.allocation is None and (view is None or not parent.tiers.uncapped)
+        if uncapped or number is None or number >= len(state.periods.current):
             continue
         period = state.periods.current[number]
         spent = parent.totals.book(parent.calendar).months[month_number(period.month)] + parent.tiers.counted
-        view = rules.tree.view(node)
         yield node, _cap(state, "", node, parent.tiers, view.allocation if view is not None else None, period, spent)
 
 
 def near(cap: Action) -> bool:
     """Tell whether little is left of a cap."""
-    return bool((cap.params["cap"] - cap.params["spent"]) * NEAR <= cap.params["cap"])
+    whole = cap.params["cap"]
+    return whole is not None and bool((whole - cap.params["spent"]) * NEAR <= whole)
 
 
 def _cap(
     state: Stamped, team: str, node: str, tiers: NodeTiers, base: int | None, period: Period, spent: int
 ) -> Action:
-    """Return the order to tell of one cap."""
+    """Return the order to tell of one cap, or that it is none any more."""
     return Action(
         id=f"cap-{node}-{state.number}-{state.applied}",
         time=state.now,

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enginelog import START, Log, engine, event, play, policy
+from enginelog import START, Log, engine, event, play, policy, versions
 from spendbrake.schemas.money import NANO
 from spendbrake.streams.engine.caps import near, team_caps
 from spendbrake.streams.engine.overshoot import PROMISED_LAG_S, Exposure
@@ -63,3 +63,20 @@ def test_the_bound_is_calls_under_way_and_what_burns_while_nobody_looks() -> Non
     assert exposure.bound(0) == 21 * NANO
     assert exposure.bound(60) - 21 * NANO == 60 * (PROMISED_LAG_S + 59.0) / 60
     assert Exposure(0, 0, 0.0).bound(1) == 1, "rounded up"
+
+
+def test_a_cap_that_a_version_takes_away_is_told_as_none_and_one_that_never_was_is_not() -> None:
+    log, free = (
+        Log(),
+        policy(nodes=[*TREE["nodes"][:1], {"id": "a", "level": "team", "parent": "acme"}, TREE["nodes"][2]]),
+    )
+    for i, team in enumerate("ab"):
+        log.add(event(i, START + i, team=team, cost=NANO))
+    log.tick(START + 60)
+    state, _ = play(log.every(1), engine(versions=versions((0.0, TREE), (START + 60, free))))
+    ((_, told),) = team_caps(state, state.numbered_by)
+    assert (told.node, told.params["cap"], told.params["spent"], near(told)) == ("a", None, NANO, False)
+    gone = policy(nodes=[TREE["nodes"][0], {"id": "a2", "level": "team", "parent": "acme", "match": ["a"]}])
+    state, _ = play(log.every(1), engine(versions=versions((0.0, TREE), (START + 60, gone))))
+    told = {cap.node: cap for _, cap in team_caps(state, state.numbered_by)}
+    assert told["a"].params["cap"] is None, "its former name has none"

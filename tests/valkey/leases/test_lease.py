@@ -73,6 +73,15 @@ def test_a_node_without_a_cap_holds_nothing_back(desk) -> None:
     assert at.client.keys("{sb}:l:*") == []
 
 
+def test_a_cap_that_the_file_has_no_longer_holds_nothing(desk) -> None:
+    at = desk(payments=100, acme=1_000)
+    at.store.write_caps([cap("payments", 0, cap=None, spent=70, offset=11)], now=NOW)
+    lease = at.reserve(500)
+    assert (lease.granted, lease.left, held(at.client), held(at.client, "acme")) == (True, 500, 0, 500)
+    at.store.write_caps([cap("payments", 100, offset=12)], now=NOW)
+    assert not at.reserve(500).granted, "it has one again"
+
+
 def test_a_released_lease_gives_all_of_it_back(desk) -> None:
     at = desk(payments=100)
     lease = at.reserve(100)
