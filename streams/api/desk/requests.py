@@ -52,10 +52,14 @@ class Asked(BaseModel):
     node: str = Field(min_length=1, max_length=256, description="Id of the node whose limit is raised or lifted.")
     usd: Usd | None = Field(None, gt=0, description="How much more this month, as a number or a decimal string.")
     amount: Amount | None = Field(None, gt=0, description="The same in the currency of the node's amounts.")
-    policy: str | None = Field(None, min_length=1, description="Instead of money: the policy to be free of.")
+    policy: str | None = Field(
+        None, min_length=1, max_length=256, description="Instead of money: the policy to be free of."
+    )
     for_s: float = Field(86_400.0, gt=0, le=LONGEST_S, description="For how long, seconds; money ends with its month.")
     reason: str = Field(min_length=1, max_length=LONGEST_TEXT, description="Why: the approvers read it.")
-    team: str | None = Field(None, description="Of a project or key that the policy file does not list.")
+    team: str | None = Field(
+        None, max_length=256, description="Of a project or key that the policy file does not list."
+    )
 
     @model_validator(mode="after")
     def _one(self) -> "Asked":

@@ -32,6 +32,7 @@ MOST, MOST_OPEN, MOST_OF_ONE = 100, 40, 20
 nobody's alone. What is over makes room, the oldest first."""
 LONGEST_TEXT = 300
 """Characters of a reason and of a name."""
+TEXTS = ("id", "node", "home", "by", "request", "policy", "reason")
 
 
 @dataclass(slots=True)
@@ -95,6 +96,9 @@ class Desk:
         Raises:
             BadRecord: it is refused, and why.
         """
+        for name in TEXTS:
+            if len(text := getattr(command, name)) > LONGEST_TEXT:
+                raise BadRecord("bad_command", name, text, f"longer than {LONGEST_TEXT} characters")
         if command.kind == "request":
             self._ask(command, now, reserve - self.paid.get(period, 0), people)
             return []
@@ -138,9 +142,6 @@ class Desk:
     def _ask(self, command: Command, now: float, left: NanoUsd, people: Mapping[str, str]) -> None:
         if command.id in self.requests:
             return
-        for name, text in (("reason", command.reason), ("by", command.by)):
-            if len(text) > LONGEST_TEXT:
-                raise BadRecord("bad_command", name, text, f"longer than {LONGEST_TEXT} characters")
         if command.amount < 0 or (command.amount > 0) == bool(command.policy):
             raise BadRecord("bad_command", "amount", command.amount, "a request is for money, or for a policy")
         if command.expires_at <= now:

@@ -124,6 +124,12 @@ def test_an_exception_from_a_policy_costs_nothing_and_is_approved_alike() -> Non
     assert (found.kind, found.policy, one.paid.get(NOV)) == ("exempt", "runaway", 0)
 
 
+@pytest.mark.parametrize("field", ["reason", "by", "home", "node"])
+def test_what_is_too_long_to_be_kept_is_refused(field: str) -> None:
+    assert refused(desk(), replace(ASKED, **{field: "x" * 301})) == "bad_command"
+    assert refused(desk(ASKED), replace(FINANCE, by="x" * 301)) == "bad_command"
+
+
 def test_an_exception_is_granted_though_the_reserve_was_lowered_below_what_it_has_paid() -> None:
     one = desk(ASKED, FINANCE, ENGINEERING)
     two = replace(ASKED, id="r-2", amount=0, policy="cap")
