@@ -28,6 +28,8 @@ MIN_ADMIN_TOKEN = 32
 SECRETS_DIR = f"{ENV_PREFIX}SECRETS_DIR"
 """Names a folder of files, one a setting: `spendbrake_secret`, `spendbrake_admin_token`. The environment wins."""
 SECRETS = ("secret", "admin_token", "slack_signing_secret")
+PORT_HINT = "its port is no number; in a password / ? # @ : are written %2F %3F %23 %40 %3A"
+"""What stands where a port should is not quoted: it is the password then."""
 SECTION_HINT = f"a section is set by its fields, as {ENV_PREFIX}HTTP__PORT"
 
 
@@ -219,6 +221,10 @@ def _url_of(value: str, schemes: tuple[str, ...]) -> str:
         raise ValueError(f"expected a URL with {expected}")
     if parts.scheme not in (EMBEDDED, "unix") and not parts.netloc.rpartition("@")[2]:
         raise ValueError("names no host")
+    for server in parts.netloc.rpartition("@")[2].split(","):
+        _, colon, port = server.rpartition(":")
+        if colon and not server.endswith("]") and not (port.isascii() and port.isdigit()):
+            raise ValueError(PORT_HINT)
     if parts.scheme == EMBEDDED and parts.netloc:
         raise ValueError(f"a folder has three slashes: {EMBEDDED}:///{parts.netloc}{parts.path}")
     return value
@@ -230,4 +236,5 @@ def _problem(error: Mapping[str, Any]) -> str:
     message = SECTION_HINT if error["type"] == "model_type" else str(error["msg"]).removeprefix("Value error, ")
     problem = f"{ENV_PREFIX}{'__'.join(place).upper()}: {message}"
     value = error["input"]
-    return f"{problem}, got {masked_url(value)!r}" if isinstance(value, str) and place[0] not in SECRETS else problem
+    secret = place[0] in SECRETS or message == PORT_HINT
+    return problem if secret or not isinstance(value, str) else f"{problem}, got {masked_url(value)!r}"
