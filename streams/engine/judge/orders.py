@@ -45,6 +45,7 @@ class Orders:
         head.commands = {name: at for name, at in head.commands.items() if at > moment.now - KEPT_S}
         if command.id in head.commands:
             return
+        in_time(command, moment.now)
         if command.kind == "exempt":
             self._exempt(team, command, command.expires_at, moment)
         elif command.kind == "withdraw" and command.policy:
@@ -112,6 +113,16 @@ class Orders:
         state: FindingState = "resolve" if command.kind == "withdraw" else "open"
         finding = finding_of(command, node, self.state.teams.names[team], what, state, moment.now)
         self.judge.tell(team, finding, moment)
+
+
+def in_time(command: Command, now: float) -> None:
+    """Check that what is given lasts beyond the moment it arrives at: limits are looked at every three minutes.
+
+    Raises:
+        BadRecord: it would have ended before it begins.
+    """
+    if command.kind in ("grant", "exempt") and command.expires_at <= now:
+        raise BadRecord("request_closed", "expires_at", command.expires_at, "its time was over before it arrived")
 
 
 def remember(commands: dict[str, float], name: str, now: float) -> None:

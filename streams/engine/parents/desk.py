@@ -19,6 +19,7 @@ from spendbrake.streams.engine.judge.orders import (
     exception_text,
     finding_of,
     grant_text,
+    in_time,
     moment_text,
     remember,
 )
@@ -66,11 +67,13 @@ def obey(
     if command.kind == "exempt" or (ends and command.policy):
         if not ends and not rules.ladder.knows(command.policy):
             raise BadRecord("unknown_policy", "policy", command.policy, "no policy of this name")
+        in_time(command, now)
         until = 0.0 if ends else command.expires_at
         why, what = exception_text(command, until, now, parent.ladder)
         actions = rules.ladder.exempt(parent.ladder, command, until, now, stamp, why)
         changed = True
     elif command.kind == "grant":
+        in_time(command, now)
         grant = Grant(command.request, command.amount, period.month, min(command.expires_at, period.ends_at))
         changed, what = parent.tiers.give(grant), grant_text(command, grant)
     elif ends:

@@ -247,3 +247,13 @@ def test_a_team_remembers_no_more_ids_of_commands_than_its_row_has_room_for() ->
         put(log, command("exempt", f"r-{i}/exempt", request="r-0", amount=0, policy="cap"), START + 20)
     state, _ = play(log.cuts(), engine_of(CAP))
     assert (len(state.heads[0].commands), "r-1199/exempt" in state.heads[0].commands) == (1_000, True)
+
+
+def test_what_is_granted_and_arrives_after_its_time_raises_nothing_and_is_told() -> None:
+    for kind in ("grant", "exempt"):
+        log = spent(10)
+        put(log, command(kind, policy="cap" if kind == "exempt" else "", expires_at=START + 15), START + 20)
+        log.tick(START + 500)
+        _, outcomes = play(log.cuts(), engine_of(CAP))
+        assert (actions(outcomes), dead(outcomes)) == ([("a", "block")], ["command: request_closed"])
+        assert "is refused this: its time was over before it arrived" in findings(outcomes)[0].reason
