@@ -111,9 +111,14 @@ def _daily_means(state: PartitionState, rules: Rules, rows: NDArray[np.int64]) -
     born = np.zeros(len(rows), np.int64)
     for number in np.unique(calendar).tolist():
         born[calendar == number] = rules.calendars[number].day_index(first[calendar == number])
-    whole: NDArray[np.int64] = np.clip(today - born, 1, FORECAST_DAYS)
-    spent: NDArray[np.int64] = table.days.sums("cost", rows, today - FORECAST_DAYS, today - 1)
-    return spent // whole
+    spent = np.zeros(len(rows), np.int64)
+    for day in (today - back for back in range(1, FORECAST_DAYS + 1)):
+        that_day = table.days.sums("cost", rows, day, day)
+        spent += that_day
+        # What came first may be of a later day than what came after it: an export of weeks.
+        born = np.where(that_day != 0, np.minimum(born, day), born)
+    means: NDArray[np.int64] = spent // np.clip(today - born, 1, FORECAST_DAYS)
+    return means
 
 
 def as_of(state: PartitionState) -> dict[str, Any]:

@@ -170,5 +170,8 @@ def _forecast(state: PartitionState, rules: Rules, row: int, moment: Moment, mon
     table, today = state.series, period.today
     first = float(table.first_at[row])
     born = rules.calendars[int(table.calendar[row])].day_of(first) if math.isfinite(first) else today
-    days = moment.days(row, max(today - FORECAST_DAYS, min(born, today)), today).tolist()
-    return month_forecast(month, days[-1], days[:-1], period.end - today)
+    days = moment.days(row, today - FORECAST_DAYS, today).tolist()
+    # What came first may be of a later day than what came after it: an export of weeks.
+    spent = (place for place, amount in enumerate(days[:-1]) if amount)
+    begin = min(max(born - today + FORECAST_DAYS, 0), next(spent, FORECAST_DAYS))
+    return month_forecast(month, days[-1], days[begin:-1], period.end - today)

@@ -121,6 +121,16 @@ def test_the_forecast_is_month_to_date_and_the_mean_day_for_each_day_left() -> N
     assert shown["forecast"]["nano_usd"] == (4 + 23) * 10**9
 
 
+def test_an_export_of_weeks_that_begins_with_the_latest_day_makes_no_young_team_of_an_old_one() -> None:
+    log = Log()
+    for i in range(1, 15):
+        log.add(event(i, START + (20 - i) * DAY, cost=10 * 10**9), now=START + 20 * DAY)
+    state = play(log.cuts())[0]
+    assert view(state)["forecast"]["nano_usd"] == (14 * 10 + 7 * 10) * 10**9, "25 to 31 January are left"
+    (line,) = teams_view(state, engine().book.at(state.now))
+    assert line["daily_mean"]["nano_usd"] == 10 * 10**9
+
+
 def test_quiet_days_of_a_team_that_is_older_count_in_its_forecast() -> None:
     log = Log()
     for day in (0, 1, 17):
