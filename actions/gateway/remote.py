@@ -1,6 +1,8 @@
 """A guard over HTTP: checks and leases for gateways that cannot reach Redis. Needs httpx (extra `gateway`)."""
 
+import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import fields, replace
 from types import TracebackType
@@ -28,6 +30,7 @@ class RemoteGuard(AbstractAsyncContextManager["RemoteGuard"]):
         token: With the role `check`.
         on_unavailable: While the API does not answer: `open` allows and grants, anything else refuses with 503. What a
             key's policy says, and `last_decision`, is known to the API only.
+        clock: The gateway's clock, epoch seconds; for what it tells its callers.
     """
 
     def __init__(
@@ -38,12 +41,18 @@ class RemoteGuard(AbstractAsyncContextManager["RemoteGuard"]):
         on_unavailable: OnUnavailable = "open",
         timeout_s: float = TIMEOUT_S,
         client: httpx.AsyncClient | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._clock = clock
         self._url, self._open = f"{url.rstrip('/')}/v1", on_unavailable == "open"
         self._headers = {} if token is None else {"authorization": f"Bearer {token}"}
         self._client = client or httpx.AsyncClient(timeout=timeout_s, trust_env=False)
         self.unavailable: Counter[str] = Counter()
         """Questions the API did not answer, by cause: the class of the error, or the status."""
+
+    def now(self) -> float:
+        """Return the clock's time, epoch seconds."""
+        return self._clock()
 
     async def check(
         self, key: str, model: str, environment: str | None = None, project: str | None = None

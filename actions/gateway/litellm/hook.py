@@ -19,6 +19,7 @@ from spendbrake.actions.gateway.lease import Lease
 from spendbrake.actions.gateway.litellm.calls import HOLDERS, Call, Calls
 from spendbrake.actions.gateway.litellm.reporter import Reporter
 from spendbrake.actions.gateway.litellm.told import MOST_USD, SOURCE, new_request_id, told
+from spendbrake.actions.gateway.remote import RemoteGuard
 from spendbrake.actions.gateway.verdict import CheckResult, Refusal
 from spendbrake.schemas.money import NanoUsd, to_nano
 from spendbrake.schemas.wire.errors import BadRecord
@@ -78,7 +79,7 @@ class Brake(CustomLogger):  # type: ignore[misc]
     cannot be known. A downgrade rewrites `data["model"]` and is announced in headers.
 
     Args:
-        guard: URL of Redis, or a guard.
+        guard: URL of Redis, or a guard: one over HTTP too, where Redis cannot be reached.
         api: URL of the API that usage is reported to; None: it is not.
         token: API token with the role `ingest`.
         caller: Whose call it is, from LiteLLM's record of the key. Its keys are ids, never secrets.
@@ -90,7 +91,7 @@ class Brake(CustomLogger):  # type: ignore[misc]
 
     def __init__(
         self,
-        guard: str | AsyncGuard,
+        guard: str | AsyncGuard | RemoteGuard,
         api: str | None = None,
         *,
         token: str | None = None,

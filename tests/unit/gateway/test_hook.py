@@ -3,9 +3,11 @@
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
-from spendbrake.actions.gateway.litellm import Caller, caller_of
+from spendbrake.actions.gateway.litellm import Brake, Caller, caller_of
+from spendbrake.actions.gateway.remote import RemoteGuard
 from spendbrake.actions.gateway.verdict import CheckResult
 from unit.gateway.proxied import AUTH, BLOCK, END, World
 
@@ -163,6 +165,16 @@ async def test_a_refusal_carries_code_reason_and_when_to_come_back(result, statu
     assert (refused.status_code, refused.detail["code"]) == (status, result.code)
     assert refused.headers.get("retry-after") == header
     assert refused.headers["x-spendbrake-verdict"] == result.verdict
+
+
+async def test_a_guard_over_http_does_as_well() -> None:
+    told = {"verdict": "block", "status": 403, "code": "budget_exceeded", "reset_at": 1_060.0, "model": "large"}
+    transport = httpx.MockTransport(lambda _: httpx.Response(403, json=told))
+    async with RemoteGuard("http://api", client=httpx.AsyncClient(transport=transport), clock=lambda: 1_000.0) as guard:
+        with pytest.raises(Exception) as caught:
+            await Brake(guard).async_pre_call_hook(AUTH, None, {"model": "large"}, "acompletion")
+    refused: Any = caught.value
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "60")
 
 
 async def test_a_downgrade_rewrites_the_model_and_is_announced() -> None:
