@@ -35,6 +35,8 @@ except ImportError:
 LOG = logging.getLogger("spendbrake.litellm")
 CALLS = 20_000
 """Calls under way of which the caller is remembered, and as many that have ended."""
+HOLD_S = 600.0
+"""The usual time-out of OpenAI's clients."""
 QUOTA_STATUS = 429
 TYPE = "spendbrake"
 """In the body of a refusal: it is ours."""
@@ -85,6 +87,8 @@ class Brake(CustomLogger):  # type: ignore[misc]
         caller: Whose call it is, from LiteLLM's record of the key. Its keys are ids, never secrets.
         hold: The most that a call may cost, nano-USD, from its data: a lease of so much is taken before it and settled
             with LiteLLM's reckoning of its cost, so that caps hold however many calls run at once. None: none is.
+        hold_s: How long it is held if nothing more is heard of the call: longer than the proxy lets one take, at most
+            an hour.
         billed: Whether LiteLLM's own reckoning of the cost is sent along; else the price book decides.
         guard_options: For the guard where a URL is given: `prefix`, `on_unavailable`, `timeout_s` ...
     """
@@ -97,13 +101,14 @@ class Brake(CustomLogger):  # type: ignore[misc]
         token: str | None = None,
         caller: Callable[[Any], Caller] = caller_of,
         hold: Callable[[Mapping[str, Any]], NanoUsd] | None = None,
+        hold_s: float = HOLD_S,
         billed: bool = False,
         **guard_options: Any,
     ) -> None:
         super().__init__()
         self.guard = AsyncGuard(guard, **guard_options) if isinstance(guard, str) else guard
         self.reporter = Reporter(api, token) if api is not None else None
-        self._caller, self._hold, self._billed = caller, hold, billed
+        self._caller, self._hold, self._hold_s, self._billed = caller, hold, hold_s, billed
         self._calls = Calls(CALLS)
 
     async def async_pre_call_hook(
@@ -136,7 +141,7 @@ class Brake(CustomLogger):  # type: ignore[misc]
         return result
 
     async def _held(self, caller: Caller, amount: NanoUsd, model: str) -> Lease:
-        lease = await self.guard.reserve(caller.key, amount, project=caller.project)
+        lease = await self.guard.reserve(caller.key, amount, ttl_s=self._hold_s, project=caller.project)
         if not lease.granted:
             raise _refused(lease.refusal(self.guard.now(), model))
         return lease

@@ -42,8 +42,9 @@ class Answers:
     def now(self) -> float:
         return 1_000.0
 
-    async def reserve(self, key: str, amount: int, *, project: Any = None) -> Lease:
+    async def reserve(self, key: str, amount: int, *, ttl_s: float, project: Any = None) -> Lease:
         self.asked.append(("reserve", key, amount))
+        self.ttl_s = ttl_s
         granted = amount <= 100
         name = f"l{sum(each[0] == 'reserve' for each in self.asked)}"
         return Lease(

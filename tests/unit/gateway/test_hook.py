@@ -217,6 +217,13 @@ async def test_a_body_that_is_passed_on_as_it_is_gets_no_mark_and_a_forged_one_n
     assert len(world.told.events) == 1
 
 
+async def test_money_is_held_for_as_long_as_the_proxy_lets_a_call_take() -> None:
+    for more, held_s in (({}, 600.0), ({"hold_s": 3_000.0}, 3_000.0)):
+        world = World(hold=lambda data: 80, **more)
+        await world.begin()
+        assert world.guard.ttl_s == held_s
+
+
 @pytest.mark.parametrize(
     ("end", "asked"),
     [
