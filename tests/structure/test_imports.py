@@ -13,7 +13,13 @@ from structure.tree import FOLDERS, ROOT, name_of, sources
 
 ENVIRONMENT = {"environ", "environb", "getenv", "putenv"}
 CLOCKS = {("time", "time"), ("time", "time_ns"), ("datetime", "now"), ("datetime", "utcnow"), ("date", "today")}
-CLOCK_READERS = ("streams/cli/", "streams/workers/ticker.py", "streams/simulate/player.py", "actions/gateway/guard.py")
+CLOCK_READERS = (
+    "streams/cli/",
+    "streams/workers/ticker.py",
+    "streams/simulate/player.py",
+    "actions/gateway/guard.py",
+    "actions/gateway/remote.py",
+)
 HEAVY = ("faust", "mode", "aiokafka", "pyarrow", "river", "numpy", "confluent_kafka", "starlette", "httpx", "structlog")
 
 
