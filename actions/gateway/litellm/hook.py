@@ -157,9 +157,11 @@ class Brake(CustomLogger):  # type: ignore[misc]
         if call is None or model is None or model in call.models:
             return
         caller: Caller = call.caller
-        result = await self._checked(caller, model)
-        if result.model != model:  # A downgrade: it is too late to take its model.
-            raise _refused(result.refusal(self.guard.now())._replace(status=QUOTA_STATUS))
+        result = await self.guard.check(caller.key, model, caller.environment, caller.project)
+        # The call has its token of each rate already. A downgrade: it is too late to take its model.
+        if result.verdict != "throttle" and (not result.allowed or result.model != model):
+            refusal = result.refusal(self.guard.now(), QUOTA_STATUS)
+            raise _refused(refusal._replace(status=QUOTA_STATUS) if result.allowed else refusal)
         call.models.add(model)
 
     async def async_post_call_response_headers_hook(

@@ -82,7 +82,9 @@ async def test_a_call_of_which_no_attempt_succeeds_gives_its_money_back() -> Non
 
 
 async def test_a_fallback_to_a_model_that_the_caller_may_not_use_is_refused() -> None:
-    world = World(of={"dear": BLOCK, "other": CheckResult(verdict="downgrade", status=200, model="large")})
+    empty = CheckResult(verdict="throttle", status=429, model="busy", retry_after=1.0)
+    lower = CheckResult(verdict="downgrade", status=200, model="large")
+    world = World(of={"dear": BLOCK, "other": lower, "busy": empty})
     data = await world.begin()
 
     async def attempt(model: str, depth: int | None = 1) -> None:
@@ -92,13 +94,14 @@ async def test_a_fallback_to_a_model_that_the_caller_may_not_use_is_refused() ->
     await attempt("large", None)
     await attempt("cheap")
     await attempt("cheap")
+    await attempt("busy")  # the call has taken its token
     for model in ("dear", "other"):
         with pytest.raises(Exception) as caught:
             await attempt(model)
         refused: Any = caught.value
         assert refused.status_code == 429
         assert refused.detail["type"] == "spendbrake"
-    assert [call[1] for call in world.guard.asked] == ["large", "cheap", "dear", "other"]
+    assert [call[1] for call in world.guard.asked] == ["large", "cheap", "busy", "dear", "other"]
 
 
 async def test_several_models_at_once_are_refused_for_nobody_is_told_what_they_cost() -> None:
