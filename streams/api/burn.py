@@ -141,8 +141,19 @@ class TeamBurn(BaseModel):
     environments: list[Part]
 
 
+class Nearest(BaseModel):
+    """A node of a team that comes to its cap sooner than others; `next_allocation` is that of the period to come."""
+
+    node: str
+    month_to_date: Money
+    daily_mean: Money
+    allocation: Money
+    next_allocation: Money | None
+    period_ends_at: float
+
+
 class TeamLine(Against):
-    """A team in brief; `limits` is how many hold it."""
+    """A team in brief; `limits` is how many hold it, `nearest` those below it that come to their caps first."""
 
     team: str
     name: str
@@ -153,6 +164,7 @@ class TeamLine(Against):
     daily_mean: Money
     period_ends_at: float
     limits: int
+    nearest: list[Nearest] = []
 
 
 class Teams(BaseModel):

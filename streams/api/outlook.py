@@ -51,7 +51,7 @@ class Broken(BaseModel):
 
 
 class Surge(BaseModel):
-    """The caps of teams and nodes above them that a surge breaks, the first first.
+    """The caps that a surge breaks, the first first: of teams, of nodes above them, of five a team of those below it.
 
     `unknown` are those nothing can be told of: no whole day of spend yet, or a month other than that of teams below.
     """
@@ -110,8 +110,8 @@ class Outlooks:
     async def surge(self, request: Request) -> Response:
         """Tell which caps break first if everybody burns so many times the usual for so long.
 
-        The usual is the mean of the last 14 whole days. Nodes above the teams are summed from them; caps of projects
-        and keys are not looked at.
+        The usual is the mean of the last 14 whole days. Nodes above the teams are summed from them; of the projects and
+        keys of each team those five are looked at that come to their caps first.
         """
         asked = request.query_params
         try:
@@ -151,7 +151,7 @@ class Outlooks:
 
 
 def exposed(lines: list[dict[str, Any]], rules: Rules) -> tuple[list[Exposed], set[str]]:
-    """Return the nodes with a cap, teams and those above them, as the lines of all teams show them; and the unknown."""
+    """Return the nodes with a cap, as the lines of all teams show them, and those that nothing can be told of."""
     found: list[Exposed] = []
     sums: dict[str, tuple[NanoUsd, NanoUsd, float]] = {}
     unknown: set[str] = set()
@@ -164,6 +164,7 @@ def exposed(lines: list[dict[str, Any]], rules: Rules) -> tuple[list[Exposed], s
             unknown.add(team.id)
         elif cap is not None:
             found.append(Exposed(team.id, spent, cap, usual, ends_at, team.allocation))
+        found += [_below(each) for each in line.get("nearest", ())]
         for above in rules.tree.ancestor_views(team):
             before, per_day, _ = sums.get(above.id, (0, 0, 0.0))
             sums[above.id] = before + spent, per_day + usual, ends_at
@@ -174,6 +175,13 @@ def exposed(lines: list[dict[str, Any]], rules: Rules) -> tuple[list[Exposed], s
         if view is not None and view.allocation is not None and node not in unknown:
             found.append(Exposed(node, spent, view.allocation, usual, ends_at))
     return found, unknown
+
+
+def _below(line: dict[str, Any]) -> Exposed:
+    """Return a project or a key with a cap."""
+    spent, usual, cap = (line[name]["nano_usd"] for name in ("month_to_date", "daily_mean", "allocation"))
+    then = line["next_allocation"] and line["next_allocation"]["nano_usd"]
+    return Exposed(line["node"], spent, cap, usual, line["period_ends_at"], then)
 
 
 def _number(text: str | None, name: str, usual: float, most: float) -> float:

@@ -50,7 +50,7 @@ def surge(
     for each in told["broken"]:
         at = datetime.fromtimestamp(each["at"], UTC).strftime("%Y-%m-%d %H:%M UTC")
         table.add_row(each["node"], f"{each['after_s'] / 3_600:.1f} h", at, _usd(each["over"]))
-    console.print(table if told["broken"] else f"no cap of {told['nodes']} breaks (of teams and above)")
+    console.print(table if told["broken"] else f"no cap of {told['nodes']} breaks")
     if told["unknown"]:
         console.print(f"not known of {', '.join(told['unknown'])}: no whole day of spend yet, or a month of its own")
     if told["missing_partitions"]:

@@ -20,6 +20,8 @@ from spendbrake.streams.engine.state.partition import PartitionState
 
 KINDS = ("project", "key", "model", "environment")
 MINUTE_S = 60
+NEAREST = 5
+"""Nodes of a team that are told of because they come to their caps first."""
 
 
 def money(nano: NanoUsd) -> dict[str, Any]:
@@ -70,7 +72,7 @@ def teams_view(state: PartitionState, rules: Rules) -> list[dict[str, Any]]:
     usual = _daily_means(state, rules, own)
     minute = int(state.now // MINUTE_S)
     rate = teams.minutes.sums("cost", np.arange(n), minute - RATE_MINUTES + 1, minute) * (60 // RATE_MINUTES)
-    lines = []
+    lines, nearest = [], _nearest(state, rules)
     for team, (name, row) in enumerate(zip(teams.names, own.tolist(), strict=True)):
         view, month = rules.home(name), int(table.month[row])
         tiers = state.heads[team].tiers.get(view.id)
@@ -87,9 +89,38 @@ def teams_view(state: PartitionState, rules: Rules) -> list[dict[str, Any]]:
                 "period_ends_at": state.periods.current[int(table.calendar[row])].ends_at,
                 **_against(month, *limits),
                 "limits": sum(1 for _ in _limits(state, team)),
+                "nearest": nearest.get(team, []),
             }
         )
     return sorted(lines, key=lambda line: line["team"])
+
+
+def _nearest(state: PartitionState, rules: Rules) -> dict[int, list[dict[str, Any]]]:
+    """Return, by team, the nodes below it that come to their caps first at their usual burn, or have passed them."""
+    table, capped = state.series, []
+    for team, head in enumerate(state.heads[team] for team in range(len(state.teams))):
+        own = int(state.teams.series[team])
+        for row in table.of_team[team]:
+            tiers = head.tiers.get(node) if row != own and (node := table.node[row]) is not None else None
+            if tiers is not None and tiers.allocation is not None:
+                capped.append((team, row, tiers.allocation))
+    usual = _daily_means(state, rules, np.array([row for _, row, _ in capped], np.int64)).tolist()
+    found: dict[int, list[tuple[float, str, dict[str, Any]]]] = {}
+    for (team, row, cap), per_day in zip(capped, usual, strict=True):
+        names, month, node = table.names[row], int(table.month[row]), table.node[row] or ""
+        if per_day == 0 and month < cap:
+            continue
+        view = rules.node(state.teams.names[team], names.kind, names.name)
+        told = {
+            "node": node,
+            "month_to_date": money(month),
+            "daily_mean": money(per_day),
+            "allocation": money(cap),
+            "next_allocation": None if view is None or view.allocation is None else money(view.allocation),
+            "period_ends_at": state.periods.current[int(table.calendar[row])].ends_at,
+        }
+        found.setdefault(team, []).append((max(cap - month, 0) / max(per_day, 1), node, told))
+    return {team: [told for _, _, told in sorted(nodes)[:NEAREST]] for team, nodes in found.items()}
 
 
 def days_of(state: PartitionState, team: int) -> tuple[list[NanoUsd], NanoUsd, int]:

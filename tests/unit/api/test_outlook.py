@@ -8,13 +8,16 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from enginelog import START, Log, engine, event, policy
+from enginelog import START, Log, engine, event, play, policy
 from spendbrake.schemas.wire.murmur import partition_of
 from spendbrake.streams.api.app import api
 from spendbrake.streams.api.burn import Burn
 from spendbrake.streams.api.outlook import Outlooks, exposed
 from spendbrake.streams.api.owners import Local
+from spendbrake.streams.budgets.allocation.surge import breaks
+from spendbrake.streams.engine.rules.book import Rules
 from spendbrake.streams.workers.partitions.journal import Journal, Owned
+from spendbrake.streams.workers.view import teams_view
 
 N, DAY, USD = 2, 86_400.0, 10**9
 TREE = policy(
@@ -85,6 +88,24 @@ async def test_a_surge_says_of_whom_it_cannot_tell() -> None:
         [line("young", 0, 5), line("idle", 0, 0), line("old", 5, 5), line("over", 0, USD, USD)], rules
     )
     assert ({each.node for each in nodes_}, unknown) == ({"idle", "old", "over"}, {"young", "acme"})
+
+
+def test_projects_and_keys_break_before_their_team_and_those_nearest_to_it_are_told_of() -> None:
+    defaults = {"team": {"monthly_budget_usd": 1_000}, "key": {"monthly_budget_usd": 60}}
+    of = engine(policy(nodes=[{"id": "acme", "level": "organization"}], defaults=defaults))
+    log = Log()
+    for day in range(10):
+        for number in range(8):  # key-7 spends the most, and key-0 too little to be told of
+            log.add(event(10 * day + number, START + day * DAY, cost=number * USD, api_key_id=f"key-{number}"))
+    log.tick(START + 10 * DAY)
+    state, _ = play(log.cuts(), of)
+    assert isinstance(state.numbered_by, Rules)
+    (line,) = teams_view(state, state.numbered_by)
+    assert [each["node"] for each in line["nearest"]] == [f"key-{number}" for number in (6, 7, 5, 4, 3)]
+    nodes, unknown = exposed([line], state.numbered_by)
+    found = {each.node: each.after_s for each in breaks(nodes, 2.0, 48.0, START + 10 * DAY)}
+    # $60 and $70 of $60 are spent; key-5 has $10 left, and burns that in a day at twice its usual $5.
+    assert (found, unknown) == ({"key-6": 0.0, "key-7": 0.0, "key-5": DAY}, set())
 
 
 class Owner:
