@@ -13,7 +13,7 @@ from spendbrake.actions.gateway.store import AsyncStore
 from spendbrake.schemas.control import Silence
 from spendbrake.schemas.parts.matchers import matcher_of
 from spendbrake.schemas.result import Result
-from spendbrake.schemas.topics import ACTIONS, RESULTS
+from spendbrake.schemas.topics import ACTIONS, RESULTS, STANDING
 from spendbrake.schemas.wire.avro import encode
 from spendbrake.streams.engine.outcome import OutRecord
 from spendbrake.streams.metrics import Metrics
@@ -68,8 +68,8 @@ async def notify_service(
     name = _group_of(class_name)
     versions, control = await ready_versions(broker, place)
     await admitted(broker, place, versions)
-    topic = place.topic(ACTIONS.name)
-    app = new_app(name, broker, place, settings, topic)
+    topic, *_ = logs = _logs(place)
+    app = new_app(name, broker, place, settings, *logs)
     app.delivery.limits = Reading(offsets=settings.burn.max_pending_offsets, age_s=NOTICE_LIFE_S)
     writer, ledgers, pulse = uuid.uuid4().hex, Ledgers(), _pulse(app, settings)
     clock = None if place.simulation else wall
@@ -93,8 +93,19 @@ async def notify_service(
     )
     loops = [_follow(versions, control, destinations), pulse.beat, *_clocks(app, notify, place)]
     _run_beside(app, notify, topic, *loops, *await _others(broker, changelog_name(place.group(name), LEDGER), notify))
-    app.agent(chunk_topic(app, topic, place.partitions), name=name)(notify.consume)
+    _listen(app, name, logs, notify, place)
     return Service(name, app, notify, topic)
+
+
+def _logs(place: Place) -> list[str]:
+    """Return the topics that notifications come from, and in a simulation the one that tells the time as well."""
+    logs = (ACTIONS.name, STANDING.name) if place.simulation else (ACTIONS.name,)
+    return [place.topic(name) for name in logs]
+
+
+def _listen(app: ChunkApp, name: str, logs: Sequence[str], notify: Notify, place: Place) -> None:
+    for log, body in zip(logs, (notify.consume, notify.keep_time), strict=False):
+        app.agent(chunk_topic(app, log, place.partitions), name=f"{name}-{log}")(body)
 
 
 def _pulse(app: ChunkApp, settings: Settings) -> Pulse:

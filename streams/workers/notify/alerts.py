@@ -127,7 +127,7 @@ class Alerts:
 
     def group(self, action: Action, now: float) -> str:
         """Return the id of the group that an action's alert belongs to."""
-        return group_id(action, alert_key(action), _grouping(self._rules_at(now), action.destination))
+        return _group_in(self._rules_at(now), action)
 
     def gathered_at(self, action: Action, now: float, partitions: int) -> int | None:
         """Return the partition at which the group of an action's alert is told; None: where its node is."""
@@ -234,8 +234,12 @@ class Alerts:
             # What was muted may be no longer: a silence was ended before its time.
             self._held = {key: replace(held, recheck_at=0.0) for key, held in self._held.items()}
             for key, held in self._held.items():
-                self._agenda.put(self.group(held.action, now), key, held)
+                self._agenda.put(_group_in(rules, held.action), key, held)
         return rules
+
+
+def _group_in(rules: InForce, action: Action) -> str:
+    return group_id(action, alert_key(action), _grouping(rules, action.destination))
 
 
 def _grouping(rules: InForce, destination: str) -> Grouping | None:

@@ -73,7 +73,7 @@ class Notify:
         log: Where the ledger's rows are kept.
         send: Takes dead letters, and news that go on to the partition at which their group is told.
         writer: Name of the chain of results; one start of one process.
-        clock: Epoch seconds UTC; None = the time of the newest action of the partition: the clock of a trace.
+        clock: Epoch seconds UTC; None = the clock of a trace: the newest time that the partition has told of.
         pulse: Asked before each try whether the process stood still.
         partitions: Of the actions' log.
         in_force: What delivery goes by at a moment: grouping, mutes, escalation.
@@ -111,6 +111,7 @@ class Notify:
         self._in_force, self._firing = in_force, Firing()
         self._flushing: set[tuple[int, str]] = set()
         self._given_up: dict[int, int] = {}
+        self._time: dict[int, float] = {}
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
 
@@ -118,6 +119,18 @@ class Notify:
         """The agent's body."""
         async for chunk in stream.noack():
             await self.apply(chunk)
+
+    async def keep_time(self, stream: Any) -> None:
+        """The agent's body for the log of what stands, which goes on where nothing is decided: the clock of a trace."""
+        async for chunk in stream.noack():
+            self.hear_time(chunk)
+
+    def hear_time(self, chunk: Chunk) -> None:
+        """Let the clock of a chunk's partition go on to its last record."""
+        self._time[chunk.partition] = max(self._time.get(chunk.partition, 0.0), chunk.timestamps_ms[-1] / 1000)
+        if (opened := self._lanes.get(chunk.partition)) is not None:
+            opened[0].newest = max(opened[0].newest, self._time[chunk.partition])
+        self._acknowledge(chunk)
 
     async def apply(self, chunk: Chunk) -> None:
         """Begin with all actions of the class in a chunk; waits only while too many are pending."""
@@ -238,6 +251,7 @@ class Notify:
         if opened is None:
             ledger = self._ledgers.open(partition, generation, self._log)
             lane = Lane(generation, ledger, self._pulse)
+            lane.newest = self._time.get(partition, 0.0)
             tells = bool(getattr(self._means.effect, "tells_taken", False))
             alerts = Alerts(ledger, self._in_force, self._firing, tells_taken=tells)
             dispatch = Dispatch(self._means, lane, alerts)

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +18,10 @@ from spendbrake.actions.delivery.port import GiveUp, Retry
 from spendbrake.actions.delivery.retry import Backoff
 from spendbrake.schemas.action import Action
 from spendbrake.schemas.command import REDRIVEN_HEADER
+from spendbrake.schemas.parts.delivery import Delivery, Grouping
 from spendbrake.schemas.topics import ACTIONS_DLQ
 from spendbrake.schemas.wire.avro import decode
+from spendbrake.streams.workers.notify.alerts import InForce
 from spendbrake.streams.workers.notify.pulse import Frozen, Pulse
 from unit.delivery.test_runner import Receiver
 from unit.notify.world import NOW, Died, MemoryChangelog, Process, action, chunk, until
@@ -235,6 +239,22 @@ async def test_the_clock_of_a_trace_is_its_newest_action() -> None:
     await process.worker.apply(chunk(action(1, time=10.0, expires_at=20.0), action(2, time=30.0)))
     await until(lambda: process.acknowledged == [(0, 1)])
     assert [(result.outcome, result.at) for result in process.results] == [("expired", 30.0), ("done", 30.0)]
+
+
+async def test_the_clock_of_a_trace_goes_on_with_what_stands_where_nothing_is_decided() -> None:
+    receiver = Receiver()
+    grouped: Any = {"ops": SimpleNamespace(type="scripted", grouping=Grouping(group_wait_s=30))}
+    process = Process(receiver, clock=None, in_force=lambda now: InForce(Delivery(inhibit_rules=()), grouped))
+    standing = replace(chunk(b"", b"", first=7), topic="standing.v1", timestamps_ms=[40_000, 45_000])
+    process.worker.hear_time(standing)
+    await process.worker.apply(chunk(action(1, expires_at=90_000.0)))
+    await until(lambda: (0, 0) in process.acknowledged)
+    for moment, told in ((79_000, []), (80_000, ["a-1"])):
+        process.worker.hear_time(replace(standing, timestamps_ms=[60_000, moment]))
+        await process.worker.flush_due()
+        await until(lambda: not process.worker._flushing)
+        assert receiver.received == told
+    assert process.acknowledged.count((7, 8)) == 3
 
 
 async def test_expired_entries_are_tidied_away() -> None:
