@@ -222,8 +222,8 @@ class Judge:
         for crossing in parent.tiers.standing(book.months[month_number(period.month)], book.days[period.today]):
             standing = self._standing(parent)
             finding = finding_of(crossing, standing, self._top(parent))
-            for action in self.rules.ladder.adopt(parent.ladder, finding, standing, self.stamp):
-                self.emit.action(action, self.state.number)
+            actions = self.rules.ladder.adopt(parent.ladder, finding, standing, self.stamp)
+            self.emit.actions(actions, self.state.number)
 
     def _tick(self, parent: Parent) -> None:
         actions = self.rules.ladder.tick(parent.ladder, self.now, self.stamp, lambda _: self._standing(parent))
